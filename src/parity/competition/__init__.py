@@ -1,0 +1,1 @@
+"""The organiser's facts: queries, corpus, qrels, splits, rankings and the metric; no torch."""

@@ -1,0 +1,61 @@
+"""A ranking: per query, misconception ids and scores, best first."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parity.competition.questions import QueryId
+from parity.run import digest, files
+
+Ids = NDArray[np.int64]
+"""(n, k) int64 misconception ids, best first."""
+Scores = NDArray[np.float32]
+"""(n, k) float32, non-increasing along each row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """What a retriever answered.
+
+    Attributes:
+        query_ids: n query ids, in the order they were asked.
+        ids: (n, k) int64.
+        scores: (n, k) float32; equal scores go to the smaller id.
+    """
+
+    query_ids: tuple[QueryId, ...]
+    ids: Ids
+    scores: Scores
+
+    def digest(self) -> str:
+        """Return the digest of query ids and ranked ids; scores stay out (they carry noise)."""
+        return digest.of_value([list(self.query_ids), self.ids.tolist()])
+
+    def top(self, k: int) -> "Ranking":
+        """Return the first `k` columns."""
+        return Ranking(self.query_ids, self.ids[:, :k], self.scores[:, :k])
+
+
+def write(path: Path, ranking: Ranking) -> None:
+    """Write `ranking.jsonl`, one query a line; float32 scores survive exactly."""
+    files.write_jsonl(
+        path,
+        (
+            {"query_id": query_id, "ids": ids.tolist(), "scores": scores.tolist()}
+            for query_id, ids, scores in zip(
+                ranking.query_ids, ranking.ids, ranking.scores, strict=True
+            )
+        ),
+    )
+
+
+def read(path: Path) -> Ranking:
+    """Read what `write` wrote."""
+    rows = files.read_jsonl(path)
+    return Ranking(
+        tuple(QueryId(row["query_id"]) for row in rows),
+        np.array([row["ids"] for row in rows], dtype=np.int64).reshape(len(rows), -1),
+        np.array([row["scores"] for row in rows], dtype=np.float32).reshape(len(rows), -1),
+    )

@@ -1,0 +1,1 @@
+"""Prompts, prefix trie, encoder and the one `retrieve()`."""

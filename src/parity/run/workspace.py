@@ -1,0 +1,72 @@
+"""The one place that knows paths: noun → file, for one run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from parity.run.errors import BadConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """Where one run's nouns lie.
+
+    Attributes:
+        data: the data folder, `data/` unless `--data-dir` says otherwise.
+        run: the run's name.
+    """
+
+    data: Path
+    run: str
+
+    @property
+    def root(self) -> Path:
+        """The run's folder; everything a stage writes lies below it."""
+        return self.data / "runs" / self.run
+
+    @property
+    def ledger(self) -> Path:
+        """Evidence of all runs, append-only."""
+        return self.data / "ledger.jsonl"
+
+    @property
+    def bases(self) -> Path:
+        """Converted base weights, shared by all runs."""
+        return self.data / "bases"
+
+    @property
+    def prepare(self) -> Path:
+        """Folder of `queries`, `test_queries`, `corpus`, `qrels`, `split`, `exemplars`, `probe`."""
+        return self.root / "prepare"
+
+    def split(self, name: str) -> Path:
+        """Return the file of the split called `name`."""
+        return self.prepare / "splits" / f"{name}.json"
+
+    def stage(self, stage: str, round_: int) -> Path:
+        """Return the folder of a stage of a round.
+
+        Raises:
+            BadConfig: the round is negative.
+        """
+        if round_ < 0:
+            raise BadConfig(f"round {round_} does not exist; rounds start at 0")
+        return self.root / f"round-{round_}" / stage
+
+    def epoch(self, round_: int, epoch: int) -> Path:
+        """Return the folder of the adapter saved after `epoch` (from 1)."""
+        return self.stage("train", round_) / f"epoch-{epoch}"
+
+    def adapter(self, round_: int) -> Path:
+        """Return the folder of the round's chosen adapter."""
+        return self.stage("train", round_) / "adapter"
+
+    def evaluation(self, round_: int, label: str) -> Path:
+        """Return the folder of an evaluation: `adapter`, `base` or `epoch-N`."""
+        return self.stage("eval", round_) / label
+
+    def relative(self, path: Path) -> str:
+        """Return `path` relative to the data folder, for manifests; absolute ones stay out."""
+        try:
+            return path.resolve().relative_to(self.data.resolve()).as_posix()
+        except ValueError:
+            return path.name

@@ -1,0 +1,1 @@
+"""Negatives, batches, the loss and the resumable trainer."""
