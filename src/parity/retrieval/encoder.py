@@ -1,0 +1,212 @@
+"""One encoder: base weights, adapter, tokens in, unit vectors out.
+
+Causal models run as packed prefix tries (last-token pooling); other encoders as batches of equal
+length, so nothing is ever padded. Tokens come from `tokenizer.json` through the tokenizers
+library alone, and EOS is appended here, so that no library version can change them.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from transformers import AutoConfig, AutoModel, BitsAndBytesConfig
+from transformers.utils import logging
+
+from parity.retrieval import adapter as adapters
+from parity.retrieval import attention, trie
+from parity.retrieval.bases import Base
+from parity.retrieval.search import Embeddings
+from parity.run import digest, files
+from parity.run.config import EncoderConfig
+from parity.run.errors import BadConfig, Mismatch
+from parity.run.progress import progress
+
+Tokens = Sequence[int]
+_BIDIRECTIONAL = {"bert", "roberta", "xlm-roberta", "mpnet", "distilbert", "nomic_bert", "modernbert"}
+
+
+class Encoder:
+    """A loaded model.
+
+    Attributes:
+        base: the base weights.
+        config: how they run.
+        model: the Hugging Face module, with the adapter where there is one.
+        causal: whether it runs as a prefix trie.
+        device: where it lies.
+        dtype: compute dtype.
+        adapter: sha256 of the adapter's weights, empty for the bare base.
+    """
+
+    def __init__(self, base: Base, config: EncoderConfig, *, adapter: Path | None = None) -> None:
+        """Load base and adapter.
+
+        Args:
+            base: the base weights.
+            config: layers, pooling, precision, device.
+            adapter: the adapter's folder; None runs the bare base.
+
+        Raises:
+            BadConfig: the pooling does not fit the model, or the device cannot do the precision.
+            Mismatch: weights would be newly initialised, or the adapter does not fit.
+        """
+        self.base, self.config = base, config
+        self.device = _device(config)
+        self.dtype = _dtype(config, self.device)
+        self.model = _load(base, config, self.device, self.dtype)
+        self.causal = self.model.config.model_type not in _BIDIRECTIONAL
+        if self.causal != (config.pooling == "last"):
+            raise BadConfig(
+                f"encoder.pooling = {config.pooling!r}: {self.model.config.model_type} is "
+                f"{'causal and needs last' if self.causal else 'no causal model; mean or cls'}"
+            )
+        self._tokenizer = _tokenizer(base.folder)
+        eos = self.model.config.eos_token_id
+        self._eos = [eos[0] if isinstance(eos, list) else eos] if self.causal else []
+        self.adapter = ""
+        if adapter is not None:
+            self.model, record = adapters.load(self.model, adapter, base, layers=config.layers)
+            self.model.to(self.device)
+            self.adapter = record.weights
+        self.model.eval()
+
+    def digest(self) -> str:
+        """Return the digest of everything that decides an embedding but texts and hardware."""
+        how = self.config.model_dump(mode="json", exclude={"base", "revision", "device"})
+        return digest.of_value([self.base.digest(), self.adapter, how, str(self.dtype)])
+
+    def count(self, text: str) -> int:
+        """Return how many tokens `text` has, special ones included."""
+        return len(self._tokenizer.encode(text).ids) + len(self._eos)
+
+    def tokenize(self, texts: Sequence[str], limit: int) -> list[list[int]]:
+        """Return token ids, special ones included, at most `limit` a text (the tail is cut)."""
+        if self._eos:
+            encoded = self._tokenizer.encode_batch(list(texts))
+            return [one.ids[: limit - len(self._eos)] + self._eos for one in encoded]
+        self._tokenizer.enable_truncation(limit)  # keeps the closing special token
+        try:
+            return [one.ids for one in self._tokenizer.encode_batch(list(texts))]
+        finally:
+            self._tokenizer.no_truncation()
+
+    def embed(self, sequences: Sequence[Tokens], label: str = "encode") -> Embeddings:
+        """Return (n, d) float32 unit vectors, without gradients, in the order asked.
+
+        The result depends on the sequences and the token budget only.
+        """
+        packs = self._packs(sequences)
+        found: list[torch.Tensor] = []
+        with torch.inference_mode(), progress(label, sum(map(len, packs)), "tok") as bar:
+            for pack in packs:
+                found.append(_unit(self._states(pack)).cpu())
+                bar.update(len(pack))
+        return self._ordered(packs, found).numpy()
+
+    def encode(self, sequences: Sequence[Tokens]) -> torch.Tensor:
+        """Return (n, d) float32 unit vectors with gradients, in the order asked."""
+        packs = self._packs(sequences)
+        return self._ordered(packs, [_unit(self._states(pack)) for pack in packs])
+
+    def _packs(self, sequences: Sequence[Tokens]) -> list[trie.Pack]:
+        if self.causal:
+            return trie.pack(sequences, self.config.token_budget)
+        return trie.rows(sequences, self.config.token_budget)
+
+    def _states(self, pack: trie.Pack) -> torch.Tensor:
+        """Return the pooled states (m, d) of a pack's owned sequences."""
+        if self.causal:
+            nodes = attention.forward(self.model, pack, self.device, self.dtype)  # (n, d)
+            return nodes[torch.as_tensor(pack.last, device=self.device)]  # (m, d)
+        width = int(pack.depth[-1]) + 1
+        ids = torch.as_tensor(pack.ids, device=self.device).view(-1, width)  # (u, width)
+        hidden = self.model(input_ids=ids).last_hidden_state  # (u, width, d)
+        pooled = hidden[:, 0] if self.config.pooling == "cls" else hidden.mean(dim=1)  # (u, d)
+        return pooled[torch.as_tensor(pack.last // width, device=self.device)]  # (m, d)
+
+    @staticmethod
+    def _ordered(packs: list[trie.Pack], states: list[torch.Tensor]) -> torch.Tensor:
+        owner = np.concatenate([pack.owner for pack in packs])
+        back = torch.as_tensor(np.argsort(owner, kind="stable"), device=states[0].device)
+        return torch.cat(states)[back]
+
+
+def _unit(states: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.normalize(states.float(), dim=-1)
+
+
+def _device(config: EncoderConfig) -> torch.device:
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise BadConfig("encoder.device = 'cuda': this machine shows no CUDA device to torch")
+    if config.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(config.device)
+
+
+def _dtype(config: EncoderConfig, device: torch.device) -> torch.dtype:
+    """Return the compute dtype by what the device really has.
+
+    `torch.cuda.is_bf16_supported()` counts emulation as support; compute capability does not.
+    """
+    native = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    if config.precision == "bf16" and device.type == "cuda" and not native:
+        raise BadConfig("encoder.precision = 'bf16': this GPU has no bf16 units (capability < 8)")
+    if config.precision == "auto":
+        half = torch.bfloat16 if native else torch.float16
+        return half if device.type == "cuda" else torch.float32
+    names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    return names[config.precision]
+
+
+def _load(base: Base, config: EncoderConfig, device: torch.device, dtype: torch.dtype) -> Any:
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    shape = AutoConfig.from_pretrained(str(base.folder))
+    if config.layers:
+        if config.layers > shape.num_hidden_layers:
+            raise BadConfig(
+                f"encoder.layers = {config.layers}: {base.name} has {shape.num_hidden_layers}"
+            )
+        shape.num_hidden_layers = config.layers
+        if getattr(shape, "layer_types", None):
+            shape.layer_types = shape.layer_types[: config.layers]
+    quantised = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    # Gemma 2 caps attention logits, which SDPA cannot.
+    capped = bool(getattr(shape, "attn_logit_softcapping", None))
+    model, info = AutoModel.from_pretrained(
+        str(base.folder),
+        config=shape,
+        dtype=dtype,
+        attn_implementation="eager" if capped else "sdpa",
+        quantization_config=quantised if config.quantise == "4bit" else None,
+        device_map={"": device} if config.quantise == "4bit" else None,
+        output_loading_info=True,
+    )
+    fresh = sorted(key for key in info["missing_keys"] if "pooler" not in key)
+    if fresh or info["mismatched_keys"]:
+        key = fresh[0] if fresh else sorted(map(str, info["mismatched_keys"]))[0]
+        raise Mismatch(f"base {base.name}: {key} is not in its files and would be random")
+    return model.requires_grad_(False).to(device)
+
+
+def _tokenizer(folder: Path) -> Tokenizer:
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise BadConfig(
+            f"{folder.name}: tokenizer.json is missing (other files are read differently by "
+            "different library versions); save the base once with its fast tokenizer"
+        )
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    if tokenizer.get_vocab_size() > files.read_json(folder / "config.json")["vocab_size"]:
+        raise Mismatch(f"{folder.name}: tokens were added that the model has no embedding for")
+    return tokenizer
