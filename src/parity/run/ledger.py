@@ -1,0 +1,102 @@
+"""Evidence: one record of one measurement in one environment; digests, ids and scores only.
+
+The layers stand in the order in which one decides the next, so that the first that differs
+between two records is the cause. Append-only; a field that is not known is empty.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from parity.run import files
+from parity.run.digest import canonical
+from parity.run.errors import BadData
+
+SCHEMA = 1
+LAYERS = (
+    "data",
+    "split",
+    "lineage",
+    "exemplars",
+    "template",
+    "texts",
+    "tokens",
+    "base",
+    "adapter",
+    "precision",
+    "device",
+    "packages",
+    "embeddings",
+    "ranking",
+    "submission",
+)
+"""Names of the digests of an evidence record, in causal order; the score follows them."""
+
+Kind = Literal["cv", "rehearsal", "image", "kernel", "public", "private"]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One measurement.
+
+    Attributes:
+        run: the run's name.
+        round: its round.
+        label: what was scored: `adapter`, `base`, `epoch-N`, `bm25`, `tfidf`, `test`.
+        kind: where it was measured.
+        status: `clean` or `polluted` (kept out of tables and charts) or `unscored`.
+        layers: layer → digest or value, empty where unknown; keys are `LAYERS`.
+        score: the scores as plain values, empty where there is none.
+        made: ISO date and time, UTC.
+        schema: version of this record.
+    """
+
+    run: str
+    round: int
+    label: str
+    kind: Kind
+    status: Literal["clean", "polluted", "unscored"]
+    layers: dict[str, str]
+    score: dict[str, Any] = field(default_factory=dict)
+    made: str = ""
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        """Refuse layers that are not in `LAYERS`."""
+        if odd := sorted(set(self.layers) - set(LAYERS)):
+            raise BadData(f"evidence of {self.run}: unknown layer {odd[0]!r}")
+
+
+def append(path: Path, evidence: Evidence) -> None:
+    """Add one line to the ledger, in one write."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    record = asdict(evidence)
+    record["layers"] = {name: evidence.layers.get(name, "") for name in LAYERS}
+    line = (canonical(record) + "\n").encode("utf-8")
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(handle, line)
+    finally:
+        os.close(handle)
+
+
+def read(path: Path) -> list[Evidence]:
+    """Return all records, oldest first; an empty list where there is no ledger.
+
+    Raises:
+        BadData: a record of a newer schema.
+    """
+    if not path.is_file():
+        return []
+    rows = files.read_jsonl(path)
+    for row in rows:
+        if row["schema"] > SCHEMA:
+            raise BadData(f"{path}: evidence of schema {row['schema']}; this version reads {SCHEMA}")
+    return [Evidence(**row) for row in rows]
+
+
+def from_json(text: str) -> Evidence:
+    """Return the record in `text`, one JSON object."""
+    return Evidence(**json.loads(text))
