@@ -5,7 +5,7 @@ length, so nothing is ever padded. Tokens come from `tokenizer.json` through the
 library alone, and EOS is appended here, so that no library version can change them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from parity.retrieval import adapter as adapters
 from parity.retrieval import attention, trie
 from parity.retrieval.bases import Base
 from parity.retrieval.search import Embeddings
+from parity.retrieval.workers import Workers
 from parity.run import digest, files
 from parity.run.config import EncoderConfig
 from parity.run.errors import BadConfig, Mismatch
@@ -39,21 +40,30 @@ class Encoder:
         device: where it lies.
         dtype: compute dtype.
         adapter: sha256 of the adapter's weights, empty for the bare base.
+        workers: the processes that share its packs.
     """
 
-    def __init__(self, base: Base, config: EncoderConfig, *, adapter: Path | None = None) -> None:
+    def __init__(
+        self,
+        base: Base,
+        config: EncoderConfig,
+        *,
+        adapter: Path | None = None,
+        workers: Workers | None = None,
+    ) -> None:
         """Load base and adapter.
 
         Args:
             base: the base weights.
             config: layers, pooling, precision, device.
             adapter: the adapter's folder; None runs the bare base.
+            workers: the processes that share its packs; None means alone.
 
         Raises:
             BadConfig: the pooling does not fit the model, or the device cannot do the precision.
             Mismatch: weights would be newly initialised, or the adapter does not fit.
         """
-        self.base, self.config = base, config
+        self.base, self.config, self.workers = base, config, workers or Workers()
         self.device = _device(config)
         self.dtype = _dtype(config, self.device)
         self.model = _load(base, config, self.device, self.dtype)
@@ -99,17 +109,25 @@ class Encoder:
         The result depends on the sequences and the token budget only.
         """
         packs = self._packs(sequences)
-        found: list[torch.Tensor] = []
         with torch.inference_mode(), progress(label, sum(map(len, packs)), "tok") as bar:
-            for pack in packs:
-                found.append(_unit(self._states(pack)).cpu())
-                bar.update(len(pack))
-        return self._ordered(packs, found).numpy()
+            return self._vectors(packs, bar.update).cpu().numpy()
 
     def encode(self, sequences: Sequence[Tokens]) -> torch.Tensor:
-        """Return (n, d) float32 unit vectors with gradients, in the order asked."""
-        packs = self._packs(sequences)
-        return self._ordered(packs, [_unit(self._states(pack)) for pack in packs])
+        """Return (n, d) float32 unit vectors in the order asked; own packs carry gradients."""
+        return self._vectors(self._packs(sequences), lambda _: None)
+
+    def _vectors(self, packs: list[trie.Pack], done: Callable[[int], object]) -> torch.Tensor:
+        parts: list[torch.Tensor] = []
+        for index, pack in enumerate(packs):
+            if self.workers.owns(index):
+                parts.append(torch.nn.functional.normalize(self._states(pack).float(), dim=-1))
+            else:
+                width = self.model.config.hidden_size
+                parts.append(torch.zeros(len(pack.owner), width, device=self.device))
+            done(len(pack))
+        owner = np.concatenate([pack.owner for pack in packs])
+        back = torch.as_tensor(np.argsort(owner, kind="stable"), device=self.device)
+        return torch.cat(self.workers.share(parts))[back]  # (n, d)
 
     def _packs(self, sequences: Sequence[Tokens]) -> list[trie.Pack]:
         if self.causal:
@@ -126,16 +144,6 @@ class Encoder:
         hidden = self.model(input_ids=ids).last_hidden_state  # (u, width, d)
         pooled = hidden[:, 0] if self.config.pooling == "cls" else hidden.mean(dim=1)  # (u, d)
         return pooled[torch.as_tensor(pack.last // width, device=self.device)]  # (m, d)
-
-    @staticmethod
-    def _ordered(packs: list[trie.Pack], states: list[torch.Tensor]) -> torch.Tensor:
-        owner = np.concatenate([pack.owner for pack in packs])
-        back = torch.as_tensor(np.argsort(owner, kind="stable"), device=states[0].device)
-        return torch.cat(states)[back]
-
-
-def _unit(states: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.normalize(states.float(), dim=-1)
 
 
 def _device(config: EncoderConfig) -> torch.device:

@@ -1,0 +1,81 @@
+"""Checkpoints that survive kill -9: each a new folder, whole or absent, the newest kept.
+
+Tensors are safetensors and the rest JSON; nothing is pickled.
+"""
+
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from parity.retrieval import adapter
+from parity.run import files
+
+_STATE, _TRAINED, _OPTIMIZER = "state.json", "trained.safetensors", "optimizer.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far training has come.
+
+    Attributes:
+        step: optimizer steps done.
+        steps: optimizer steps to do in all, the time cap applied.
+        capped: whether the time cap has been turned into `steps`.
+        losses: mean loss of each step done.
+        key: digest of everything the run depends on; another key is another training.
+    """
+
+    step: int
+    steps: int
+    capped: bool
+    key: str
+    losses: tuple[float, ...] = field(default=())
+
+
+def save(folder: Path, progress: Progress, model: Any, optimizer: torch.optim.Optimizer) -> None:
+    """Write a checkpoint for `progress.step`, then drop the older ones."""
+    target = folder / f"step-{progress.step:07d}"
+    if not target.is_dir():
+        with files.replacing(target) as temporary:
+            temporary.mkdir()
+            save_file(adapter.trained(model), temporary / _TRAINED)
+            save_file(_flat(optimizer), temporary / _OPTIMIZER)
+            files.write_json(temporary / _STATE, asdict(progress))
+    for other in sorted(folder.iterdir()):
+        if other != target:
+            shutil.rmtree(other)
+
+
+def newest(folder: Path, key: str) -> Path | None:
+    """Return the newest whole checkpoint made with `key`, or None."""
+    for path in sorted(folder.glob("step-*"), reverse=True):
+        if files.read_json(path / _STATE)["key"] == key:
+            return path
+    return None
+
+
+def load(path: Path, model: Any, optimizer: torch.optim.Optimizer) -> Progress:
+    """Restore model and optimizer from the checkpoint at `path` and return its progress."""
+    adapter.restore(model, load_file(path / _TRAINED), str(path))
+    flat = load_file(path / _OPTIMIZER)
+    state = optimizer.state_dict()
+    state["state"] = {}
+    for name, tensor in flat.items():
+        index, key = name.split(".", 1)
+        state["state"].setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict(state)
+    row = files.read_json(path / _STATE)
+    return Progress(**{**row, "losses": tuple(row["losses"])})
+
+
+def _flat(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    state: dict[int, dict[str, torch.Tensor]] = optimizer.state_dict()["state"]
+    return {
+        f"{index}.{key}": tensor.detach().cpu().contiguous().clone()
+        for index, row in sorted(state.items())
+        for key, tensor in sorted(row.items())
+    }

@@ -1,0 +1,179 @@
+"""The training loop: packed contrastive steps, a step plan made once, exact resume.
+
+Each step depends on the weights, the batch and the step's own seed alone, so a run that was
+killed and resumed ends in the bytes of one that was not.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from parity.retrieval.encoder import Encoder
+from parity.run.config import TrainingConfig
+from parity.run.progress import progress
+from parity.training import checkpoint
+from parity.training.batches import Batch
+from parity.training.checkpoint import Progress
+from parity.training.loss import info_nce
+
+_MEASURED = 3  # first steps whose time turns the cap into a step count
+
+Tokens = list[list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What is learnt from, in order.
+
+    Attributes:
+        epochs: the batches of each epoch.
+        tokens: batch → token ids of its queries and of its passages.
+        key: digest of all inputs and settings; names the checkpoints that belong to it.
+    """
+
+    epochs: tuple[tuple[Batch, ...], ...]
+    tokens: Callable[[Batch], tuple[Tokens, Tokens]]
+    key: str
+
+    def steps(self, accumulate: int) -> list[list[Batch]]:
+        """Return the micro-batches of every optimizer step; a step never spans two epochs."""
+        return [
+            list(batches[start : start + accumulate])
+            for batches in self.epochs
+            for start in range(0, len(batches), accumulate)
+        ]
+
+    def ends(self, accumulate: int) -> list[int]:
+        """Return how many optimizer steps are done at the end of each epoch."""
+        counts = [-(-len(batches) // accumulate) for batches in self.epochs]
+        return [sum(counts[: epoch + 1]) for epoch in range(len(counts))]
+
+
+def fit(
+    encoder: Encoder,
+    course: Course,
+    config: TrainingConfig,
+    folder: Path,
+    *,
+    after_epoch: Callable[[int, Progress], None],
+    log: Callable[[dict[str, float], int], None],
+) -> Progress:
+    """Train the encoder's trainable weights in place, going on from a checkpoint in `folder`.
+
+    Args:
+        encoder: its model prepared by `adapter.attach`.
+        course: batches and tokens.
+        config: the optimisation.
+        folder: where checkpoints lie.
+        after_epoch: called with the epoch (from 1) when its steps are done, and again after a
+            resume in case it was cut short; must do nothing where its work is there.
+        log: called with the loss and learning rate of each step.
+    """
+    weights = [weight for weight in encoder.model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(
+        weights, lr=config.learning_rate, weight_decay=config.weight_decay, foreach=False
+    )
+    steps = course.steps(config.accumulate)
+    state = Progress(0, len(steps), config.minutes == 0, course.key)
+    if path := checkpoint.newest(folder, course.key):
+        state = checkpoint.load(path, encoder.model, optimizer)
+    ends = course.ends(config.accumulate)
+    started = time.monotonic()
+    with progress("train", state.steps, "step", state.step) as bar:
+        for epoch, end in enumerate(ends, start=1):
+            while state.step < min(end, state.steps):
+                rate = config.learning_rate * factor(state.step, state.steps, config.warmup_steps)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                loss = _step(encoder, course, config, weights, steps[state.step], state.step)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                state = replace(state, step=state.step + 1, losses=(*state.losses, loss))
+                bar.update(1)
+                bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
+                log({"loss": loss, "learning_rate": rate, "epoch": epoch}, state.step)
+                if not state.capped and state.step == min(_MEASURED, len(steps)):
+                    state = _cap(state, config, time.monotonic() - started, encoder)
+                    bar.reset(total=state.steps)
+                    bar.update(state.step)
+                    _save(folder, state, encoder, optimizer)
+                elif state.step % config.checkpoint_every == 0:
+                    _save(folder, state, encoder, optimizer)
+            _save(folder, state, encoder, optimizer)
+            after_epoch(epoch, state)
+            if state.step >= state.steps:
+                break
+    return state
+
+
+def factor(step: int, steps: int, warmup: int) -> float:
+    """Return the learning rate's factor at `step` (from 0): linear up, then linear down to 0.
+
+    >>> [round(factor(step, 6, 2), 2) for step in range(6)]
+    [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
+    """
+    if step < warmup:
+        return (step + 1) / warmup
+    return (steps - step) / max(1, steps - warmup)
+
+
+def _step(
+    encoder: Encoder,
+    course: Course,
+    config: TrainingConfig,
+    weights: Sequence[torch.nn.Parameter],
+    batches: Sequence[Batch],
+    step: int,
+) -> float:
+    """Leave the gradient of one optimizer step in `weights`; return its mean loss."""
+    encoder.model.train()
+    losses = []
+    for place, batch in enumerate(batches):
+        # Dropout draws from a seed of its own for each step, so that a resumed run repeats it.
+        name = f"{config.seed}/{step}/{place}/{encoder.workers.rank}"
+        torch.manual_seed(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little") >> 1)
+        loss = batch_loss(encoder, course.tokens(batch), batch, config.temperature)
+        (loss / len(batches)).backward()  # type: ignore[no-untyped-call]  # torch's own
+        losses.append(loss.item())
+    encoder.model.eval()
+    # A process that owns no pack of this batch has no gradient of its own to add.
+    for weight in weights:
+        if weight.grad is None:
+            weight.grad = torch.zeros_like(weight)
+    encoder.workers.add_up([weight.grad for weight in weights if weight.grad is not None])
+    torch.nn.utils.clip_grad_norm_(weights, config.clip)
+    return sum(losses) / len(losses)
+
+
+def batch_loss(
+    encoder: Encoder, tokens: tuple[Tokens, Tokens], batch: Batch, temperature: float
+) -> torch.Tensor:
+    """Return the loss of one batch; queries and passages share one packed forward."""
+    asked, answers = tokens
+    vectors = encoder.encode([*asked, *answers])  # (b + m, d)
+    queries, passages = vectors[: len(asked)], vectors[len(asked) :]  # (b, d), (m, d)
+    target = torch.tensor(batch.target, device=vectors.device)  # (b,)
+    masked = torch.zeros(len(asked), len(answers), dtype=torch.bool, device=vectors.device)
+    for row, hidden in enumerate(batch.masked):
+        masked[row, list(hidden)] = True
+    return info_nce(queries, passages, target, masked, temperature)
+
+
+def _cap(state: Progress, config: TrainingConfig, seconds: float, encoder: Encoder) -> Progress:
+    """Turn the cap on minutes into a step count, the same in every process."""
+    allowed = max(state.step, int(config.minutes * 60 / (seconds / state.step)))
+    steps = torch.tensor(min(state.steps, allowed), device=encoder.device)
+    agreed = encoder.workers.share([steps])[0]  # the main process decides
+    return replace(state, steps=int(agreed.item()), capped=True)
+
+
+def _save(
+    folder: Path, state: Progress, encoder: Encoder, optimizer: torch.optim.Optimizer
+) -> None:
+    if encoder.workers.main:
+        checkpoint.save(folder, state, encoder.model, optimizer)
+    encoder.workers.wait()
