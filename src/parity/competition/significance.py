@@ -65,8 +65,8 @@ class Difference:
             for gainer, other, sign in (("a", "b", 1), ("b", "a", -1)):
                 if _above(self.seen, sign) and not _above(self.unseen, sign):
                     lines.append(
-                        f"{gainer} gains over {other} only on seen misconceptions: "
-                        "expect little of it on the leaderboard"
+                        f"{gainer}'s gain over {other} is shown on seen misconceptions only; "
+                        "most rows of a leaderboard may be unseen ones"
                     )
         return tuple(lines)
 
