@@ -133,7 +133,7 @@ def _mend(units: Sequence[Unit], parts: Parts, shape: Shape, wanted: float) -> P
         if len(first.rows) != len(second.rows):
             continue
         tally.swap(first, second, (here, there))
-        if gap() < best:
+        if gap() <= best:  # a swap that gains nothing may open the way for one that does
             best = gap()
             members[here][mine], members[there][theirs] = second, first
         else:

@@ -94,7 +94,7 @@ def guard(pool: Iterable[Exemplar], split: Split) -> None:
     train = frozenset(split.train)
     if odd := [one.query.query_id for one in pool if one.query.question_id not in train]:
         raise Polluted(
-            f"{len(odd)} exemplars are not on the train side of split {split.name} "
+            f"exemplars outside the train side of split {split.name}: {len(odd)} "
             f"(first: {odd[0]}); run `./inv prepare`, which picks them from train alone"
         )
 
