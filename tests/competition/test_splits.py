@@ -180,7 +180,7 @@ def test_each_question_is_valid_in_exactly_one_fold(kind: Kind) -> None:
     assert valid == Counter({query.question_id: 1 for query in WORLD})
 
 
-def test_folds_hold_about_as_many_rows_each() -> None:
+def test_counthold_about_as_many_rows_each() -> None:
     for kind in ("random", "construct", "misconception", "unseen"):
         sizes = [len(rows_of(WORLD, split.valid)) for split in folds(kind)]
         assert max(sizes) - min(sizes) <= 3, kind
@@ -250,13 +250,26 @@ def test_rows_without_a_label_take_no_part() -> None:
 @pytest.mark.parametrize(
     "config",
     [
-        SplitConfig(kind="random", folds=9, fold=8),  # five texts alone
+        SplitConfig(kind="random", folds=6, fold=5),  # five texts alone
         SplitConfig(kind="subject", folds=4, fold=3),  # three subjects
     ],
 )
 def test_a_cut_that_leaves_a_side_empty_is_refused(config: SplitConfig) -> None:
     with pytest.raises(BadConfig, match=f"leaves no question in valid of {config.name}"):
         make(tiny.queries(), tiny.qrels(), config)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_more_countthan_questions_are_refused_in_every_kind(kind: Kind) -> None:
+    with pytest.raises(BadConfig, match="leaves no question in valid"):
+        make(tiny.queries(), tiny.qrels(), SplitConfig(kind=kind, folds=9, fold=8))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_without_any_label_cannot_be_split(kind: Kind) -> None:
+    for count in (0, 3):
+        with pytest.raises(BadConfig, match="leaves no question in valid"):
+            make(tiny.hidden_queries(), tiny.qrels(), SplitConfig(kind=kind, folds=count))
 
 
 def test_a_world_of_one_question_cannot_be_split() -> None:
@@ -369,7 +382,7 @@ def test_what_touches_a_held_out_misconception_is_left_out_and_the_description_s
     assert told(queries, qrels, config)[-1] == line
 
 
-def test_without_folds_nothing_is_left_out_where_loose_questions_fill_valid() -> None:
+def test_without_countnothing_is_left_out_where_loose_questions_fill_valid() -> None:
     queries, qrels = worlds.labelled(7, 400)
     split = make(queries, qrels, SplitConfig(kind="misconception"))
     assert {*split.train, *split.valid} == {query.question_id for query in queries}

@@ -15,7 +15,7 @@ from parity.competition.questions import MisconceptionId
 from parity.run import digest
 
 _DRAWS = 20_000  # swaps tried at most: under a second on a few thousand rows
-_BLOCKS = 4  # a block of questions held together is at most this part of a valid side
+_BLOCKS = 4  # at the least so many blocks of questions held together make a valid side
 
 
 def cut(units: Sequence[Unit], shape: Shape, *, wanted: float) -> Parts:
@@ -35,7 +35,7 @@ def cut(units: Sequence[Unit], shape: Shape, *, wanted: float) -> Parts:
 
     def enough(count: int) -> bool:
         # The least share decides: swaps lower a share more easily than they raise one.
-        tally = _Tally(units, held(count))
+        tally = _Tally(units, held(count), shape.parts)
         return all(tally.missing(part, wanted) <= 0 for part in range(shape.scored))
 
     low, high = 0, len(order)
@@ -56,7 +56,7 @@ def apart(units: Sequence[Unit], shape: Shape) -> Parts:
     """
     ties = cuts.carriers(units)
     order = sorted(ties, key=lambda one: (-len(ties[one]), _by_seed(shape, one)))
-    blocks = cuts.join(units, [ties[one] for one in order], cap=shape.rows // _BLOCKS)
+    blocks = cuts.join(units, [ties[one] for one in order], cap=shape.rows)
     shared = {one for one, places in cuts.carriers(blocks).items() if len(places) > 1}
     return shape.place(
         blocks, first=lambda block: shared.isdisjoint(chain.from_iterable(block.rows))
@@ -66,8 +66,7 @@ def apart(units: Sequence[Unit], shape: Shape) -> Parts:
 class _Tally:
     """Rows and unseen rows of each part, kept up to date while units change places."""
 
-    def __init__(self, units: Sequence[Unit], parts: Parts) -> None:
-        size = max(parts.values()) + 1
+    def __init__(self, units: Sequence[Unit], parts: Parts, size: int) -> None:
         self.rows = [0] * size
         self.unseen = [0] * size
         self._held: dict[MisconceptionId, list[int]] = defaultdict(lambda: [0] * size)
@@ -112,7 +111,7 @@ class _Tally:
 
 def _mend(units: Sequence[Unit], parts: Parts, shape: Shape, wanted: float) -> Parts:
     """Swap units of as many rows between parts while that brings the shares nearer to `wanted`."""
-    tally = _Tally(units, parts)
+    tally = _Tally(units, parts, shape.parts)
     members: list[list[Unit]] = [[] for _ in tally.rows]
     for unit in units:
         members[parts[unit.questions[0]]].append(unit)
@@ -124,9 +123,10 @@ def _mend(units: Sequence[Unit], parts: Parts, shape: Shape, wanted: float) -> P
 
     best = gap()
     for _ in range(_DRAWS if all(members) else 0):
-        here = max(scored, key=lambda part: abs(tally.missing(part, wanted)))
-        if abs(tally.missing(here, wanted)) <= 0.5:  # no whole row is missing
+        off = [part for part in scored if abs(tally.missing(part, wanted)) > 0.5]  # by a whole row
+        if not off:
             break
+        here = off[int(draw() * len(off))]
         there = (here + 1 + int(draw() * (len(members) - 1))) % len(members)
         mine, theirs = (int(draw() * len(members[part])) for part in (here, there))
         first, second = members[here][mine], members[there][theirs]

@@ -46,13 +46,20 @@ class Shape:
     seed: int
 
     @property
+    def parts(self) -> int:
+        """Number of parts, from 0."""
+        return self.folds or 2
+
+    @property
     def scored(self) -> int:
         """Number of parts, from 0, that are valid at some time."""
         return max(self.folds, 1)
 
-    def place(self, units: Iterable[Unit], first: Callable[[Unit], bool] = bool) -> Parts:
+    def place(self, units: Iterable[Unit], first: Callable[[Unit], bool] | None = None) -> Parts:
         """Return each question's part: units in the seed's order, those that are `first` first."""
-        ordered = sorted(shuffled(units, self.seed), key=lambda unit: not first(unit))
+        ordered = shuffled(units, self.seed)
+        if first is not None:
+            ordered.sort(key=lambda unit: not first(unit))  # stable
         return _deal(ordered, self.folds) if self.folds else _take(ordered, self.rows)
 
 
