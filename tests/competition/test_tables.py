@@ -243,7 +243,7 @@ def test_a_train_file_without_labels_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_in_another_encoding_is_refused_with_its_place(tmp_path: Path) -> None:
     folder = tiny.write_competition(tmp_path)
-    edit(folder / tables.TRAIN, put(3, QuestionText="What is 1/2 × 1/3?"))  # noqa: RUF001
+    edit(folder / tables.TRAIN, put(3, QuestionText="What is 1/2 × 1/3?"))
     text = (folder / tables.TRAIN).read_text(encoding="utf-8")
     (folder / tables.TRAIN).write_text(text, encoding="cp1252", newline="")
     assert refusal(folder).startswith("train.csv, row 3, column QuestionText: not UTF-8")

@@ -57,7 +57,9 @@ def attach(model: Any, config: TrainingConfig) -> Any:
         if isinstance(module, torch.nn.Linear)
     }
     if unknown := sorted(set(config.targets) - linear):
-        raise BadConfig(f"training.targets: no linear layer {unknown[0]!r}; there: {sorted(linear)}")
+        raise BadConfig(
+            f"training.targets: no linear layer {unknown[0]!r}; there: {sorted(linear)}"
+        )
     return get_peft_model(
         model,
         LoraConfig(

@@ -173,7 +173,7 @@ def _write_tokenizer(reader: GGUFReader, target: Path) -> None:
     fields = {key: reader.fields[f"tokenizer.ggml.{key}"].contents() for key in _GGUF_FIELDS}
     vocabulary: list[str] = fields["tokens"]
     merges = [tuple(pair.split(" ")) for pair in fields["merges"]]
-    tokenizer = Tokenizer(models.BPE(dict(zip(vocabulary, range(len(vocabulary)))), merges))
+    tokenizer = Tokenizer(models.BPE({text: place for place, text in enumerate(vocabulary)}, merges))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Digits(individual_digits=True),
@@ -181,7 +181,7 @@ def _write_tokenizer(reader: GGUFReader, target: Path) -> None:
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    control = [text for text, kind in zip(vocabulary, fields["token_type"]) if kind == _CONTROL]
+    control = [text for text, kind in zip(vocabulary, fields["token_type"], strict=True) if kind == _CONTROL]
     tokenizer.add_special_tokens([AddedToken(text, special=True) for text in control])
     tokenizer.save(str(target / "tokenizer.json"))
     names = {

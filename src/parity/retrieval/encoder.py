@@ -26,7 +26,15 @@ from parity.run.errors import BadConfig, Mismatch
 from parity.run.progress import progress
 
 Tokens = Sequence[int]
-_BIDIRECTIONAL = {"bert", "roberta", "xlm-roberta", "mpnet", "distilbert", "nomic_bert", "modernbert"}
+_BIDIRECTIONAL = {
+    "bert",
+    "roberta",
+    "xlm-roberta",
+    "mpnet",
+    "distilbert",
+    "nomic_bert",
+    "modernbert",
+}
 
 
 class Encoder:

@@ -113,9 +113,7 @@ def query(
     return Rendered(_join(config, asked, (), asked.question[:low]), 0, cut=True)
 
 
-def _join(
-    config: PromptConfig, asked: Query, exemplars: Sequence[Exemplar], question: str
-) -> str:
+def _join(config: PromptConfig, asked: Query, exemplars: Sequence[Exemplar], question: str) -> str:
     _, mark = _FORMATS[config.format]
     parts = [
         _core(config, shown.query, shown.query.question)

@@ -73,9 +73,7 @@ class PromptConfig(Section):
 
     format: Literal["plain", "icl"] = "plain"
     instruction: str = ""
-    query: str = (
-        "{subject}. {construct}.\nQuestion: {question}\nCorrect: {correct}\nWrong: {wrong}"
-    )
+    query: str = "{subject}. {construct}.\nQuestion: {question}\nCorrect: {correct}\nWrong: {wrong}"
     """Template of a query's text."""
     passage: str = "{misconception}"
     exemplars: Literal["none", "fixed", "batch", "question", "random"] = "none"
@@ -190,7 +188,9 @@ class Config(Section):
     def digest(self, *sections: str) -> str:
         """Return the digest of the named sections, or of all but name and overrides."""
         names = sections or tuple(sorted(set(type(self).model_fields) - {"name", "overrides"}))
-        return digest.of_value({name: getattr(self, name).model_dump(mode="json") for name in names})
+        return digest.of_value(
+            {name: getattr(self, name).model_dump(mode="json") for name in names}
+        )
 
 
 def load(path: Path, overrides: tuple[str, ...] = ()) -> Config:

@@ -93,7 +93,9 @@ def read(path: Path) -> list[Evidence]:
     rows = files.read_jsonl(path)
     for row in rows:
         if row["schema"] > SCHEMA:
-            raise BadData(f"{path}: evidence of schema {row['schema']}; this version reads {SCHEMA}")
+            raise BadData(
+                f"{path}: evidence of schema {row['schema']}; this version reads {SCHEMA}"
+            )
     return [Evidence(**row) for row in rows]
 
 
