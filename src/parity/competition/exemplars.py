@@ -16,6 +16,7 @@ from parity.competition.lineage import normalise
 from parity.competition.questions import Corpus, MisconceptionId, Qrels, Query, QueryId
 from parity.competition.splits import Split
 from parity.run import digest, files
+from parity.run.config import PromptConfig
 from parity.run.errors import BadData, Polluted
 
 Mode = Literal["none", "fixed", "question", "random", "batch"]
@@ -142,6 +143,29 @@ def choose(
         )
         for query in queries
     }
+
+
+def shown(
+    queries: Sequence[Query], pool: Sequence[Exemplar], config: PromptConfig
+) -> dict[QueryId, tuple[Exemplar, ...]]:
+    """Return each query's exemplars as the prompt's settings want them, proven not to leak.
+
+    Raises:
+        Polluted: a query would be shown its own question, or one with the same text.
+    """
+    chosen = choose(
+        queries,
+        pool,
+        mode=config.exemplars,
+        count=config.exemplar_count,
+        seed=config.exemplar_seed,
+    )
+    if leaking := leaks(queries, chosen):
+        raise Polluted(
+            f"{len(leaking)} queries are shown their own question as an exemplar "
+            f"(first: {leaking[0]}); run: invoke prepare"
+        )
+    return chosen
 
 
 def for_batch(

@@ -46,8 +46,12 @@ class Lineage:
         return digest.of_value(self._ids())
 
     def write(self, path: Path) -> None:
-        """Write `{"trained_on": [ids]}`, ascending, or null where unknown."""
-        files.write_json(path, {"trained_on": self._ids()})
+        """Write what `as_json` returns."""
+        files.write_json(path, self.as_json())
+
+    def as_json(self) -> dict[str, list[int] | None]:
+        """Return `{"trained_on": [ids]}`, ascending, or null where unknown."""
+        return {"trained_on": self._ids()}
 
     @classmethod
     def read(cls, path: Path) -> "Lineage":

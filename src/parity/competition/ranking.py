@@ -33,6 +33,12 @@ class Ranking:
         """Return the digest of query ids and ranked ids; scores stay out (they carry noise)."""
         return digest.of_value([list(self.query_ids), self.ids.tolist()])
 
+    def of(self, query_ids: tuple[QueryId, ...]) -> "Ranking":
+        """Return the rows of these queries, in the order given."""
+        place = {query_id: row for row, query_id in enumerate(self.query_ids)}
+        rows = [place[query_id] for query_id in query_ids]
+        return Ranking(query_ids, self.ids[rows], self.scores[rows])
+
     def top(self, k: int) -> "Ranking":
         """Return the first `k` columns."""
         return Ranking(self.query_ids, self.ids[:, :k], self.scores[:, :k])
@@ -54,8 +60,9 @@ def write(path: Path, ranking: Ranking) -> None:
 def read(path: Path) -> Ranking:
     """Read what `write` wrote."""
     rows = files.read_jsonl(path)
+    shape = (len(rows), -1 if rows else 0)
     return Ranking(
         tuple(QueryId(row["query_id"]) for row in rows),
-        np.array([row["ids"] for row in rows], dtype=np.int64).reshape(len(rows), -1),
-        np.array([row["scores"] for row in rows], dtype=np.float32).reshape(len(rows), -1),
+        np.array([row["ids"] for row in rows], dtype=np.int64).reshape(shape),
+        np.array([row["scores"] for row in rows], dtype=np.float32).reshape(shape),
     )

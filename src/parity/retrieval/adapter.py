@@ -3,6 +3,7 @@
 `adapter.json` names the base it belongs to by digest, so that it can be loaded on nothing else.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from parity.run import digest, files
 from parity.run.config import TrainingConfig
 from parity.run.errors import BadConfig, Mismatch, StaleInput
 
-_RECORD = "adapter.json"
+RECORD = "adapter.json"
 _LORA_WEIGHTS = "adapter_model.safetensors"
 _FULL_WEIGHTS = "weights.safetensors"
 
@@ -73,25 +74,46 @@ def attach(model: Any, config: TrainingConfig) -> Any:
     )
 
 
-def save(model: Any, folder: Path, base: Base, *, layers: int, template: str) -> Record:
-    """Write the trained weights of `model` and their record into a new `folder`."""
+def save(
+    model: Any,
+    folder: Path,
+    base: Base,
+    *,
+    layers: int,
+    template: str,
+    beside: Mapping[str, Any] | None = None,
+) -> Record:
+    """Write the trained weights of `model` and their record into a new `folder`.
+
+    Args:
+        model: as `attach` made it.
+        folder: replaced whole.
+        base: what `model` started from.
+        layers: layers kept of the base, 0 for all.
+        template: digest of prompt templates and lengths.
+        beside: file name → JSON value, written into the same folder.
+    """
     with files.replacing(folder) as temporary:
         temporary.mkdir()
         if isinstance(model, PeftModel):
             method: Literal["lora", "all"] = "lora"
             weights = temporary / _LORA_WEIGHTS
             save_file(trained(model), weights, metadata={"format": "pt"})
-            peft_config = model.peft_config["default"]
+            peft_config: Any = model.peft_config["default"]
             peft_config.inference_mode = True
             # The base is named by digest in our record; a path would tie it to one machine.
             peft_config.base_model_name_or_path = base.name
+            # PEFT keeps a set, and would write it in the order of the hash seed.
+            peft_config.target_modules = sorted(peft_config.target_modules)
             peft_config.save_pretrained(str(temporary))
             peft_config.inference_mode = False
         else:
             method, weights = "all", temporary / _FULL_WEIGHTS
             save_file(trained(model), weights, metadata={"format": "pt"})
         record = Record(method, base.digest(), layers, template, digest.of_file(weights))
-        files.write_json(temporary / _RECORD, asdict(record))
+        files.write_json(temporary / RECORD, asdict(record))
+        for name, value in (beside or {}).items():
+            files.write_json(temporary / name, value)
     return record
 
 
@@ -128,11 +150,11 @@ def read_record(folder: Path) -> Record:
         StaleInput: there is none.
         Mismatch: the weights file is not the one recorded.
     """
-    if not (folder / _RECORD).is_file():
+    if not (folder / RECORD).is_file():
         raise StaleInput(f"{folder}: no adapter there; run: invoke train")
-    record = Record(**files.read_json(folder / _RECORD))
+    record = Record(**files.read_json(folder / RECORD))
     if digest.of_file(weights_of(folder)) != record.weights:
-        raise Mismatch(f"{weights_of(folder)}: not the weights that {_RECORD} names")
+        raise Mismatch(f"{weights_of(folder)}: not the weights that {RECORD} names")
     return record
 
 
@@ -154,7 +176,11 @@ def load(model: Any, folder: Path, base: Base, *, layers: int) -> tuple[Any, Rec
     if record.layers != layers:
         raise Mismatch(f"{folder}: trained on {record.layers} layers, asked to run on {layers}")
     if record.method == "lora":
-        model = get_peft_model(model, LoraConfig.from_pretrained(str(folder)))  # type: ignore[arg-type]  # its own subclass
+        config = LoraConfig.from_pretrained(str(folder))
+        config.base_model_name_or_path = (
+            None  # PEFT warns of any other folder than the one trained in
+        )
+        model = get_peft_model(model, config)
     state = load_file(weights_of(folder))
     try:
         restore(model, state, str(folder))

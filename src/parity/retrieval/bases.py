@@ -70,8 +70,8 @@ def resolve(name: str, revision: str, cache: Path) -> Base:
         from huggingface_hub import snapshot_download  # noqa: PLC0415
 
         return describe(name, Path(snapshot_download(name, revision=revision)))
-    hint = "add encoder.revision (a commit)" if "/" in name else "no such folder"
-    raise BadConfig(f"encoder.base = {name!r}: {hint}")
+    hint = "; for a hub id add encoder.revision (a commit)" if name.count("/") == 1 else ""
+    raise BadConfig(f"encoder.base = {name!r}: no such folder{hint}")
 
 
 def describe(name: str, folder: Path, licence: str = "") -> Base:
@@ -88,6 +88,20 @@ def describe(name: str, folder: Path, licence: str = "") -> Base:
         raise BadConfig(f"encoder.base = {name!r}: {folder.name}/config.json is missing")
     names = [path.name for path in folder.iterdir() if path.is_file()]
     return Base(name, folder, digest.of_tree(folder, set(names) - _SKIPPED), licence)
+
+
+def find(root: Path, wanted: str) -> Base:
+    """Return the base with this digest anywhere under `root`, every file of it proven.
+
+    Raises:
+        Mismatch: no base there has this digest, or a file is not the one it names.
+    """
+    for record in sorted(root.rglob(_BASE_FILE)):
+        base = describe(record.parent.name, record.parent)
+        if base.digest() == wanted:
+            verify(base)
+            return base
+    raise Mismatch(f"no base with digest {wanted[:12]} under {root.name}/; attach its dataset")
 
 
 def write_record(base: Base, folder: Path) -> None:
@@ -173,7 +187,8 @@ def _write_tokenizer(reader: GGUFReader, target: Path) -> None:
     fields = {key: reader.fields[f"tokenizer.ggml.{key}"].contents() for key in _GGUF_FIELDS}
     vocabulary: list[str] = fields["tokens"]
     merges = [tuple(pair.split(" ")) for pair in fields["merges"]]
-    tokenizer = Tokenizer(models.BPE({text: place for place, text in enumerate(vocabulary)}, merges))
+    places = {text: place for place, text in enumerate(vocabulary)}
+    tokenizer = Tokenizer(models.BPE(places, merges))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Digits(individual_digits=True),
@@ -181,7 +196,8 @@ def _write_tokenizer(reader: GGUFReader, target: Path) -> None:
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    control = [text for text, kind in zip(vocabulary, fields["token_type"], strict=True) if kind == _CONTROL]
+    kinds = zip(vocabulary, fields["token_type"], strict=True)
+    control = [text for text, kind in kinds if kind == _CONTROL]
     tokenizer.add_special_tokens([AddedToken(text, special=True) for text in control])
     tokenizer.save(str(target / "tokenizer.json"))
     names = {

@@ -82,8 +82,7 @@ class Encoder:
                 f"{'causal and needs last' if self.causal else 'no causal model; mean or cls'}"
             )
         self._tokenizer = _tokenizer(base.folder)
-        eos = self.model.config.eos_token_id
-        self._eos = [eos[0] if isinstance(eos, list) else eos] if self.causal else []
+        self._eos = _closing(self._tokenizer, self.model.config, base) if self.causal else []
         self.adapter = ""
         if adapter is not None:
             self.model, record = adapters.load(self.model, adapter, base, layers=config.layers)
@@ -98,18 +97,25 @@ class Encoder:
 
     def count(self, text: str) -> int:
         """Return how many tokens `text` has, special ones included."""
-        return len(self._tokenizer.encode(text).ids) + len(self._eos)
+        return len(self._body(self._tokenizer.encode(text).ids)) + len(self._eos)
 
     def tokenize(self, texts: Sequence[str], limit: int) -> list[list[int]]:
         """Return token ids, special ones included, at most `limit` a text (the tail is cut)."""
         if self._eos:
             encoded = self._tokenizer.encode_batch(list(texts))
-            return [one.ids[: limit - len(self._eos)] + self._eos for one in encoded]
+            return [self._body(one.ids)[: limit - len(self._eos)] + self._eos for one in encoded]
         self._tokenizer.enable_truncation(limit)  # keeps the closing special token
         try:
             return [one.ids for one in self._tokenizer.encode_batch(list(texts))]
         finally:
             self._tokenizer.no_truncation()
+
+    def _body(self, ids: list[int]) -> list[int]:
+        """Return `ids` without EOS at the end, which some tokenizers and some texts write."""
+        stop = len(ids)
+        while stop and ids[stop - 1 : stop] == self._eos:
+            stop -= 1
+        return ids[:stop]
 
     def embed(self, sequences: Sequence[Tokens], label: str = "encode") -> Embeddings:
         """Return (n, d) float32 unit vectors, without gradients, in the order asked.
@@ -125,15 +131,15 @@ class Encoder:
         return self._vectors(self._packs(sequences), lambda _: None)
 
     def _vectors(self, packs: list[trie.Pack], done: Callable[[int], object]) -> torch.Tensor:
-        parts: list[torch.Tensor] = []
+        width = self.model.config.hidden_size
+        parts = [] if packs else [torch.zeros(0, width, device=self.device)]
         for index, pack in enumerate(packs):
             if self.workers.owns(index):
                 parts.append(torch.nn.functional.normalize(self._states(pack).float(), dim=-1))
             else:
-                width = self.model.config.hidden_size
                 parts.append(torch.zeros(len(pack.owner), width, device=self.device))
             done(len(pack))
-        owner = np.concatenate([pack.owner for pack in packs])
+        owner = np.concatenate([np.zeros(0, np.int64), *(pack.owner for pack in packs)])
         back = torch.as_tensor(np.argsort(owner, kind="stable"), device=self.device)
         return torch.cat(self.workers.share(parts))[back]  # (n, d)
 
@@ -150,7 +156,9 @@ class Encoder:
         width = int(pack.depth[-1]) + 1
         ids = torch.as_tensor(pack.ids, device=self.device).view(-1, width)  # (u, width)
         hidden = self.model(input_ids=ids).last_hidden_state  # (u, width, d)
-        pooled = hidden[:, 0] if self.config.pooling == "cls" else hidden.mean(dim=1)  # (u, d)
+        pooled: torch.Tensor = (
+            hidden[:, 0] if self.config.pooling == "cls" else hidden.mean(dim=1)
+        )  # (u, d)
         return pooled[torch.as_tensor(pack.last // width, device=self.device)]  # (m, d)
 
 
@@ -204,13 +212,37 @@ def _load(base: Base, config: EncoderConfig, device: torch.device, dtype: torch.
         attn_implementation="eager" if capped else "sdpa",
         quantization_config=quantised if config.quantise == "4bit" else None,
         device_map={"": device} if config.quantise == "4bit" else None,
+        ignore_mismatched_sizes=True,  # refused below, in words
         output_loading_info=True,
     )
     fresh = sorted(key for key in info["missing_keys"] if "pooler" not in key)
     if fresh or info["mismatched_keys"]:
         key = fresh[0] if fresh else sorted(map(str, info["mismatched_keys"]))[0]
         raise Mismatch(f"base {base.name}: {key} is not in its files and would be random")
+    _keep_unpacked(model)
     return model.requires_grad_(False).to(device)
+
+
+def _keep_unpacked(model: Any) -> None:
+    """Keep 4-bit layers on the CPU from repacking themselves in the first forward they see.
+
+    Where there is AVX512-BF16, bitsandbytes does so without gradients; the packed kernel sums in
+    bf16 whatever the precision and has no backward, so training after it learns from noise.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def _closing(tokenizer: Tokenizer, config: Any, base: Base) -> list[int]:
+    """Return the token that ends a sequence: the tokenizer's own where it adds one, else EOS."""
+    probe = tokenizer.encode("a")
+    if probe.special_tokens_mask[-1:] == [1]:  # not always eos_token_id: Qwen3-Embedding
+        return list(probe.ids[-1:])
+    eos = config.eos_token_id
+    if eos is None:
+        raise BadConfig(f"base {base.name}: config.json has no eos_token_id to end a text with")
+    return [eos[0] if isinstance(eos, list) else eos]
 
 
 def _tokenizer(folder: Path) -> Tokenizer:

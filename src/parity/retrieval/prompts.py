@@ -61,6 +61,10 @@ def check(config: PromptConfig) -> None:
             raise BadConfig(f"{name}: unknown field {{{unknown[0]}}}; known: {sorted(known)}")
         if missing := sorted({"wrong", "misconception"} & known - fields):
             raise BadConfig(f"{name}: the field {{{missing[0]}}} is missing")
+        try:
+            template.format(**dict.fromkeys(known, "text"))
+        except (KeyError, ValueError) as error:
+            raise BadConfig(f"{name}: broken template ({error})") from error
 
 
 def template_digest(config: PromptConfig) -> str:
@@ -77,6 +81,14 @@ def passage(config: PromptConfig, misconception: str) -> str:
     'Adds the denominators'
     """
     return config.passage.format(misconception=misconception)
+
+
+def bare(config: PromptConfig, asked: Query) -> str:
+    """Return a query's own text: no instruction, no exemplars, nothing cut.
+
+    Other packages add their instruction themselves; this is what they are given.
+    """
+    return _fill(config, asked, asked.question)
 
 
 def query(
@@ -128,13 +140,17 @@ def _join(config: PromptConfig, asked: Query, exemplars: Sequence[Exemplar], que
 
 
 def _core(config: PromptConfig, asked: Query, question: str) -> str:
-    text = config.query.format(
+    text = _fill(config, asked, question)
+    if config.format == "plain" and not config.instruction:
+        return text
+    return _FORMATS[config.format][0].format(instruction=config.instruction, query=text)
+
+
+def _fill(config: PromptConfig, asked: Query, question: str) -> str:
+    return config.query.format(
         construct=asked.construct,
         subject=asked.subject,
         question=question,
         correct=asked.correct,
         wrong=asked.wrong,
     )
-    if config.format == "plain" and not config.instruction:
-        return text
-    return _FORMATS[config.format][0].format(instruction=config.instruction, query=text)

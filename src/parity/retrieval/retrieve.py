@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from parity.competition.exemplars import Exemplar
-from parity.competition.questions import Corpus, Query, QueryId
+from parity.competition.questions import Corpus, MisconceptionId, Query, QueryId
 from parity.competition.ranking import Ranking
 from parity.retrieval import prompts, search
 from parity.retrieval.encoder import Encoder
+from parity.retrieval.search import Embeddings
 from parity.run import digest
 from parity.run.config import PromptConfig
 from parity.run.errors import BadConfig
@@ -71,10 +72,62 @@ def ask(
     return Asked(texts, tokens, carrying, sum(one.cut for one in rendered))
 
 
+@dataclass(frozen=True, slots=True)
+class Index:
+    """The corpus as one encoder embeds it.
+
+    Attributes:
+        ids: m misconception ids, ascending.
+        vectors: (m, d) float32, unit norm.
+    """
+
+    ids: list[MisconceptionId]
+    vectors: Embeddings
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What one search asked and answered.
+
+    Attributes:
+        asked: the queries as texts and token ids.
+        vectors: (n, d) float32, the queries' embeddings.
+        ranking: the answer.
+    """
+
+    asked: Asked
+    vectors: Embeddings
+    ranking: Ranking
+
+
+def index(encoder: Encoder, config: PromptConfig, corpus: Corpus) -> Index:
+    """Embed the corpus once, for searches that share it."""
+    return Index(
+        sorted(corpus), encoder.embed(passages(encoder, config, corpus), "encode the corpus")
+    )
+
+
 def passages(encoder: Encoder, config: PromptConfig, corpus: Corpus) -> list[list[int]]:
     """Return the token ids of every passage, in ascending order of misconception id."""
     texts = [prompts.passage(config, corpus[key]) for key in sorted(corpus)]
     return encoder.tokenize(texts, config.passage_max)
+
+
+def search_index(
+    encoder: Encoder,
+    config: PromptConfig,
+    queries: Sequence[Query],
+    passages: Index,
+    exemplars: Exemplars,
+    *,
+    k: int,
+) -> Found:
+    """Rank an embedded corpus for every query; `retrieve` with what lies between kept."""
+    asked = ask(encoder, config, queries, exemplars)
+    vectors = encoder.embed(asked.tokens, "encode the queries")
+    ids, scores = search.top(vectors, passages.vectors, passages.ids, k=k)
+    ranking = Ranking(tuple(query.query_id for query in queries), ids, scores)
+    return Found(asked, vectors, ranking)
 
 
 def retrieve(
@@ -96,8 +149,5 @@ def retrieve(
         exemplars: worked examples for each query.
         k: how many ids to keep; the whole corpus where it is smaller.
     """
-    asked = ask(encoder, config, queries, exemplars)
-    query_vectors = encoder.embed(asked.tokens, "encode queries")
-    passage_vectors = encoder.embed(passages(encoder, config, corpus), "encode corpus")
-    ids, scores = search.top(query_vectors, passage_vectors, sorted(corpus), k=k)
-    return Ranking(tuple(query.query_id for query in queries), ids, scores)
+    embedded = index(encoder, config, corpus)
+    return search_index(encoder, config, queries, embedded, exemplars, k=k).ranking

@@ -12,7 +12,7 @@ from parity.run.errors import Mismatch
 Embeddings = NDArray[np.float32]
 """(n, d) float32, unit norm."""
 
-_ROWS = 512  # queries scored at once; the result does not depend on it
+_ROWS = 512  # queries scored at once; another number may round scores otherwise
 
 
 def top(
@@ -35,10 +35,12 @@ def top(
     k = min(k, len(order))
     found_ids = np.empty((len(queries), k), dtype=np.int64)
     found_scores = np.empty((len(queries), k), dtype=np.float32)
-    corpus = torch.from_numpy(np.ascontiguousarray(passages)).T  # (d, m)
+    # A product may round a column by its place, so equal passages are scored once, to tie.
+    distinct, place = np.unique(passages, axis=0, return_inverse=True)  # (u, d), (m,)
+    corpus = torch.from_numpy(distinct).T  # (d, u)
     for start in range(0, len(queries), _ROWS):
         block = torch.from_numpy(np.ascontiguousarray(queries[start : start + _ROWS]))  # (b, d)
-        scores = (block @ corpus).numpy()  # (b, m)
+        scores = (block @ corpus).numpy()[:, place.reshape(-1)]  # (b, m)
         # A stable sort over ascending ids is what sends ties to the smaller id.
         best = np.argsort(-scores, axis=1, kind="stable")[:, :k]  # (b, k)
         found_ids[start : start + _ROWS] = order[best]

@@ -62,7 +62,9 @@ def pack(sequences: Sequence[Sequence[int]], budget: int) -> list[Pack]:
         tokens = sequences[index]
         if len(tokens) == 0:
             raise BadData(f"sequence {index} has no tokens")
-        if builder.ids and len(builder.ids) + builder.cost(tokens) > budget:
+        # A sequence that adds no node is equal to the last one; it goes where that one is.
+        cost = builder.cost(tokens)
+        if builder.ids and cost and len(builder.ids) + cost > budget:
             packs.append(builder.finish())
             builder = _Builder()
         builder.add(index, tokens)

@@ -78,6 +78,7 @@ class PromptConfig(Section):
     passage: str = "{misconception}"
     exemplars: Literal["none", "fixed", "batch", "question", "random"] = "none"
     exemplar_count: int = Field(0, ge=0)
+    exemplar_seed: int = 0
     query_max: int = Field(256, ge=16)
     """Tokens of a whole rendered query, exemplars and special tokens included."""
     passage_max: int = Field(64, ge=8)
@@ -154,6 +155,8 @@ class TrainingConfig(Section):
     accumulate: int = Field(1, ge=1)
     temperature: float = Field(0.02, gt=0.0)
     gradient_checkpointing: bool = False
+    start: Literal["parent", "base"] = "parent"
+    """Where a round after the first begins: the adapter of the round before, or the bare base."""
     minutes: float = Field(0.0, ge=0.0)
     """Cap on training time, turned into a step count once; 0 means none."""
     checkpoint_every: int = Field(20, ge=1)
@@ -206,10 +209,10 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Config:
         tree: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadConfig(f"{path}: not TOML ({error})") from error
-    if "name" in tree or "overrides" in tree:
-        raise BadConfig(f"{path}: `name` and `overrides` are not keys; the file's stem is the name")
     for override in overrides:
         _apply(tree, override)
+    if "name" in tree or "overrides" in tree:
+        raise BadConfig(f"{path}: `name` and `overrides` are not keys; the file's stem is the name")
     return build({**tree, "name": path.stem, "overrides": list(overrides)}, str(path))
 
 
@@ -220,7 +223,7 @@ def build(tree: dict[str, Any], origin: str) -> Config:
         BadConfig: names `origin`, the key and what is wrong with it.
     """
     try:
-        return Config.model_validate_json(digest.canonical(tree))
+        return Config.model_validate_json(_json(tree, origin))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
@@ -228,6 +231,17 @@ def build(tree: dict[str, Any], origin: str) -> Config:
         if first["type"] == "extra_forbidden":
             message = "unknown key"
         raise BadConfig(f"{origin}: {key}: {message}") from error
+
+
+def _json(tree: dict[str, Any], origin: str) -> str:
+    for name, section in tree.items():
+        for key, value in (section if isinstance(section, dict) else {"": section}).items():
+            try:
+                digest.canonical(value)
+            except (TypeError, ValueError) as error:  # a date, inf, nan
+                where = f"{name}.{key}".rstrip(".")
+                raise BadConfig(f"{origin}: {where}: {error}") from error
+    return digest.canonical(tree)
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:

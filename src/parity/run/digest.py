@@ -40,7 +40,7 @@ def of_value(value: Any) -> str:
 
 
 def of_lines(lines: Iterable[str]) -> str:
-    """Return the sha256 of texts in order, each preceded by its length so that no two lists meet."""
+    """Return the sha256 of texts in order, each after its length so that no two lists meet."""
     state = hashlib.sha256()
     for line in lines:
         data = line.encode("utf-8")

@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from parity.run.digest import canonical
 from parity.run.errors import BadData
 
@@ -24,16 +27,31 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         if temporary.is_dir():
-            _remove(path)
+            remove(path)
         temporary.replace(path)
     finally:
         _remove(temporary)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if there; whoever is killed in between leaves no half of it."""
+    if path.exists() or path.is_symlink():
+        dying = path.with_name(f".{path.name}.{os.getpid()}.old")
+        _remove(dying)
+        path.replace(dying)
+        _remove(dying)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8 with newlines as they are."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """Write an array as `.npy`."""
+    with replacing(path) as temporary, temporary.open("wb") as handle:
+        np.save(handle, array, allow_pickle=False)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -49,6 +67,8 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise BadData(f"{path}: not UTF-8 ({error.reason})") from error
     except json.JSONDecodeError as error:
         raise BadData(f"{path}: not JSON ({error.msg}, line {error.lineno})") from error
 
@@ -65,11 +85,13 @@ def read_jsonl(path: Path) -> list[Any]:
         BadData: a line is not JSON; names file and line.
     """
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        if not line:
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if not line.strip():
             continue
         try:
-            rows.append(json.loads(line))
+            rows.append(json.loads(line.decode("utf-8")))
+        except UnicodeDecodeError as error:
+            raise BadData(f"{path}, line {number}: not UTF-8 ({error.reason})") from error
         except json.JSONDecodeError as error:
             raise BadData(f"{path}, line {number}: not JSON ({error.msg})") from error
     return rows

@@ -34,8 +34,12 @@ class Manifest:
     seconds: float = 0.0
 
     def digest(self) -> str:
-        """Return the digest of what was made and of what; timings and machine stay out."""
-        return digest.of_value([self.stage, self.config, self.inputs, self.outputs])
+        """Return the digest of what was made and of what; timings and machine stay out.
+
+        So does the config: what of it matters shows in the outputs, and where files lie or on
+        which device they were made does not.
+        """
+        return digest.of_value([self.stage, self.inputs, self.outputs])
 
 
 def sections(config: Config, names: tuple[str, ...]) -> dict[str, Any]:

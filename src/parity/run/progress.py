@@ -1,16 +1,20 @@
 """Progress with time left: a bar on a terminal, a line now and then in a pipe."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn, TextIO, TypeAlias
 
 from tqdm import tqdm
+
+Bar: TypeAlias = "tqdm[NoReturn]"
 
 _LINE_SECONDS = 15.0  # in a pipe a bar is a line; more often would drown the log
 
 
 @contextmanager
-def progress(label: str, total: int, unit: str = "it", done: int = 0) -> Iterator["tqdm[None]"]:
+def progress(label: str, total: int, unit: str = "it", done: int = 0) -> Iterator[Bar]:
     """Yield a bar; call `.update(n)` on it.
 
     Args:
@@ -20,7 +24,7 @@ def progress(label: str, total: int, unit: str = "it", done: int = 0) -> Iterato
         done: units finished before (a resumed stage).
     """
     terminal = sys.stderr.isatty()
-    with tqdm(
+    bar = tqdm(
         desc=label,
         total=total,
         initial=done,
@@ -28,8 +32,25 @@ def progress(label: str, total: int, unit: str = "it", done: int = 0) -> Iterato
         ncols=78,
         ascii=not terminal,
         mininterval=0.2 if terminal else _LINE_SECONDS,
+        disable=os.environ.get("RANK", "0") != "0",  # of several processes one talks
         delay=1.0,  # silent when the work takes less
         leave=terminal,
-        file=sys.stderr,
-    ) as bar:
+        position=None if terminal else 0,  # a bar within a bar would move the cursor
+        file=sys.stderr if terminal else _Lines(sys.stderr),
+    )
+    with bar:
         yield bar
+
+
+class _Lines:
+    """A pipe in which each state of a bar is a line, with no carriage returns."""
+
+    def __init__(self, pipe: TextIO) -> None:
+        self._pipe = pipe
+
+    def write(self, text: str) -> None:
+        if line := text.strip():
+            self._pipe.write(f"{line}\n")
+
+    def flush(self) -> None:
+        self._pipe.flush()

@@ -61,8 +61,31 @@ class Workspace:
         return self.stage("train", round_) / "adapter"
 
     def evaluation(self, round_: int, label: str) -> Path:
-        """Return the folder of an evaluation: `adapter`, `base` or `epoch-N`."""
-        return self.stage("eval", round_) / label
+        """Return the folder of an evaluation: `best`, `base` or `epoch-N`."""
+        return self.root / f"round-{round_}" / "eval" / label
+
+    def texts(self, round_: int, label: str) -> Path:
+        """Return the file of the probe's texts and token ids as one evaluation saw them."""
+        return self.root / f"round-{round_}" / "texts" / f"{label}.jsonl"
+
+    @property
+    def report(self) -> Path:
+        """The run's report, Markdown."""
+        return self.root / "report.md"
+
+    @property
+    def checkout(self) -> Path:
+        """The project's own checkout, which holds the kernel's script and builds the wheel.
+
+        Raises:
+            BadConfig: the project was installed without it.
+        """
+        root = Path(__file__).resolve().parents[3]
+        if not (root / "pyproject.toml").is_file():
+            raise BadConfig(
+                "this needs a checkout of the project, not only its wheel: git clone it"
+            )
+        return root
 
     def relative(self, path: Path) -> str:
         """Return `path` relative to the data folder, for manifests; absolute ones stay out."""

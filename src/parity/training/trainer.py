@@ -14,7 +14,7 @@ import torch
 
 from parity.retrieval.encoder import Encoder
 from parity.run.config import TrainingConfig
-from parity.run.progress import progress
+from parity.run.progress import Bar, progress
 from parity.training import checkpoint
 from parity.training.batches import Batch
 from parity.training.checkpoint import Progress
@@ -53,14 +53,24 @@ class Course:
         return [sum(counts[: epoch + 1]) for epoch in range(len(counts))]
 
 
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Who is told what, while training goes on.
+
+    Attributes:
+        after_epoch: the epoch (from 1) when its steps are done, and again after a resume in case
+            it was cut short; must do nothing where its work is there.
+        log: loss and learning rate of each step.
+        say: lines for a person.
+    """
+
+    after_epoch: Callable[[int, Progress], None]
+    log: Callable[[dict[str, float], int], None]
+    say: Callable[[str], None]
+
+
 def fit(
-    encoder: Encoder,
-    course: Course,
-    config: TrainingConfig,
-    folder: Path,
-    *,
-    after_epoch: Callable[[int, Progress], None],
-    log: Callable[[dict[str, float], int], None],
+    encoder: Encoder, course: Course, config: TrainingConfig, folder: Path, watch: Watch
 ) -> Progress:
     """Train the encoder's trainable weights in place, going on from a checkpoint in `folder`.
 
@@ -69,9 +79,7 @@ def fit(
         course: batches and tokens.
         config: the optimisation.
         folder: where checkpoints lie.
-        after_epoch: called with the epoch (from 1) when its steps are done, and again after a
-            resume in case it was cut short; must do nothing where its work is there.
-        log: called with the loss and learning rate of each step.
+        watch: is told of steps and epochs.
     """
     weights = [weight for weight in encoder.model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(
@@ -81,10 +89,9 @@ def fit(
     state = Progress(0, len(steps), config.minutes == 0, course.key)
     if path := checkpoint.newest(folder, course.key):
         state = checkpoint.load(path, encoder.model, optimizer)
-    ends = course.ends(config.accumulate)
     started = time.monotonic()
     with progress("train", state.steps, "step", state.step) as bar:
-        for epoch, end in enumerate(ends, start=1):
+        for epoch, end in enumerate(course.ends(config.accumulate), start=1):
             while state.step < min(end, state.steps):
                 rate = config.learning_rate * factor(state.step, state.steps, config.warmup_steps)
                 for group in optimizer.param_groups:
@@ -93,21 +100,30 @@ def fit(
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 state = replace(state, step=state.step + 1, losses=(*state.losses, loss))
-                bar.update(1)
-                bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
-                log({"loss": loss, "learning_rate": rate, "epoch": epoch}, state.step)
-                if not state.capped and state.step == min(_MEASURED, len(steps)):
-                    state = _cap(state, config, time.monotonic() - started, encoder)
-                    bar.reset(total=state.steps)
-                    bar.update(state.step)
+                watch.log({"loss": loss, "learning_rate": rate, "epoch": epoch}, state.step)
+                measured = not state.capped and state.step == min(_MEASURED, len(steps))
+                if measured:
+                    seconds = (time.monotonic() - started) / state.step
+                    state = _cap(state, config, seconds, encoder)
+                    watch.say(
+                        f"{seconds:.2f} s a step: {config.minutes:g} minutes allow {state.steps} "
+                        f"of {len(steps)} steps"
+                    )
+                if measured or state.step % config.checkpoint_every == 0:
                     _save(folder, state, encoder, optimizer)
-                elif state.step % config.checkpoint_every == 0:
-                    _save(folder, state, encoder, optimizer)
+                _show(bar, state)
             _save(folder, state, encoder, optimizer)
-            after_epoch(epoch, state)
+            watch.after_epoch(epoch, state)
             if state.step >= state.steps:
                 break
     return state
+
+
+def _show(bar: Bar, state: Progress) -> None:
+    """Move the bar to where training is; a cap on time may have changed its end."""
+    bar.total = state.steps
+    bar.set_postfix_str(f"loss {state.losses[-1]:.3f}", refresh=False)
+    bar.update(state.step - bar.n)
 
 
 def factor(step: int, steps: int, warmup: int) -> float:
@@ -164,8 +180,8 @@ def batch_loss(
 
 
 def _cap(state: Progress, config: TrainingConfig, seconds: float, encoder: Encoder) -> Progress:
-    """Turn the cap on minutes into a step count, the same in every process."""
-    allowed = max(state.step, int(config.minutes * 60 / (seconds / state.step)))
+    """Turn the cap on minutes into a step count, the same in every process, by seconds a step."""
+    allowed = max(state.step, int(config.minutes * 60 / seconds))
     steps = torch.tensor(min(state.steps, allowed), device=encoder.device)
     agreed = encoder.workers.share([steps])[0]  # the main process decides
     return replace(state, steps=int(agreed.item()), capped=True)

@@ -1,0 +1,83 @@
+"""Run the kernel's script as Kaggle would: in a folder laid out like /kaggle, and offline."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from parity.run.errors import Mismatch
+
+# Any attempt to reach the network ends the kernel: Kaggle scores it without internet.
+_GUARD = """\
+import runpy, sys
+def offline(event, args):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto"):
+        address = args[1] if event == "socket.connect" else args[0]
+        if not isinstance(address, (str, bytes)) or event != "socket.connect":
+            raise SystemExit(f"the kernel tried to reach the network: {event} {address!r}")
+sys.addaudithook(offline)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+_KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "TMPDIR")
+
+
+def lay_out(root: Path, datasets: Mapping[str, Mapping[str, Path]]) -> None:
+    """Make `root/input/NAME/FILE` for every dataset, and an empty `root/working`.
+
+    Files are linked where the disk can, so that base weights are not copied.
+
+    Args:
+        root: stands for /kaggle; replaced.
+        datasets: dataset name → file name → where the file lies.
+    """
+    shutil.rmtree(root, ignore_errors=True)
+    (root / "working").mkdir(parents=True)
+    for name, contents in datasets.items():
+        folder = root / "input" / name
+        folder.mkdir(parents=True)
+        for file, source in contents.items():
+            _link(source, folder / file)
+
+
+def run(kernel: Path, root: Path) -> str:
+    """Run the kernel's script in a fresh, isolated, offline process; return what it printed.
+
+    Python's isolated mode ignores PYTHON* variables and the user's packages; an audit hook, and
+    where the machine allows it a network namespace of its own, keep it off the network.
+
+    Raises:
+        Mismatch: the kernel failed; gives its last line.
+    """
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    answer = subprocess.run(
+        [*_namespace(), sys.executable, "-I", "-c", _GUARD, str(kernel.resolve())],
+        cwd=root / "working",
+        env={**kept, "PARITY_KAGGLE": str(root.resolve()), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if answer.returncode:
+        last = (answer.stderr.strip().splitlines() or ["no word of why"])[-1]
+        raise Mismatch(f"the kernel failed with exit code {answer.returncode}: {last}")
+    return answer.stdout
+
+
+def _namespace() -> list[str]:
+    """Return the words that start a process without any network, empty where that is refused."""
+    words = ["unshare", "--net", "--map-root-user"]
+    try:
+        probe = subprocess.run([*words, "true"], capture_output=True, check=False)
+    except FileNotFoundError:
+        return []
+    return words if probe.returncode == 0 else []
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source.resolve(), target)
+    except OSError:  # another disk, or a disk without links
+        shutil.copy2(source, target)

@@ -1,0 +1,35 @@
+"""Evidence of this run: the layers that come before the model, and the texts kept beside it."""
+
+from datetime import UTC, datetime
+
+from parity.competition.lineage import Lineage
+from parity.retrieval.probing import Probed
+from parity.run import digest, files
+from parity.run.manifest import read as read_manifest
+from parity.stages.nouns import Nouns
+from parity.stages.run import Run
+
+
+def data_layers(run: Run, known: Nouns, lineage: Lineage) -> dict[str, str]:
+    """Return the layers from raw data to lineage."""
+    prepared = read_manifest(run.workspace.prepare)
+    return {
+        "data": digest.of_value(prepared.inputs) if prepared else "",
+        "split": known.split.digest(),
+        "lineage": lineage.digest(),
+    }
+
+
+def keep_texts(run: Run, probed: Probed, label: str) -> None:
+    """Write the probe's texts and token ids, to show a difference later; they never leave data/."""
+    asked = probed.found.asked
+    rows = zip(probed.found.ranking.query_ids, asked.texts, asked.tokens, strict=True)
+    files.write_jsonl(
+        run.workspace.texts(run.round, label),
+        ({"query_id": one, "text": text, "tokens": ids} for one, text, ids in rows),
+    )
+
+
+def now() -> str:
+    """Return the time as ISO, UTC, whole seconds."""
+    return datetime.now(tz=UTC).isoformat(timespec="seconds")

@@ -1,0 +1,184 @@
+"""Which stage needs which, and whether a stage's work is done, stale or missing.
+
+A stage is stale when its files were changed, when what it was made from is no longer what is
+there, or when the run file now says something else. Whoever needs it refuses and names the command.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from parity.competition.tables import MAPPING, SAMPLE, TEST, TRAIN
+from parity.run import digest
+from parity.run import manifest as manifests
+from parity.run.errors import StaleInput
+from parity.run.manifest import Manifest
+from parity.stages.run import Run
+
+STAGES = ("prepare", "mine", "train", "eval", "predict", "package", "rehearse")
+"""In order; all but the first belong to a round."""
+
+_SECTIONS = {
+    "prepare": ("data", "split"),
+    "mine": ("prompt", "encoder", "mining"),
+    "train": ("prompt", "encoder", "training", "scoring"),
+    "eval": ("prompt", "encoder", "scoring"),
+    "predict": ("prompt", "encoder"),
+    "package": ("data", "prompt", "encoder"),
+    "rehearse": (),
+}
+# Where a run reads and computes is no part of what it is: digests of data and layers judge that.
+_FREE = {
+    ("data", "source"),
+    ("encoder", "device"),
+    ("encoder", "token_budget"),
+    ("training", "tracker"),
+}
+
+State = Literal["done", "stale", "missing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a stage stands.
+
+    Attributes:
+        state: done, stale or missing.
+        why: what makes it stale, in a few words; empty otherwise.
+        manifest: what it wrote, where it finished.
+    """
+
+    state: State
+    why: str = ""
+    manifest: Manifest | None = None
+
+
+def folder(run: Run, stage: str) -> Path:
+    """Return the folder a stage of this round writes to; for `eval` that of the best adapter."""
+    if stage == "prepare":
+        return run.workspace.prepare
+    if stage == "eval":
+        return run.workspace.evaluation(run.round, "best")
+    return run.workspace.stage(stage, run.round)
+
+
+def rounds(run: Run) -> int:
+    """Return how many rounds of the run have begun."""
+    count = 0
+    while run.workspace.stage("mine", count).is_dir():
+        count += 1
+    return count
+
+
+def needs(run: Run, stage: str) -> list[tuple[str, Run]]:
+    """Return the stages whose work `stage` reads, each with its round, in order."""
+    before = [("train", run.at(run.round - 1))] if run.round else []
+    wanted = {
+        "prepare": [],
+        "mine": [("prepare", run), *before],
+        "train": [("prepare", run), ("mine", run), *before],
+        "eval": [("prepare", run), ("train", run)],
+        "predict": [("prepare", run), ("train", run)],
+        "package": [("prepare", run), ("train", run), ("eval", run)],
+        "rehearse": [("package", run), ("predict", run)],
+    }
+    if stage == "package" and run.config.split.kind == "full":
+        return wanted[stage][:2]  # nothing is held out, so nothing was scored
+    return wanted[stage]
+
+
+def config_of(run: Run, stage: str) -> dict[str, Any]:
+    """Return the sections of the run file that a stage depends on, for its manifest."""
+    return manifests.sections(run.config, _SECTIONS[stage])
+
+
+class Survey:
+    """Where the stages of one run stand; each is looked at once."""
+
+    def __init__(self) -> None:
+        """Know nothing yet."""
+        self._known: dict[tuple[str, int], Standing] = {}
+
+    def standing(self, run: Run, stage: str) -> Standing:
+        """Return whether the stage's work is there and still what run file and inputs say."""
+        key = (stage, run.round)
+        if key not in self._known:
+            self._known[key] = self._look(run, stage)
+        return self._known[key]
+
+    def require(self, run: Run, stage: str) -> dict[str, Manifest]:
+        """Return what `stage` needs, by noun; each proven to be there and not stale.
+
+        Raises:
+            StaleInput: names the first stage to run again, why, and the command.
+        """
+        found = {}
+        for name, where in needs(run, stage):
+            self.require(where, name)  # what comes first in order is told first
+            now = self.standing(where, name)
+            label = label_of(name, where)
+            if now.manifest is None or now.state != "done":
+                why = f"is stale ({now.why})" if now.why else "has not been made"
+                raise StaleInput(f"{label} {why}; run: {where.command(name)}")
+            found[label] = now.manifest
+        return found
+
+    def _look(self, run: Run, stage: str) -> Standing:
+        place = folder(run, stage)
+        found = manifests.read(place)
+        if found is None:
+            return Standing("missing")
+        why = (
+            _changed_config(run, stage, found)
+            or self._changed_inputs(run, stage, found)
+            or _changed_outputs(place, found)
+        )
+        return Standing("stale" if why else "done", why, found)
+
+    def _changed_inputs(self, run: Run, stage: str, found: Manifest) -> str:
+        if stage == "prepare":
+            now = raw_files(Path(run.config.data.source))
+            odd = sorted(name for name in found.inputs if now.get(name) != found.inputs[name])
+            return f"{odd[0]} is not the file it was made from" if odd else ""
+        for name, where in needs(run, stage):
+            below = self.standing(where, name)
+            label = label_of(name, where)
+            if below.manifest is None or below.state != "done":
+                return f"{label} is {below.state}"
+            if found.inputs.get(label) != below.manifest.digest():
+                return f"{label} was made anew since"
+        return ""
+
+
+def inputs(found: dict[str, Manifest]) -> dict[str, str]:
+    """Return the digests of what `require` found, for the manifest of what is made from it."""
+    return {name: manifest.digest() for name, manifest in found.items()}
+
+
+def raw_files(source: Path) -> dict[str, str]:
+    """Return file name → sha256 of the competition's files, those that are there."""
+    names = (MAPPING, SAMPLE, TEST, TRAIN)
+    return {name: digest.of_file(source / name) for name in names if (source / name).is_file()}
+
+
+def label_of(stage: str, run: Run) -> str:
+    """Return how a stage of a round is named in manifests and to a person."""
+    return stage if stage == "prepare" else f"{stage} of round {run.round}"
+
+
+def _changed_config(run: Run, stage: str, found: Manifest) -> str:
+    now = config_of(run, stage)
+    for section in _SECTIONS[stage]:
+        before = found.config.get(section, {})
+        for key, value in now[section].items():
+            if (section, key) not in _FREE and before.get(key) != value:
+                return f"{section}.{key} was {before.get(key)!r}, the run now says {value!r}"
+    return ""
+
+
+def _changed_outputs(place: Path, found: Manifest) -> str:
+    for name, expected in sorted(found.outputs.items()):
+        path = place / name
+        if not path.is_file() or digest.of_file(path) != expected:
+            return f"{name} is missing or was changed"
+    return ""

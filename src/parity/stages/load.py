@@ -1,0 +1,25 @@
+"""Load the run's encoder: the bare base, or with an adapter, in this process or among several."""
+
+from pathlib import Path
+
+from parity.retrieval import bases
+from parity.retrieval.bases import Base
+from parity.retrieval.encoder import Encoder
+from parity.retrieval.workers import Workers
+from parity.stages.run import Run
+
+
+def base(run: Run) -> Base:
+    """Return the base that the run names, converted or downloaded when first asked for."""
+    config = run.config.encoder
+    return bases.resolve(config.base, config.revision, run.workspace.bases)
+
+
+def encoder(run: Run, adapter: Path | None = None, workers: Workers | None = None) -> Encoder:
+    """Return the run's encoder, with the adapter in a folder or bare."""
+    return Encoder(base(run), run.config.encoder, adapter=adapter, workers=workers)
+
+
+def parent(run: Run) -> Path | None:
+    """Return the folder of the adapter that mines for this round and that it starts from."""
+    return run.workspace.adapter(run.round - 1) if run.round else None

@@ -1,0 +1,94 @@
+"""2. Queries → ranking of the training rows → negatives; or negatives from another tool's file."""
+
+from pathlib import Path
+
+from parity.competition import ranking as rankings
+from parity.competition.questions import MisconceptionId, QueryId
+from parity.competition.ranking import Ranking
+from parity.retrieval import prompts
+from parity.retrieval.retrieve import retrieve
+from parity.retrieval.workers import launched
+from parity.run import digest, files
+from parity.run.errors import BadData
+from parity.stages import load, nouns
+from parity.stages.nouns import Nouns
+from parity.stages.run import Run
+from parity.stages.work import Work, working
+from parity.training import flagembedding, negatives
+from parity.training.negatives import Negatives
+
+
+def mine(run: Run, imported: Path | None = None) -> None:
+    """Rank the corpus for every train row, with the round's miner, and choose negatives.
+
+    The same negatives are also written as FlagEmbedding's training file, `flagembedding.jsonl`.
+
+    Args:
+        run: the run at its round.
+        imported: take the negatives from this FlagEmbedding file; nothing is ranked.
+    """
+    workers = launched()
+    with working(run, "mine", main=workers.main) as work:
+        known = nouns.load(run)
+        if imported is not None:
+            _import(run, known, work, imported)
+            return
+        config = run.config
+        encoder = load.encoder(run, load.parent(run), workers)
+        shown = nouns.shown(known, config.prompt, known.train)
+        depth = negatives.depth(config.mining, len(known.corpus))
+        ranking = retrieve(encoder, config.prompt, known.train, known.corpus, shown, k=depth)
+        mined = negatives.mine(
+            ranking,
+            known.qrels,
+            known.corpus,
+            config.mining,
+            positives=known.positives,
+            miner=encoder.digest(),
+        )
+        if workers.main:
+            rankings.write(work.out("ranking.jsonl"), ranking)
+            who = f"the adapter of round {run.round - 1}" if run.round else "the bare base"
+            print(f"mined by {who}, strategy {config.mining.strategy}")
+            _write(run, known, work, mined, ranking)
+
+
+def _write(run: Run, known: Nouns, work: Work, mined: Negatives, ranking: Ranking | None) -> None:
+    negatives.write(work.out("negatives.jsonl"), mined)
+    texts, passages = _texts(run, known)
+    rows = flagembedding.export_rows(
+        mined,
+        known.qrels,
+        texts=texts,
+        passages=passages,
+        instruction=run.config.prompt.instruction,
+        ranking=ranking,
+    )
+    files.write_jsonl(work.out("flagembedding.jsonl"), rows)
+    diversity = negatives.diversity(mined).text
+    work.facts = {"miner": mined.miner, "diversity": diversity}
+    print(diversity)
+
+
+def _import(run: Run, known: Nouns, work: Work, file: Path) -> None:
+    if not file.is_file():
+        raise BadData(f"--import {file}: no such file")
+    texts, passages = _texts(run, known)
+    read = flagembedding.import_rows(
+        files.read_jsonl(file),
+        known.qrels,
+        texts=texts,
+        passages=passages,
+        instruction=run.config.prompt.instruction,
+        miner=f"imported:{digest.of_file(file)}",
+    )
+    print(f"imported from {file.name}: {read.dropped} negatives dropped as repeated or right")
+    _write(run, known, work, read.negatives, None)
+
+
+def _texts(run: Run, known: Nouns) -> tuple[dict[QueryId, str], dict[MisconceptionId, str]]:
+    config = run.config.prompt
+    return (
+        {query.query_id: prompts.bare(config, query) for query in known.train},
+        {key: prompts.passage(config, text) for key, text in known.corpus.items()},
+    )

@@ -1,0 +1,28 @@
+"""5. Adapter → ranking of the test rows → submission.csv."""
+
+from parity.competition import ranking as rankings
+from parity.competition import submission
+from parity.retrieval.retrieve import retrieve
+from parity.retrieval.workers import launched
+from parity.stages import load, nouns
+from parity.stages.run import Run
+from parity.stages.work import working
+
+
+def predict(run: Run) -> None:
+    """Rank the corpus for every row of the sample and write the submission, checked twice."""
+    workers = launched()
+    with working(run, "predict", main=workers.main) as work:
+        known = nouns.load(run)
+        encoder = load.encoder(run, run.workspace.adapter(run.round), workers)
+        shown = nouns.shown(known, run.config.prompt, known.test)
+        ranking = retrieve(
+            encoder, run.config.prompt, known.test, known.corpus, shown, k=submission.K
+        )
+        if not workers.main:
+            return
+        rankings.write(work.out("ranking.jsonl"), ranking)
+        sample = [query.query_id for query in known.test]
+        path = work.out("submission.csv")
+        work.facts = {"sha256": submission.write(path, ranking, sample, known.corpus)}
+        print(f"{len(sample)} rows of {min(submission.K, len(known.corpus))} ids: {path}")

@@ -1,0 +1,49 @@
+"""1. Kaggle's files → queries, corpus, qrels, split, exemplars, probe."""
+
+from pathlib import Path
+
+from parity.competition import exemplars, misconceptions, probe, questions, splits, tables
+from parity.run import files
+from parity.run.errors import BadData
+from parity.stages.run import Run
+from parity.stages.work import working
+
+
+def prepare(run: Run) -> None:
+    """Read and check the competition's files, part the questions, and write the nouns.
+
+    Raises:
+        BadData: a file is missing or wrong; names file, row and column.
+        BadConfig: the split leaves a side empty.
+    """
+    source = Path(run.config.data.source)
+    if not source.is_dir():
+        raise BadData(
+            f"data.source = {str(source)!r}: no such folder; put Kaggle's four files there, or "
+            "name theirs with --set data.source=FOLDER"
+        )
+    read = tables.read(source)
+    split = splits.make(read.queries, read.qrels, run.config.split)
+    pool = exemplars.pool(read.queries, read.qrels, read.corpus, split)
+    probed = probe.choose(read.queries)
+    with working(run, "prepare", inputs=read.files) as work:
+        questions.write_queries(work.out("queries.jsonl"), read.queries)
+        questions.write_queries(work.out("test_queries.jsonl"), read.test)
+        questions.write_qrels(work.out("qrels.jsonl"), read.qrels)
+        misconceptions.write_corpus(work.out("corpus.jsonl"), read.corpus)
+        split.write(work.out(f"splits/{split.name}.json"))
+        exemplars.write(work.out("exemplars.jsonl"), pool)
+        files.write_jsonl(work.out("probe.jsonl"), ({"query_id": one.query_id} for one in probed))
+        work.facts = {
+            "queries": len(read.queries),
+            "test": len(read.test),
+            "misconceptions": len(read.corpus),
+            "train_questions": len(split.train),
+            "valid_questions": len(split.valid),
+            "unseen_rows": len(split.unseen),
+        }
+    print(
+        f"{len(read.queries)} labelled rows, {len(read.test)} rows to predict, "
+        f"{len(read.corpus)} misconceptions"
+    )
+    print(splits.describe(split, read.queries, read.qrels))

@@ -1,0 +1,70 @@
+"""Score an encoder on the valid side: the same few lines in training and in `eval`."""
+
+from dataclasses import dataclass
+
+from parity.competition import baselines, metrics
+from parity.competition.metrics import Scores
+from parity.competition.ranking import Ranking
+from parity.retrieval.encoder import Encoder
+from parity.retrieval.probing import Probed, measure
+from parity.retrieval.retrieve import index, search_index
+from parity.run.config import Config
+from parity.run.errors import BadConfig
+from parity.stages import nouns
+from parity.stages.nouns import Nouns
+
+K = 25
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What an encoder is worth, and what it did on the probe.
+
+    Attributes:
+        ranking: of the valid rows; None where the split holds none out.
+        scores: of that ranking.
+        probed: the probe's layers and embeddings.
+    """
+
+    ranking: Ranking | None
+    scores: Scores | None
+    probed: Probed
+
+
+def score(encoder: Encoder, config: Config, known: Nouns) -> Scored:
+    """Rank and score the valid rows, and measure the probe over the same embedded corpus."""
+    embedded = index(encoder, config.prompt, known.corpus)
+    shown = nouns.shown(known, config.prompt, known.probe)
+    probed = measure(encoder, config.prompt, known.probe, embedded, shown)
+    if not known.valid:
+        return Scored(None, None, probed)
+    chosen = nouns.shown(known, config.prompt, known.valid)
+    found = search_index(encoder, config.prompt, known.valid, embedded, chosen, k=K)
+    return Scored(found.ranking, evaluated(found.ranking, config, known), probed)
+
+
+def evaluated(ranking: Ranking, config: Config, known: Nouns) -> Scores:
+    """Return the scores of a ranking of the valid rows, at 25 or all a small corpus has."""
+    k = min(K, len(known.corpus))
+    return metrics.evaluate(ranking, known.valid_qrels, known.split.unseen, config.scoring, k=k)
+
+
+def lexical(config: Config, known: Nouns) -> dict[str, Scores]:
+    """Return the scores of the lexical baselines on the valid rows, by method."""
+    return {
+        method: evaluated(baselines.rank(method, known.valid, known.corpus, k=K), config, known)
+        for method in baselines.METHODS
+    }
+
+
+def need_valid(known: Nouns) -> None:
+    """Check that the split holds something out.
+
+    Raises:
+        BadConfig: it does not, so there is nothing to score on.
+    """
+    if not known.split.valid:
+        raise BadConfig(
+            f"split {known.split.name} holds nothing out: it is for a last training before a "
+            "submission; choose another split.kind to score on"
+        )

@@ -1,0 +1,75 @@
+"""The stages in order: which are done, stale or missing, and the next command."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from parity.run.errors import BadConfig
+from parity.stages import graph
+from parity.stages.graph import Standing, Survey
+from parity.stages.run import Run, open_run
+
+RUNS = Path("runs")
+_WIDTH = 78
+
+
+def story(file: Path | None, overrides: tuple[str, ...] = ()) -> None:
+    """Print where one run stands, or every run in `runs/` that has begun.
+
+    Raises:
+        BadConfig: the run file is wrong, or there is no run file at all.
+    """
+    if file is not None:
+        print(_told(open_run(file, overrides)))
+        return
+    files = sorted(RUNS.glob("*.toml"))
+    if not files:
+        raise BadConfig(f"no run file in {RUNS}/; a run is one TOML file there")
+    runs = [open_run(path, overrides) for path in files]
+    begun = [run for run in runs if run.workspace.root.is_dir()]
+    waiting = [run.file.as_posix() for run in runs if run not in begun]
+    print("\n\n".join([*map(_told, begun), *_not_begun(waiting, first=not begun)]))
+
+
+def _not_begun(waiting: Sequence[str], *, first: bool) -> list[str]:
+    if not waiting:
+        return []
+    lines = ["not begun: " + ", ".join(waiting)]
+    if first:
+        lines += ["next: invoke demo   (everything, on the project's own competition)"]
+    return ["\n".join(lines)]
+
+
+def _told(run: Run) -> str:
+    """Return a run's table, a line a stage and a column a round."""
+    survey, count = Survey(), max(graph.rounds(run), 1)
+    at = [run.at(number) for number in range(count)]
+    head = f"{run.file.as_posix()}: split {run.config.split.name}"
+    lines = [head, f"  {'stage':<10}" + "".join(f"{f'round {n}':<10}" for n in range(count))]
+    reasons = []
+    for stage in graph.STAGES:
+        columns = at[:1] if stage == "prepare" else at
+        found = [(one, survey.standing(one, stage)) for one in columns if _applies(one, stage)]
+        cells = "".join(f"{standing.state:<10}" for _, standing in found)
+        lines.append(f"  {stage:<10}{cells}".rstrip())
+        reasons += [
+            f"  {graph.label_of(stage, one)}: {standing.why}"[:_WIDTH]
+            for one, standing in found
+            if standing.why
+        ]
+    return "\n".join([*lines, *reasons, f"  next: {_next(survey, at)}"])
+
+
+def _applies(run: Run, stage: str) -> bool:
+    return stage != "eval" or run.config.split.kind != "full"
+
+
+def _next(survey: Survey, at: Sequence[Run]) -> str:
+    for one in at:
+        for stage in graph.STAGES:
+            if _applies(one, stage) and not _done(survey.standing(one, stage)):
+                return one.command(stage)
+    return f"{at[0].command('report')}, or a further round: {at[-1].at(len(at)).command('mine')}"
+
+
+def _done(standing: Standing) -> bool:
+    return standing.state == "done"

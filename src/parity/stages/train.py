@@ -1,0 +1,170 @@
+"""3. Negatives → an adapter for each epoch, scored, the best one chosen."""
+
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from parity.competition.lineage import Lineage
+from parity.retrieval import adapter as adapters
+from parity.retrieval.encoder import Encoder
+from parity.retrieval.workers import Workers, launched
+from parity.run import digest, files
+from parity.run.errors import BadConfig
+from parity.stages import course, epochs, graph, load, nouns, roundtrip
+from parity.stages.epochs import Epoch
+from parity.stages.run import Run
+from parity.stages.work import Work, working
+from parity.training import negatives, trainer
+from parity.training.checkpoint import Progress
+from parity.training.tracking import open_tracker
+
+_CHECKPOINTS = "checkpoints"
+_KEY = "training.json"
+
+
+def train(run: Run) -> None:
+    """Train from the base or the round's parent, going on from a checkpoint where there is one.
+
+    Raises:
+        StaleInput: negatives are missing or stale.
+        Mismatch: the saved adapter, reloaded in a fresh process, is not the one in memory.
+    """
+    workers = launched()
+    with working(run, "train", main=workers.main) as work:
+        _learn(run, workers, work)
+        if workers.main:
+            # By now the model is gone from memory, so that the fresh process has room for its own.
+            _choose(run, work)
+            shutil.rmtree(work.folder / _CHECKPOINTS, ignore_errors=True)
+    workers.wait()
+
+
+def _learn(run: Run, workers: Workers, work: Work) -> None:
+    """Train all epochs; each is saved and scored when its steps are done."""
+    config = run.config
+    known = nouns.load(run)
+    encoder = _start(run, workers)
+    mined = negatives.read(graph.folder(run, "mine") / "negatives.jsonl")
+    key = _key(run, work, encoder)
+
+    def say(line: str) -> None:
+        if workers.main:
+            print(line, flush=True)
+
+    if workers.main:
+        _make_room(work.folder, key)
+    workers.wait()
+    planned, lines = course.write(encoder, config, known, mined, key)
+    lineage = _lineage(run, known.split.train)
+    say("\n".join([f"trains {_counted(encoder)}", *lines]))
+
+    def after_epoch(number: int, state: Progress) -> None:
+        done = epochs.read(work.folder, number)
+        if done is None:
+            bare = Epoch(number, state.step, None)
+            done = epochs.save(encoder, config, known, work.folder, epoch=bare, lineage=lineage)
+        say(done.line)
+
+    log, close = open_tracker(
+        config.training, work.folder / "tracker", epochs.flat(config), main=workers.main
+    )
+    state = trainer.fit(
+        encoder,
+        planned,
+        config.training,
+        work.folder / _CHECKPOINTS,
+        trainer.Watch(after_epoch, log, say),
+    )
+    close()
+    work.facts = {
+        "steps": state.steps,
+        "losses": [round(loss, 6) for loss in state.losses],
+        "course": lines,
+        "threads": torch.get_num_threads(),
+        "processes": workers.world,
+        "precision": str(encoder.dtype),
+        "peak_gib": _peak(encoder),
+    }
+
+
+def _start(run: Run, workers: Workers) -> Encoder:
+    """Return the encoder with trainable weights: fresh, or the parent's."""
+    training = run.config.training
+    encoder = load.encoder(run, None, workers)
+    if training.method == "all" and encoder.dtype != torch.float32:
+        raise BadConfig("training.method = 'all' wants encoder.precision = 'fp32'")
+    torch.manual_seed(training.seed)
+    encoder.model = adapters.attach(encoder.model, training).to(encoder.device)
+    parent = load.parent(run)
+    if parent is not None and training.start == "parent":
+        adapters.read_record(parent)
+        adapters.restore(encoder.model, load_file(adapters.weights_of(parent)), str(parent))
+    if training.gradient_checkpointing:
+        encoder.model.gradient_checkpointing_enable({"use_reentrant": False})
+    return encoder
+
+
+def _key(run: Run, work: Work, encoder: Encoder) -> str:
+    """Return the digest of all that decides the weights; another key is another training."""
+    made_from = graph.inputs(work.found)
+    sections = graph.config_of(run, "train")
+    for free in ("overrides", "scoring"):
+        del sections[free]
+    for name in ("tracker", "checkpoint_every"):
+        del sections["training"][name]
+    return digest.of_value([made_from, sections, encoder.digest(), encoder.workers.world])
+
+
+def _make_room(folder: Path, key: str) -> None:
+    """Set another training's epochs aside: what was trained is never overwritten."""
+    record = folder / _KEY
+    before = files.read_json(record)["key"] if record.is_file() else key
+    if before != key:
+        aside = folder.with_name(f"{folder.name}-{before[:8]}")
+        shutil.rmtree(aside, ignore_errors=True)  # the same training, set aside before
+        folder.rename(aside)
+        print(f"another training's epochs are kept in {aside.name}")
+    files.write_json(record, {"key": key})
+
+
+def _lineage(run: Run, train: tuple[int, ...]) -> Lineage:
+    parent = load.parent(run)
+    mine = Lineage(frozenset(train))
+    if parent is None or run.config.training.start == "base":
+        return mine
+    return mine.union(Lineage.read(parent / "lineage.json"))
+
+
+def _choose(run: Run, work: Work) -> None:
+    """Copy the best epoch to `adapter`, after proving that what was saved is what was trained."""
+    known = nouns.load(run)
+    done: list[Epoch] = []
+    while epoch := epochs.read(work.folder, len(done) + 1):
+        done.append(epoch)
+    best = max(done, key=lambda one: (one.value, -one.number))
+    work.facts["round_trip"] = roundtrip.prove(
+        run, work.folder, [one.number for one in done], work.facts["precision"]
+    )
+    chosen = work.folder / f"epoch-{best.number}"
+    with files.replacing(run.workspace.adapter(run.round)) as temporary:
+        shutil.copytree(chosen, temporary)
+    for one in done:
+        work.outputs += epochs.outputs(work.folder, one.number)
+    work.outputs += [f"adapter/{path.name}" for path in sorted(chosen.iterdir())]
+    work.facts["best_epoch"] = best.number
+    print(epochs.verdict(work.folder, run.config, known, best, done[-1]))
+
+
+def _counted(encoder: Encoder) -> str:
+    weights = list(encoder.model.parameters())
+    trained = sum(weight.numel() for weight in weights if weight.requires_grad)
+    return f"{trained:,} of {sum(weight.numel() for weight in weights):,} weights"
+
+
+def _peak(encoder: Encoder) -> float:
+    """Return the largest device memory used, in GiB; 0 on a CPU."""
+    if encoder.device.type != "cuda":
+        return 0.0
+    return round(torch.cuda.max_memory_allocated(encoder.device) / 2**30, 2)

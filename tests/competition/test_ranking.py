@@ -1,0 +1,106 @@
+"""A ranking comes back to the last bit, and its digest is of ids alone."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from parity.competition import ranking
+from parity.competition.questions import QueryId
+from parity.competition.ranking import Ids, Ranking, Scores
+
+some = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SMALL = Ranking(
+    (QueryId("10_B"), QueryId("11_A")),
+    np.array([[3, 1, 2], [9, 7, 0]], dtype=np.int64),
+    np.array([[0.9, 0.5, 0.1], [0.1, 0.1, -1.0]], dtype=np.float32),
+)
+
+
+@st.composite
+def rankings(draw: st.DrawFn) -> Ranking:
+    """Return what a retriever may answer, down to no query and no column."""
+    rows, columns = draw(st.integers(0, 4)), draw(st.integers(0, 5))
+    floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
+    ids = draw(st.lists(st.integers(0, 2**62), min_size=rows * columns, max_size=rows * columns))
+    scores = draw(st.lists(floats, min_size=rows * columns, max_size=rows * columns))
+    return Ranking(
+        tuple(QueryId(f"{number}_A") for number in range(rows)),
+        np.array(ids, dtype=np.int64).reshape(rows, columns),
+        np.array(scores, dtype=np.float32).reshape(rows, columns),
+    )
+
+
+@some
+@given(rankings())
+def test_what_was_written_comes_back_to_the_last_bit(tmp_path: Path, made: Ranking) -> None:
+    ranking.write(tmp_path / "ranking.jsonl", made)
+    read = ranking.read(tmp_path / "ranking.jsonl")
+    assert read.query_ids == made.query_ids
+    assert read.ids.dtype == np.int64
+    assert read.scores.dtype == np.float32
+    assert read.ids.tobytes() == made.ids.tobytes()
+    assert read.scores.tobytes() == made.scores.tobytes()
+    assert read.digest() == made.digest()
+    if made.query_ids:
+        assert read.ids.shape == read.scores.shape == made.ids.shape
+
+
+@some
+@given(rankings())
+def test_equal_rankings_have_equal_files(tmp_path: Path, made: Ranking) -> None:
+    ranking.write(tmp_path / "one.jsonl", made)
+    ranking.write(tmp_path / "two.jsonl", ranking.read(tmp_path / "one.jsonl"))
+    assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "two.jsonl").read_bytes()
+
+
+def test_a_ranking_of_nothing_can_be_read(tmp_path: Path) -> None:
+    none: tuple[Ids, Scores] = np.zeros((0, 25), np.int64), np.zeros((0, 25), np.float32)
+    ranking.write(tmp_path / "ranking.jsonl", Ranking((), *none))
+    assert ranking.read(tmp_path / "ranking.jsonl").ids.size == 0
+
+
+@given(rankings(), st.floats(-4, 4, width=32))
+def test_the_digest_leaves_scores_out(made: Ranking, noise: float) -> None:
+    assert replace(made, scores=made.scores + np.float32(noise)).digest() == made.digest()
+
+
+@given(rankings(), rankings())
+def test_other_ids_have_another_digest(one: Ranking, other: Ranking) -> None:
+    assume(one.ids.tolist() != other.ids.tolist() or one.query_ids != other.query_ids)
+    assert one.digest() != other.digest()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        replace(SMALL, query_ids=SMALL.query_ids[::-1]),
+        replace(SMALL, ids=SMALL.ids[:, ::-1]),
+        replace(SMALL, ids=SMALL.ids[::-1]),
+        SMALL.top(2),
+    ],
+    ids=["queries", "order", "rows", "depth"],
+)
+def test_the_order_of_queries_and_ids_is_in_the_digest(changed: Ranking) -> None:
+    assert changed.digest() != SMALL.digest()
+
+
+def test_how_ids_lie_in_memory_is_not_in_the_digest() -> None:
+    assert replace(SMALL, ids=np.asfortranarray(SMALL.ids)).digest() == SMALL.digest()
+
+
+def test_the_top_is_the_first_columns_of_ids_and_scores() -> None:
+    top = SMALL.top(2)
+    assert top.query_ids == SMALL.query_ids
+    assert top.ids.tolist() == [[3, 1], [9, 7]]
+    assert top.scores.tolist() == SMALL.scores[:, :2].tolist()
+    assert SMALL.top(9).ids.tolist() == SMALL.ids.tolist()
+
+
+def test_a_row_without_its_scores_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        ranking.write(tmp_path / "ranking.jsonl", replace(SMALL, scores=SMALL.scores[:1]))
+    assert not list(tmp_path.iterdir())

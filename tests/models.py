@@ -1,0 +1,148 @@
+"""Tiny random models of the real architectures, written to disk as a base lies there.
+
+Every weight is drawn from the seed, biases and norms too, so that nothing a mask or a position
+could break is hidden behind a zero or a one. Texts are tokenized byte by byte.
+"""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import AutoConfig, AutoModel
+
+from parity.retrieval import adapter, bases
+from parity.retrieval.bases import Base
+from parity.retrieval.encoder import Encoder
+from parity.run.config import EncoderConfig, TrainingConfig
+
+WINDOW = 8
+"""Tokens that a sliding-window model looks back on, itself included."""
+LONGEST = 40
+"""Tokens in the longest of `sequences()`."""
+BOS, EOS = 1, 2
+SPECIAL = ("<pad>", "<s>", "</s>")
+
+_SLIDING = {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 1}
+_GEMMA2 = {"sliding_window": WINDOW, "query_pre_attn_scalar": 8, "attn_logit_softcapping": 4.0}
+_OWN: dict[str, tuple[str, dict[str, Any]]] = {
+    "mistral": ("mistral", {"sliding_window": WINDOW}),
+    "llama": ("llama", {}),
+    "qwen2": ("qwen2", {}),
+    "qwen2-sliding": ("qwen2", _SLIDING),
+    "qwen3": ("qwen3", {}),
+    "qwen3-sliding": ("qwen3", _SLIDING),
+    "gemma": ("gemma", {}),
+    "gemma2": ("gemma2", _GEMMA2),
+    "bert": ("bert", {}),
+}
+CAUSAL = tuple(name for name in _OWN if name != "bert")
+SLIDING = ("mistral", "qwen2-sliding", "qwen3-sliding", "gemma2")
+
+
+def write(folder: Path, family: str, *, seed: int = 0, **changes: Any) -> Base:
+    """Write config.json, model.safetensors and tokenizer.json into `folder`; return the base.
+
+    Args:
+        folder: where to; made if it is not there.
+        family: one of `CAUSAL`, or `bert`.
+        seed: of the weights.
+        changes: values of config.json that differ from the family's.
+    """
+    kind, own = _OWN[family]
+    tokenizer = tokenizer_of(kind)
+    shape = {
+        "vocab_size": tokenizer.get_vocab_size(),
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "max_position_embeddings": 128,
+        "pad_token_id": 0,
+        "bos_token_id": BOS,
+        "eos_token_id": EOS,
+        "initializer_range": 0.2,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModel.from_config(AutoConfig.for_model(kind, **{**shape, **own, **changes}))
+        for weight in model.parameters():
+            if weight.ndim == 1:
+                weight.data.add_(torch.randn_like(weight), alpha=0.1)
+    model.save_pretrained(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return bases.describe(family, folder)
+
+
+def tokenizer_of(kind: str) -> Tokenizer:
+    """Return a tokenizer of bytes that opens with BOS, or for BERT opens and closes."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {text: place for place, text in enumerate([*SPECIAL, *letters])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, []))
+    tokenizer.add_special_tokens(list(SPECIAL))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    closing = " </s>" if kind == "bert" else ""
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"<s> $A{closing}", special_tokens=[("<s>", BOS), ("</s>", EOS)]
+    )
+    return tokenizer
+
+
+def load(base: Base, folder: Path | None = None, **changes: Any) -> Encoder:
+    """Load an encoder on the CPU in fp32, with the adapter in `folder` where there is one.
+
+    The budget is the smallest there is, so that `sequences()` are several packs.
+    """
+    wanted = {"precision": "fp32", "device": "cpu", "token_budget": 64, **changes}
+    return Encoder(base, EncoderConfig.model_validate(wanted), adapter=folder)
+
+
+def attach(encoder: Encoder, seed: int = 0, **changes: Any) -> None:
+    """Put an adapter on the encoder's model and move its weights as a training would."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        config = TrainingConfig.model_validate({"rank": 4, "alpha": 8.0, **changes})
+        encoder.model = adapter.attach(encoder.model, config)
+        for weight in encoder.model.parameters():
+            if weight.requires_grad:
+                weight.data.add_(torch.randn_like(weight), alpha=0.1)
+    encoder.model.eval()
+
+
+def sequences(seed: int = 0, count: int = 30) -> list[list[int]]:
+    """Return token ids: most go on from where an earlier one stood, some are equal to one.
+
+    The longest has `LONGEST` tokens, and not all packs of 64 can hold whole subtrees.
+    """
+    draw = random.Random(seed)
+    letters = range(len(SPECIAL), len(SPECIAL) + 256)
+    found = [[BOS, *draw.choices(letters, k=LONGEST - 2), EOS]]
+    while len(found) < count:
+        stem = draw.choice(found)
+        stem = stem[: draw.randint(1, len(stem))]
+        tail = draw.choices(letters, k=draw.randint(0, max(0, min(9, LONGEST - len(stem)))))
+        found.append([*stem, *tail])
+    found.append(list(draw.choice(found)))
+    draw.shuffle(found)
+    return found
+
+
+def alone(model: Any, asked: list[list[int]], pooling: str = "last") -> torch.Tensor:
+    """Embed one sequence at a time, with the model's own mask: the slow twin of packing."""
+    rows = []
+    for tokens in asked:
+        hidden = model(input_ids=torch.tensor([tokens]), use_cache=False).last_hidden_state[0]
+        pooled = {"last": hidden[-1], "cls": hidden[0], "mean": hidden.mean(dim=0)}[pooling]
+        rows.append(torch.nn.functional.normalize(pooled.float(), dim=-1))
+    return torch.stack(rows)
+
+
+def plain(base: Base) -> Any:
+    """Load the model of `base` by transformers alone, with its eager attention."""
+    return AutoModel.from_pretrained(
+        str(base.folder), dtype=torch.float32, attn_implementation="eager"
+    ).eval()

@@ -1,0 +1,240 @@
+"""One packed forward equals one forward a sequence: embeddings and gradients, every family."""
+
+from pathlib import Path
+from typing import Any
+
+import models
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from peft import PeftModel
+
+from parity.retrieval import adapter, attention, trie
+from parity.retrieval.bases import Base
+from parity.retrieval.encoder import Encoder
+
+CLOSE = 1e-5
+CPU = torch.device("cpu")
+
+some = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+lists = st.lists(st.lists(st.integers(3, 5), min_size=1, max_size=14), min_size=1, max_size=8)
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Base]:
+    folder = tmp_path_factory.mktemp("bases")
+    return {family: models.write(folder / family, family) for family in models.CAUSAL}
+
+
+def apart(first: torch.Tensor, second: torch.Tensor) -> float:
+    return float((first - second).abs().max())
+
+
+def packed(model: Any, asked: list[list[int]], budget: int) -> torch.Tensor:
+    """Embed by tries of any budget, without an encoder."""
+    rows: dict[int, torch.Tensor] = {}
+    for one in trie.pack(asked, budget):
+        nodes = attention.forward(model, one, CPU, torch.float32)
+        assert nodes.shape == (len(one), 32)
+        for last, owner in zip(one.last.tolist(), one.owner.tolist(), strict=True):
+            rows[owner] = torch.nn.functional.normalize(nodes[last], dim=-1)
+    return torch.stack([rows[place] for place in range(len(asked))])
+
+
+def gradients(model: Any, vectors: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return the gradients of a loss in which every number of every vector has its own weight."""
+    weights = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(5))
+    (vectors * weights).sum().backward()  # type: ignore[no-untyped-call]  # torch's own
+    found = {
+        name: weight.grad.clone()
+        for name, weight in model.named_parameters()
+        if weight.grad is not None
+    }
+    model.zero_grad(set_to_none=True)
+    return found
+
+
+def check_gradients(model: Any, first: torch.Tensor, second: torch.Tensor) -> int:
+    """Check that each weight's gradients are equal, relative to its largest; return how many."""
+    ours, theirs = gradients(model, first), gradients(model, second)
+    assert ours.keys() == theirs.keys()
+    for name, expected in theirs.items():
+        assert apart(ours[name], expected) <= CLOSE * float(expected.abs().max()), name
+    return len(ours)
+
+
+@given(lists, st.integers(1, 30))
+def test_the_mask_is_the_dense_twin(asked: list[list[int]], budget: int) -> None:
+    for one in trie.pack(asked, budget):
+        mask = attention.mask(one, CPU, torch.float32)
+        assert mask.shape == (1, 1, len(one), len(one))
+        np.testing.assert_array_equal(mask[0, 0].numpy() == 0, trie.visible(one))
+        assert set(mask.flatten().tolist()) <= {0.0, torch.finfo(torch.float32).min}
+
+
+@given(lists, st.integers(1, 30), st.integers(1, 6))
+def test_a_window_hides_what_lies_as_far_back_by_depth(
+    asked: list[list[int]], budget: int, window: int
+) -> None:
+    for one in trie.pack(asked, budget):
+        full = attention.mask(one, CPU, torch.float32)
+        slid = attention.windowed(one, full, window)[0, 0].numpy() == 0
+        for node in range(len(one)):
+            path = trie.ancestors(one, node)
+            assert np.flatnonzero(slid[node]).tolist() == path[-window:]
+        np.testing.assert_array_equal(full[0, 0].numpy() == 0, trie.visible(one))  # as it was
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_mask_takes_the_compute_dtype(dtype: torch.dtype) -> None:
+    (one,) = trie.pack([[1, 2], [1, 3]], 9)
+    mask = attention.mask(one, CPU, dtype)
+    assert mask.dtype == dtype
+    assert torch.isfinite(mask).all()
+
+
+@pytest.mark.parametrize("family", models.CAUSAL)
+def test_packed_embeddings_are_those_of_one_at_a_time(bases: dict[str, Base], family: str) -> None:
+    asked = models.sequences()
+    found = torch.from_numpy(models.load(bases[family]).embed(asked))
+    with torch.no_grad():
+        expected = models.alone(models.plain(bases[family]), asked)
+    assert apart(found, expected) <= CLOSE
+
+
+@pytest.mark.parametrize("family", ["mistral", "gemma2"])
+@some
+@given(asked=lists, budget=st.integers(1, 40))
+def test_any_sequences_under_any_budget_are_those_of_one_at_a_time(
+    bases: dict[str, Base], family: str, asked: list[list[int]], budget: int
+) -> None:
+    model = _cached(bases[family])
+    with torch.no_grad():
+        assert apart(packed(model, asked, budget), models.alone(model, asked)) <= CLOSE
+
+
+_MODELS: dict[str, Any] = {}
+
+
+def _cached(base: Base) -> Any:
+    if base.name not in _MODELS:
+        _MODELS[base.name] = models.load(base).model
+    return _MODELS[base.name]
+
+
+@pytest.mark.parametrize("family", models.CAUSAL)
+def test_budgets_that_cut_prefixes_give_the_same_embeddings(
+    bases: dict[str, Base], family: str
+) -> None:
+    asked = models.sequences(seed=3)
+    narrow, wide = models.load(bases[family]), models.load(bases[family], token_budget=4096)
+    cut, whole = trie.pack(asked, 64), trie.pack(asked, 4096)
+    assert sum(map(len, cut)) > sum(map(len, whole))  # prefixes were repeated
+    assert len(whole) == 1
+    np.testing.assert_allclose(narrow.embed(asked), wide.embed(asked), atol=CLOSE, rtol=0)
+
+
+@pytest.mark.parametrize("family", models.SLIDING)
+def test_the_window_of_the_tests_matters(
+    bases: dict[str, Base], family: str, tmp_path: Path
+) -> None:
+    asked = models.sequences()
+    assert models.LONGEST > 2 * models.WINDOW
+    wide = models.write(tmp_path, family, sliding_window=4096)
+    found, unslid = models.load(bases[family]).embed(asked), models.load(wide).embed(asked)
+    far = np.array([len(row) > 2 * models.WINDOW for row in asked])
+    near = np.array([len(row) <= models.WINDOW for row in asked])
+    assert near.any()
+    assert np.abs(found - unslid)[far].max(axis=1).min() > 1e-3
+    np.testing.assert_allclose(found[near], unslid[near], atol=CLOSE, rtol=0)
+
+
+def test_mistral_without_a_window_slides_nowhere(tmp_path: Path) -> None:
+    base, asked = models.write(tmp_path, "mistral", sliding_window=None), models.sequences()
+    with torch.no_grad():
+        expected = models.alone(models.plain(base), asked)
+    assert apart(torch.from_numpy(models.load(base).embed(asked)), expected) <= CLOSE
+
+
+@pytest.mark.parametrize("family", models.CAUSAL)
+def test_gradients_of_all_weights_are_those_of_one_at_a_time(
+    bases: dict[str, Base], family: str
+) -> None:
+    encoder, asked = models.load(bases[family]), models.sequences(seed=1)
+    encoder.model.requires_grad_(True)
+    twins = models.alone(encoder.model, asked)
+    assert check_gradients(encoder.model, encoder.encode(asked), twins) >= 20
+
+
+@pytest.mark.parametrize("family", ["mistral", "qwen3-sliding", "gemma"])
+def test_gradients_of_a_trained_adapter_are_those_of_one_at_a_time(
+    bases: dict[str, Base], family: str
+) -> None:
+    encoder, asked = models.load(bases[family]), models.sequences(seed=1)
+    models.attach(encoder)
+    twins = models.alone(encoder.model, asked)
+    count = check_gradients(encoder.model, encoder.encode(asked), twins)
+    assert count == 2 * 2 * 7  # A and B of seven linear layers in two blocks, and nothing else
+
+
+@pytest.mark.parametrize("family", ["mistral", "qwen3-sliding", "gemma"])
+def test_an_adapter_runs_packed_as_peft_runs_it_one_at_a_time(
+    bases: dict[str, Base], family: str, tmp_path: Path
+) -> None:
+    base, asked = bases[family], models.sequences(seed=2)
+    trained = models.load(base)
+    bare = trained.embed(asked)
+    models.attach(trained)
+    adapter.save(trained.model, tmp_path / "adapter", base, layers=0, template="t")
+    found = models.load(base, tmp_path / "adapter").embed(asked)
+    judge = PeftModel.from_pretrained(models.plain(base), str(tmp_path / "adapter"))
+    with torch.no_grad():
+        expected = models.alone(judge, asked)
+    assert apart(torch.from_numpy(found), expected) <= CLOSE
+    assert np.abs(found - bare).max(axis=1).min() > 1e-2  # every sequence felt it
+
+
+@pytest.mark.parametrize("family", ["mistral", "qwen2"])
+def test_four_bits_packed_are_four_bits_one_at_a_time(bases: dict[str, Base], family: str) -> None:
+    encoder, asked = models.load(bases[family], quantise="4bit"), models.sequences()
+    found = torch.from_numpy(encoder.embed(asked))
+    with torch.no_grad():
+        expected = models.alone(encoder.model, asked)
+    assert apart(found, expected) <= CLOSE
+    full = torch.from_numpy(models.load(bases[family]).embed(asked))
+    assert apart(found, full) > 1e-2  # it is quantised
+
+
+def test_an_adapter_trains_and_loads_on_four_bits(bases: dict[str, Base], tmp_path: Path) -> None:
+    base, asked = bases["mistral"], models.sequences()
+    trained = models.load(base, quantise="4bit")
+    models.attach(trained)
+    before = torch.from_numpy(trained.embed(asked))  # as an evaluation between two steps does
+    twins = models.alone(trained.model, asked)
+    assert apart(before, twins) <= CLOSE
+    assert check_gradients(trained.model, trained.encode(asked), twins) == 2 * 2 * 7
+    adapter.save(trained.model, tmp_path / "adapter", base, layers=0, template="t")
+    again = models.load(base, tmp_path / "adapter", quantise="4bit")
+    np.testing.assert_array_equal(again.embed(asked), trained.embed(asked))
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_a_model_that_is_not_causal_runs_unpadded(pooling: str, tmp_path: Path) -> None:
+    base, asked = models.write(tmp_path, "bert"), models.sequences()
+    encoder = models.load(base, pooling=pooling)
+    assert not encoder.causal
+    with torch.no_grad():
+        expected = models.alone(models.plain(base), asked, pooling)
+    assert apart(torch.from_numpy(encoder.embed(asked)), expected) <= CLOSE
+
+
+def test_gradients_of_a_model_that_is_not_causal_are_those_of_one_at_a_time(
+    tmp_path: Path,
+) -> None:
+    encoder: Encoder = models.load(models.write(tmp_path, "bert"), pooling="mean")
+    models.attach(encoder, targets=("query", "value"))
+    asked = models.sequences(seed=4)
+    twins = models.alone(encoder.model, asked, "mean")
+    assert check_gradients(encoder.model, encoder.encode(asked), twins) == 2 * 2 * 2

@@ -1,0 +1,306 @@
+"""What an encoder refuses, and what it does to texts before the model sees them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import models
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, processors
+
+from parity.retrieval import adapter, bases
+from parity.retrieval.bases import Base
+from parity.retrieval.encoder import Encoder
+from parity.run.config import EncoderConfig
+from parity.run.errors import BadConfig, Mismatch
+
+TEXTS = ["", "a", "Adds 1/2 + 1/3", "Ünïcode − 3² ≤ x", "two\nlines", "</s>", "<s>a</s>", "x" * 90]
+
+some = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Base:
+    return models.write(tmp_path_factory.mktemp("bases") / "llama", "llama")
+
+
+@pytest.fixture(scope="module")
+def encoder(llama: Base) -> Encoder:
+    return models.load(llama)
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+    base = models.write(tmp_path_factory.mktemp("bases") / "bert", "bert")
+    return models.load(base, pooling="mean")
+
+
+def changed(folder: Path, **values: Any) -> None:
+    """Change values of a base's config.json."""
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def retokenized(base: Base, tokenizer: Tokenizer) -> Base:
+    """Give a base another tokenizer, and describe it anew."""
+    tokenizer.save(str(base.folder / "tokenizer.json"))
+    return bases.describe(base.name, base.folder)
+
+
+@pytest.mark.parametrize(
+    ("family", "pooling", "problem"),
+    [
+        ("llama", "mean", "llama is causal and needs last"),
+        ("llama", "cls", "llama is causal and needs last"),
+        ("bert", "last", "bert is no causal model; mean or cls"),
+    ],
+)
+def test_a_pooling_that_does_not_fit_is_refused(
+    tmp_path: Path, family: str, pooling: str, problem: str
+) -> None:
+    base = models.write(tmp_path, family)
+    with pytest.raises(BadConfig, match=f"encoder.pooling = '{pooling}': {problem}"):
+        models.load(base, pooling=pooling)
+
+
+def test_more_layers_than_there_are_is_refused(llama: Base) -> None:
+    with pytest.raises(BadConfig, match=r"encoder\.layers = 3: llama has 2"):
+        models.load(llama, layers=3)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2-sliding", "gemma2"])
+def test_layers_keeps_the_first_n(tmp_path: Path, family: str) -> None:
+    base, asked = models.write(tmp_path, family), models.sequences()
+    cut = models.load(base, layers=1)
+    judge = models.plain(base)
+    judge.layers = judge.layers[:1]
+    judge.config.num_hidden_layers = 1
+    with torch.no_grad():
+        expected = models.alone(judge, asked)
+    np.testing.assert_allclose(cut.embed(asked), expected, atol=1e-5)
+    assert len(cut.model.layers) == 1
+    assert np.abs(cut.embed(asked) - models.load(base).embed(asked)).max() > 1e-2
+    same = models.load(base, layers=2)
+    np.testing.assert_array_equal(same.embed(asked), models.load(base).embed(asked))
+
+
+def test_a_weight_missing_from_the_files_is_refused_not_drawn(tmp_path: Path) -> None:
+    base = models.write(tmp_path, "llama")
+    path = tmp_path / "model.safetensors"
+    weights = load_file(path)
+    del weights["layers.1.self_attn.k_proj.weight"]
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(Mismatch, match=r"layers\.1\.self_attn\.k_proj\.weight is not in its files"):
+        models.load(base)
+
+
+def test_a_weight_of_another_shape_is_refused(tmp_path: Path) -> None:
+    base = models.write(tmp_path, "llama")
+    changed(tmp_path, intermediate_size=64)
+    with pytest.raises(Mismatch, match=r"layers\.0\.mlp\.down_proj\.weight.* would be random"):
+        models.load(base)
+
+
+def test_a_pooler_that_no_file_has_is_not_missed(tmp_path: Path) -> None:
+    base, asked = models.write(tmp_path, "bert"), models.sequences()
+    whole = models.load(base, pooling="mean").embed(asked)
+    path = tmp_path / "model.safetensors"
+    kept = {name: value for name, value in load_file(path).items() if "pooler" not in name}
+    save_file(kept, path, metadata={"format": "pt"})
+    np.testing.assert_array_equal(models.load(base, pooling="mean").embed(asked), whole)
+
+
+def test_tokens_without_an_embedding_are_refused(tmp_path: Path) -> None:
+    base = models.write(tmp_path, "llama")
+    tokenizer = models.tokenizer_of("llama")
+    tokenizer.add_special_tokens(["<instruct>"])
+    with pytest.raises(Mismatch, match="tokens were added that the model has no embedding for"):
+        models.load(retokenized(base, tokenizer))
+
+
+def test_a_folder_without_tokenizer_json_is_refused(tmp_path: Path) -> None:
+    base = models.write(tmp_path / "half", "llama")
+    (base.folder / "tokenizer.json").unlink()
+    with pytest.raises(BadConfig, match=r"half: tokenizer\.json is missing"):
+        models.load(base)
+
+
+def test_a_model_without_an_eos_is_refused(tmp_path: Path) -> None:
+    base = models.write(tmp_path, "llama", eos_token_id=None)
+    with pytest.raises(BadConfig, match=r"config\.json has no eos_token_id"):
+        models.load(base)
+
+
+def test_an_adapter_of_another_base_is_refused(tmp_path: Path, llama: Base) -> None:
+    trained = models.load(llama)
+    models.attach(trained)
+    adapter.save(trained.model, tmp_path / "adapter", llama, layers=0, template="t")
+    other = models.write(tmp_path / "other", "llama", seed=1)
+    with pytest.raises(Mismatch, match=r"trained on another base than llama \(digests differ\)"):
+        models.load(other, tmp_path / "adapter")
+
+
+def test_cuda_is_refused_where_there_is_none(llama: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(BadConfig, match=r"encoder\.device = 'cuda': this machine shows no CUDA"):
+        models.load(llama, device="cuda")
+    assert models.load(llama, device="auto").device == torch.device("cpu")
+
+
+def test_bf16_is_refused_on_a_gpu_that_only_emulates_it(
+    llama: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))  # a T4
+    with pytest.raises(BadConfig, match=r"encoder\.precision = 'bf16': this GPU has no bf16 units"):
+        models.load(llama, device="cuda", precision="bf16")
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [("auto", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)],
+)
+def test_vectors_are_float32_of_unit_norm_in_any_precision(
+    llama: Base, precision: str, dtype: torch.dtype
+) -> None:
+    found = models.load(llama, precision=precision)
+    assert found.dtype == dtype
+    assert {weight.dtype for weight in found.model.parameters()} == {dtype}
+    vectors = found.embed(models.sequences())
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+
+
+def test_every_text_ends_with_eos_once(encoder: Encoder) -> None:
+    for tokens in encoder.tokenize(TEXTS, 64):
+        assert tokens[0] == models.BOS
+        assert tokens[-1] == models.EOS
+        assert tokens[-2] != models.EOS
+    assert encoder.tokenize(["a"], 64) == [[models.BOS, 3 + 64, models.EOS]]  # letters from "!"
+
+
+def test_a_tokenizer_that_closes_texts_itself_changes_nothing(
+    tmp_path: Path, encoder: Encoder
+) -> None:
+    base = models.write(tmp_path, "llama")
+    closing = models.load(retokenized(base, models.tokenizer_of("bert")))
+    for limit in (3, 8, 64):
+        assert closing.tokenize(TEXTS, limit) == encoder.tokenize(TEXTS, limit)
+    assert [closing.count(text) for text in TEXTS] == [encoder.count(text) for text in TEXTS]
+
+
+def test_a_tokenizer_that_closes_with_a_token_of_its_own_keeps_it(tmp_path: Path) -> None:
+    base = models.write(tmp_path, "llama")
+    tokenizer = models.tokenizer_of("llama")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A <pad>", special_tokens=[("<pad>", 0)]
+    )
+    found = models.load(retokenized(base, tokenizer)).tokenize(["a", "ab" * 40], 8)
+    assert found[0] == [67, 0]
+    assert found[1] == [67, 68, 67, 68, 67, 68, 67, 0]
+
+
+def test_of_several_eos_the_first_is_taken(tmp_path: Path) -> None:
+    base = models.write(tmp_path, "llama")
+    changed(tmp_path, eos_token_id=[7, 2])
+    assert models.load(base).tokenize(["a"], 64) == [[models.BOS, 67, 7]]
+
+
+@some
+@given(st.lists(st.text(max_size=40), max_size=6), st.integers(3, 30))
+def test_a_cut_takes_the_tail_and_never_eos(encoder: Encoder, texts: list[str], limit: int) -> None:
+    whole = encoder.tokenize(texts, 10_000)
+    for full, tokens in zip(whole, encoder.tokenize(texts, limit), strict=True):
+        assert len(tokens) == min(len(full), limit)
+        assert tokens[:-1] == full[: len(tokens) - 1]
+        assert tokens[-1] == models.EOS
+
+
+@some
+@given(st.lists(st.text(max_size=40), max_size=6), st.integers(3, 30))
+def test_a_text_is_tokenized_alone_as_among_others(
+    encoder: Encoder, bert: Encoder, texts: list[str], limit: int
+) -> None:
+    for one in (encoder, bert):
+        together = one.tokenize(texts, limit)
+        assert together == [one.tokenize([text], limit)[0] for text in texts]
+        whole = one.tokenize(texts, 10_000)
+        assert [one.count(text) for text in texts] == [len(tokens) for tokens in whole]
+
+
+def test_a_model_that_is_not_causal_keeps_its_closing_token(bert: Encoder) -> None:
+    assert bert.tokenize(["a", "ab" * 40], 8) == [
+        [models.BOS, 67, models.EOS],
+        [models.BOS, 67, 68, 67, 68, 67, 68, models.EOS],
+    ]
+    assert bert.count("ab" * 40) == 82  # counting is not cut
+
+
+def test_padding_and_truncation_kept_in_tokenizer_json_are_switched_off(
+    tmp_path: Path, encoder: Encoder
+) -> None:
+    base = models.write(tmp_path, "llama")
+    tokenizer = models.tokenizer_of("llama")
+    tokenizer.enable_truncation(4)
+    tokenizer.enable_padding(length=12)
+    found = models.load(retokenized(base, tokenizer))
+    assert found.tokenize(TEXTS, 64) == encoder.tokenize(TEXTS, 64)
+
+
+def test_vectors_come_in_the_order_asked_and_equal_texts_have_equal_bytes(
+    encoder: Encoder,
+) -> None:
+    asked = models.sequences()
+    vectors = encoder.embed(asked)
+    turned = encoder.embed(asked[::-1])
+    np.testing.assert_array_equal(turned[::-1], vectors)
+    twins = [place for place, row in enumerate(asked) if asked.count(row) > 1]
+    assert len(twins) > 1
+    for place in twins:
+        first = asked.index(asked[place])
+        assert vectors[place].tobytes() == vectors[first].tobytes()
+
+
+def test_no_texts_have_no_vectors(encoder: Encoder, bert: Encoder) -> None:
+    for one in (encoder, bert):
+        assert one.embed([]).shape == (0, 32)
+        assert one.embed([]).dtype == np.float32
+
+
+def test_only_encode_carries_gradients(encoder: Encoder) -> None:
+    encoder.model.requires_grad_(True)
+    try:
+        assert encoder.encode([[1, 5, 2]]).requires_grad
+        encoder.embed([[1, 5, 2]])
+        assert all(weight.grad is None for weight in encoder.model.parameters())
+    finally:
+        encoder.model.requires_grad_(False)
+
+
+def test_the_digest_knows_all_that_decides_an_embedding(tmp_path: Path, llama: Base) -> None:
+    trained = models.load(llama)
+    models.attach(trained)
+    adapter.save(trained.model, tmp_path / "adapter", llama, layers=0, template="t")
+    other = models.write(tmp_path / "other", "llama", seed=1)
+    found = [
+        models.load(llama),
+        models.load(other),
+        models.load(llama, tmp_path / "adapter"),
+        models.load(llama, precision="bf16"),
+        models.load(llama, layers=1),
+        models.load(llama, token_budget=128),
+        models.load(llama, quantise="4bit"),
+    ]
+    assert len({one.digest() for one in found}) == len(found)
+
+
+def test_the_digest_does_not_know_where_a_base_lies(tmp_path: Path, llama: Base) -> None:
+    again = models.write(tmp_path / "copy", "llama")
+    here = EncoderConfig(base="llama", precision="fp32", device="cpu")
+    there = EncoderConfig(base=str(tmp_path / "copy"), precision="fp32", device="auto")
+    assert Encoder(again, there).digest() == Encoder(llama, here).digest()

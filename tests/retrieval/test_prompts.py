@@ -1,0 +1,219 @@
+"""Every character the model sees, and what gives way when there are too many."""
+
+import dataclasses
+import inspect
+from typing import Any
+
+import pytest
+import tiny
+from FlagEmbedding.inference.embedder.decoder_only.icl import ICLLLMEmbedder
+from hypothesis import given
+from hypothesis import strategies as st
+
+from parity.competition.exemplars import Exemplar
+from parity.competition.questions import MisconceptionId, Query
+from parity.retrieval import prompts
+from parity.run.config import PromptConfig
+from parity.run.errors import BadConfig
+
+ASKED, SHOWN, OTHER = (
+    query for query in tiny.queries() if query.query_id in {"10_B", "12_A", "30_A"}
+)
+EXEMPLARS = (
+    Exemplar(SHOWN, MisconceptionId(4), "Takes the smaller digit from the larger"),
+    Exemplar(OTHER, MisconceptionId(1), "Adds the denominators"),
+)
+SHORT = "{question} {correct} {wrong}"
+TASK = "Find the misconception"
+
+text = st.text(max_size=30)
+
+
+def config_of(**keys: Any) -> PromptConfig:
+    return PromptConfig.model_validate({"query_max": 1000, **keys})
+
+
+def render(config: PromptConfig, exemplars: tuple[Exemplar, ...] = ()) -> str:
+    return prompts.query(config, ASKED, exemplars, count=len).text
+
+
+def test_a_plain_query_without_an_instruction_stands_alone() -> None:
+    assert render(config_of()) == (
+        "Adding Fractions. Add fractions with different denominators.\n"
+        "Question: Work out 1/2 + 1/3\n"
+        "Correct: 5/6\n"
+        "Wrong: 2/5"
+    )
+
+
+def test_a_plain_query_with_an_instruction() -> None:
+    config = config_of(instruction=TASK, query=SHORT)
+    assert render(config) == ("Instruct: Find the misconception\nQuery: Work out 1/2 + 1/3 5/6 2/5")
+
+
+def test_a_plain_query_with_exemplars_ends_where_they_answer() -> None:
+    config = config_of(instruction=TASK, query=SHORT)
+    assert render(config, EXEMPLARS) == (
+        "Instruct: Find the misconception\n"
+        "Query: Work out 52 - 37 15 25\n"
+        "Answer: Takes the smaller digit from the larger\n"
+        "\n"
+        "Instruct: Find the misconception\n"
+        "Query: Work out 1/4 + 1/4 1/2 2/8\n"
+        "Answer: Adds the denominators\n"
+        "\n"
+        "Instruct: Find the misconception\n"
+        "Query: Work out 1/2 + 1/3 5/6 2/5\n"
+        "Answer:"
+    )
+
+
+def test_an_icl_query() -> None:
+    config = config_of(format="icl", instruction=TASK, query=SHORT)
+    assert render(config) == (
+        "<instruct>Find the misconception\n<query>Work out 1/2 + 1/3 5/6 2/5\n<response>"
+    )
+    assert render(config, EXEMPLARS[:1]) == (
+        "<instruct>Find the misconception\n"
+        "<query>Work out 52 - 37 15 25\n"
+        "<response>Takes the smaller digit from the larger\n"
+        "\n"
+        "<instruct>Find the misconception\n"
+        "<query>Work out 1/2 + 1/3 5/6 2/5\n"
+        "<response>"
+    )
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_c15_icl_is_flag_embedding_s_own_prompt(count: int) -> None:
+    config = config_of(format="icl", instruction=TASK)
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(ICLLLMEmbedder.__init__).parameters.items()
+    }
+    examples = [
+        ICLLLMEmbedder.get_detailed_example(
+            defaults["examples_instruction_format"],
+            TASK,
+            prompts.bare(config, one.query),
+            prompts.passage(config, one.passage),
+        )
+        for one in EXEMPLARS[:count]
+    ]
+    asked = ICLLLMEmbedder.get_detailed_instruct(
+        defaults["query_instruction_format"], TASK, prompts.bare(config, ASKED)
+    )
+    # As `set_examples` and `encode_queries_single_device` put them together.
+    prefix = "\n\n".join(examples) + "\n\n" if examples else ""
+    assert render(config, EXEMPLARS[:count]) == prefix + asked + defaults["suffix"]
+
+
+@pytest.mark.parametrize("form", ["plain", "icl"])
+def test_c14_a_newline_is_a_newline(form: str) -> None:
+    rendered = render(config_of(format=form, instruction=TASK), EXEMPLARS)
+    assert "\\n" not in rendered
+    assert rendered.count("\n") > 6
+
+
+def test_braces_in_a_text_are_a_text() -> None:
+    asked = dataclasses.replace(ASKED, question=r"\( \frac{1}{2} \) {wrong}", wrong="{0}")
+    rendered = prompts.query(config_of(query=SHORT, instruction="{x}"), asked, (), count=len)
+    assert rendered.text == "Instruct: {x}\nQuery: \\( \\frac{1}{2} \\) {wrong} 5/6 {0}"
+    assert prompts.passage(config_of(passage="It {misconception}."), "{y}") == "It {y}."
+
+
+def test_exemplars_go_last_first_before_the_query_is_cut() -> None:
+    config = config_of(instruction=TASK, query=SHORT)
+    whole = [render(config, EXEMPLARS[:kept]) for kept in range(3)]
+    for kept in range(3):
+        for limit in (len(whole[kept]), len(whole[min(kept + 1, 2)]) - 1):
+            if limit < len(whole[kept]):
+                continue
+            tight = config.model_copy(update={"query_max": limit})
+            found = prompts.query(tight, ASKED, EXEMPLARS, count=len)
+            assert found == prompts.Rendered(whole[kept], kept, cut=False)
+
+
+def test_c18_a_question_that_is_too_long_loses_its_tail_and_says_so() -> None:
+    config = config_of(query=SHORT, query_max=16)
+    found = prompts.query(config, ASKED, EXEMPLARS, count=len)
+    assert found == prompts.Rendered("Work out 5/6 2/5", 0, cut=True)
+
+
+@given(text, text, text, text, st.integers(16, 120))
+def test_the_answers_are_never_cut_and_as_much_of_the_question_is_kept_as_fits(
+    question: str, correct: str, wrong: str, subject: str, limit: int
+) -> None:
+    asked = dataclasses.replace(
+        ASKED, question=question, correct=correct, wrong=wrong, subject=subject
+    )
+    config = config_of(query=f"{{subject}}|{SHORT}", query_max=limit)
+    if len(f"{subject}|") + len(f" {correct} {wrong}") > limit:
+        with pytest.raises(BadConfig):
+            prompts.query(config, asked, (), count=len)
+        return
+    found = prompts.query(config, asked, (), count=len)
+    kept = question[: len(found.text) - len(f"{subject}| {correct} {wrong}")]
+    assert found.text == f"{subject}|{kept} {correct} {wrong}"
+    assert len(found.text) <= limit
+    assert found.cut == (kept != question)
+    assert not found.cut or len(found.text) == limit
+
+
+def test_too_long_even_without_its_question_is_refused() -> None:
+    asked: Query = dataclasses.replace(ASKED, wrong="9" * 20)
+    with pytest.raises(BadConfig, match=r"query_max = 16: query 10_B does not fit even without"):
+        prompts.query(config_of(query=SHORT, query_max=16), asked, (), count=len)
+
+
+def test_a_bare_query_has_its_template_and_nothing_more() -> None:
+    config = config_of(format="icl", instruction=TASK, query=SHORT, query_max=16)
+    assert prompts.bare(config, ASKED) == "Work out 1/2 + 1/3 5/6 2/5"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format": "icl"},
+        {"instruction": TASK},
+        {"query": SHORT},
+        {"passage": "{misconception}."},
+        {"query_max": 257},
+        {"passage_max": 65},
+    ],
+)
+def test_c15_another_template_or_length_has_another_digest(change: dict[str, object]) -> None:
+    changed = PromptConfig.model_validate(change)
+    assert prompts.template_digest(changed) != prompts.template_digest(PromptConfig())
+
+
+def test_the_template_digest_leaves_the_choice_of_exemplars_alone() -> None:
+    changed = PromptConfig(exemplars="fixed", exemplar_count=3)
+    assert prompts.template_digest(changed) == prompts.template_digest(PromptConfig())
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"query": "{wrong} {answer}"}, r"prompt\.query: unknown field {answer}; known: \['const"),
+        ({"query": "{wrong} {}"}, r"prompt\.query: unknown field {}"),
+        ({"query": "{wrong.real}"}, r"prompt\.query: unknown field {wrong\.real}"),
+        ({"query": "{wrong"}, r"prompt\.query: broken template"),
+        ({"query": "{question}"}, r"prompt\.query: the field {wrong} is missing"),
+        ({"passage": "text"}, r"prompt\.passage: the field {misconception} is missing"),
+        ({"passage": "{misconception} {wrong}"}, r"prompt\.passage: unknown field {wrong}"),
+        ({"query": "{wrong!x}"}, r"prompt\.query: broken template"),
+        ({"query": "{wrong:{width}}"}, r"prompt\.query: broken template"),
+        ({"query": "{wrong:d}"}, r"prompt\.query: broken template"),
+    ],
+)
+def test_a_template_that_cannot_be_filled_is_refused(
+    change: dict[str, object], problem: str
+) -> None:
+    with pytest.raises(BadConfig, match=problem):
+        prompts.check(PromptConfig.model_validate(change))
+
+
+def test_the_templates_of_the_defaults_pass() -> None:
+    prompts.check(PromptConfig())
+    prompts.check(PromptConfig(query="{{literal}} {wrong}"))

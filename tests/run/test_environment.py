@@ -1,0 +1,83 @@
+"""What a manifest says of the machine: what moves a score, and nobody's name or place."""
+
+import getpass
+import importlib.metadata
+import json
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from parity.run import environment
+from parity.run.digest import canonical
+
+
+def fake_nvidia_smi(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a program of that name first in PATH."""
+    tool = folder / "nvidia-smi"
+    tool.write_text(f"#!{sys.executable}\n{script}", encoding="utf-8")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder))
+
+
+def test_every_package_that_moves_a_score_has_its_installed_version() -> None:
+    packages = environment.found()["packages"]
+    for name in ("torch", "transformers", "peft", "numpy", "scikit-learn", "kaggle-parity"):
+        assert packages[name] == importlib.metadata.version(name)
+    assert set(packages) == set(environment.PACKAGES)
+
+
+def test_a_package_that_is_not_there_has_no_version() -> None:
+    assert environment.version("no-such-package-of-ours") == ""
+
+
+def test_nothing_names_a_host_a_user_or_a_place(root: Path, tmp_path: Path) -> None:
+    text = json.dumps(environment.found())
+    places = (root, tmp_path, Path.cwd(), Path.home(), sys.prefix, sys.executable)
+    names = (socket.gethostname(), socket.getfqdn(), getpass.getuser(), root.name)
+    words = text.replace('"', " ").split()
+    assert not [place for place in places if str(place) in text]
+    assert not set(names) & set(words)
+    assert "/" not in text
+
+
+def test_all_of_it_is_json_and_stays_the_same() -> None:
+    assert canonical(environment.found()) == canonical(environment.found())
+
+
+def test_python_and_threads_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    found = environment.found()
+    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert found["threads"] == "3"
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert environment.found()["threads"] == ""
+
+
+def test_where_there_is_no_driver_there_is_no_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert environment.gpu() == ""
+
+
+def test_each_gpu_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_nvidia_smi(tmp_path, "print('T4, 15360 MiB\\nT4, 15360 MiB')", monkeypatch)
+    assert environment.gpu() == "T4, 15360 MiB; T4, 15360 MiB"
+
+
+@pytest.mark.parametrize("script", ["print('No devices'); raise SystemExit(9)", "import nothing"])
+def test_a_driver_that_fails_is_no_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str
+) -> None:
+    fake_nvidia_smi(tmp_path, script, monkeypatch)
+    assert environment.gpu() == ""
+
+
+def test_a_driver_that_cannot_be_run_is_no_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_nvidia_smi(tmp_path, "", monkeypatch)
+    (tmp_path / "nvidia-smi").write_text("#!/no/such/program\n", encoding="utf-8")
+    assert environment.gpu() == ""

@@ -1,0 +1,126 @@
+"""Evidence is only ever added to, a whole line at a time, whoever else is writing."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from parity.run import ledger
+from parity.run.errors import BadData
+from parity.run.ledger import LAYERS, SCHEMA, Evidence
+
+RECORD = Evidence(
+    run="first",
+    round=1,
+    label="epoch-2",
+    kind="cv",
+    status="clean",
+    layers=dict.fromkeys(LAYERS, "") | {"data": "aa", "ranking": "bb"},
+    score={"map": 0.1 + 0.2, "rows": 12, "interval": [0.25, 0.5]},
+    made="2026-11-24T10:00:00Z",
+)
+
+texts = st.text(st.characters(exclude_categories=["Cs"]))
+layers = st.fixed_dictionaries(dict.fromkeys(LAYERS, texts))
+scores = st.dictionaries(texts, st.floats(allow_nan=False, allow_infinity=False) | st.integers())
+records = st.builds(
+    Evidence,
+    run=texts,
+    round=st.integers(0, 9),
+    label=texts,
+    kind=st.sampled_from(get_args(ledger.Kind)),
+    status=st.sampled_from(("clean", "polluted", "unscored")),
+    layers=layers,
+    score=scores,
+    made=texts,
+)
+
+
+def test_where_there_is_no_ledger_there_is_no_evidence(tmp_path: Path) -> None:
+    assert ledger.read(tmp_path / "ledger.jsonl") == []
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@given(st.lists(records, max_size=3))
+def test_records_come_back_oldest_first(tmp_path: Path, added: list[Evidence]) -> None:
+    path = tmp_path / "data" / "ledger.jsonl"
+    before = ledger.read(path)
+    for record in added:
+        ledger.append(path, record)
+    assert ledger.read(path) == [*before, *added]
+
+
+def test_adding_leaves_the_bytes_before_it(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    ledger.append(path, RECORD)
+    before = path.read_bytes()
+    ledger.append(path, replace(RECORD, label="epoch-3"))
+    assert path.read_bytes().startswith(before)
+
+
+def test_a_line_has_every_layer_and_those_unknown_are_empty(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    ledger.append(path, replace(RECORD, layers={"ranking": "bb"}))
+    (record,) = ledger.read(path)
+    assert record.layers == {name: "bb" if name == "ranking" else "" for name in LAYERS}
+
+
+def test_a_layer_nobody_knows_is_refused() -> None:
+    with pytest.raises(BadData, match="evidence of first: unknown layer 'weather'"):
+        replace(RECORD, layers={"data": "aa", "weather": "fine"})
+
+
+def test_evidence_of_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    ledger.append(path, RECORD)
+    newer = {"schema": SCHEMA + 1, "what": "nobody knows yet"}
+    with path.open("a", encoding="utf-8") as handle:
+        handle.write(json.dumps(newer) + "\n")
+    with pytest.raises(BadData, match=f"of schema {SCHEMA + 1}; this version reads {SCHEMA}"):
+        ledger.read(path)
+
+
+def test_a_line_cut_short_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    for _ in range(2):
+        ledger.append(path, RECORD)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(BadData, match=r"ledger\.jsonl, line 2: not JSON"):
+        ledger.read(path)
+
+
+def test_one_record_is_read_from_its_text(tmp_path: Path) -> None:
+    ledger.append(tmp_path / "ledger.jsonl", RECORD)
+    assert ledger.from_json((tmp_path / "ledger.jsonl").read_text(encoding="utf-8")) == RECORD
+
+
+def test_two_processes_at_once_lose_no_line_of_each_other(tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from parity.run import ledger\n"
+        "sys.stdin.read()\n"  # both begin when the test says so
+        "for number in range(200):\n"
+        "    layers = dict.fromkeys(ledger.LAYERS, 'f' * 64)\n"
+        "    score = {'number': number}\n"
+        "    record = ledger.Evidence(sys.argv[2], 0, 'base', 'cv', 'clean', layers, score)\n"
+        "    ledger.append(Path(sys.argv[1]), record)\n"
+    )
+    path = tmp_path / "ledger.jsonl"
+    writers = [
+        subprocess.Popen([sys.executable, "-c", program, path, run], stdin=subprocess.PIPE)
+        for run in ("one", "two")
+    ]
+    for writer in writers:
+        writer.communicate()
+        assert writer.returncode == 0
+    found = [(record.run, record.score["number"]) for record in ledger.read(path)]
+    assert path.read_bytes().count(b"\n") == len(found) == 400
+    for run in ("one", "two"):
+        assert [number for name, number in found if name == run] == list(range(200))

@@ -1,0 +1,291 @@
+"""A run that goes on from a checkpoint ends in the bytes of one that never stopped."""
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import LlamaConfig, LlamaModel
+
+from parity.retrieval import adapter
+from parity.run import files
+from parity.run.config import TrainingConfig
+from parity.run.errors import BadData, Mismatch
+from parity.training import checkpoint
+from parity.training.checkpoint import Progress
+
+START = Progress(step=0, steps=9, capped=True, key="key", losses=())
+
+
+class Small(torch.nn.Module):
+    """Two layers, one of them in bfloat16, with buffers that are no floats."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = torch.nn.Linear(3, 4)
+        self.norm = torch.nn.BatchNorm1d(4)  # counts its batches in an int64
+        self.second = torch.nn.Linear(4, 2, dtype=torch.bfloat16)
+        self.register_buffer("kept", torch.tensor([True, False]))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        hidden = self.norm(self.first(inputs)).relu()  # (b, 4)
+        out: torch.Tensor = self.second(hidden.to(torch.bfloat16)).float()  # (b, 2)
+        return out
+
+
+def small(seed: int) -> Any:
+    torch.manual_seed(seed)
+    return Small()
+
+
+def lora(seed: int) -> Any:
+    """The base is the same for every seed, the adapter is not."""
+    torch.manual_seed(0)
+    shape = LlamaConfig(
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        vocab_size=16,
+    )
+    base = LlamaModel(shape)
+    torch.manual_seed(seed)
+    return adapter.attach(base, TrainingConfig(rank=2, targets=("q_proj", "v_proj")))
+
+
+def optimizer_of(model: Any, *, amsgrad: bool = False) -> torch.optim.AdamW:
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    return torch.optim.AdamW(weights, lr=0.05, weight_decay=0.1, foreach=False, amsgrad=amsgrad)
+
+
+def loss_of(model: Any, step: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(step)
+    if isinstance(model, Small):
+        out = model.forward(torch.randn(5, 3, generator=generator))  # (5, 2)
+    else:
+        tokens = torch.randint(16, (2, 6), generator=generator)
+        out = model(input_ids=tokens).last_hidden_state[..., 0]  # (2, 6)
+    return out.square().mean()
+
+
+def train(model: Any, optimizer: torch.optim.Optimizer, state: Progress, count: int) -> Progress:
+    for step in range(state.step, state.step + count):
+        loss = loss_of(model, step)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's own
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        state = replace(state, step=step + 1, losses=(*state.losses, loss.item()))
+    return state
+
+
+def trained(folder: Path, count: int, *, key: str = "key") -> Progress:
+    """Save a checkpoint of so many steps."""
+    model = small(1)
+    optimizer = optimizer_of(model)
+    state = train(model, optimizer, replace(START, key=key), count)
+    checkpoint.save(folder, state, model, optimizer)
+    return state
+
+
+def found(folder: Path, key: str = "key") -> Path:
+    path = checkpoint.newest(folder, key)
+    assert path is not None
+    return path
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    """Tell whether all bytes, types and shapes are equal."""
+    return list(one) == list(other) and all(
+        tensor.dtype == other[name].dtype and torch.equal(tensor, other[name])
+        for name, tensor in one.items()
+    )
+
+
+def rows(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    state = optimizer.state_dict()["state"]
+    return {f"{index}/{key}": state[index][key] for index in state for key in sorted(state[index])}
+
+
+@pytest.mark.parametrize("build", [small, lora])
+def test_going_on_from_a_checkpoint_ends_in_the_same_bytes(build: Any, tmp_path: Path) -> None:
+    model = build(1)
+    optimizer = optimizer_of(model)
+    middle = train(model, optimizer, START, 3)
+    checkpoint.save(tmp_path, middle, model, optimizer)
+    end = train(model, optimizer, middle, 4)
+
+    again = build(2)
+    fresh = optimizer_of(again)
+    assert not same(adapter.trained(again), adapter.trained(model))
+    resumed = checkpoint.load(found(tmp_path), again, fresh)
+    assert resumed == middle
+    assert train(again, fresh, resumed, 4) == end
+    assert same(adapter.trained(again), adapter.trained(model))
+    assert same(rows(fresh), rows(optimizer))
+
+
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_the_state_of_the_optimizer_comes_back_exactly(tmp_path: Path, amsgrad: bool) -> None:
+    model = small(1)
+    optimizer = optimizer_of(model, amsgrad=amsgrad)
+    checkpoint.save(tmp_path, train(model, optimizer, START, 3), model, optimizer)
+    other = small(1)
+    fresh = optimizer_of(other, amsgrad=amsgrad)
+    checkpoint.load(found(tmp_path), other, fresh)
+    state = rows(fresh)
+    assert same(state, rows(optimizer))
+    assert len(state) == len(list(model.parameters())) * (4 if amsgrad else 3)
+    assert state["0/step"].dtype == torch.float32
+    assert state["0/step"].shape == ()
+    assert state["0/step"].item() == 3.0
+    assert torch.bfloat16 in {tensor.dtype for tensor in state.values()}
+
+
+def test_counts_and_masks_come_back_as_they_are(tmp_path: Path) -> None:
+    trained(tmp_path, 3)
+    model = small(2)
+    model.kept.logical_not_()
+    checkpoint.load(found(tmp_path), model, optimizer_of(model))
+    assert model.norm.num_batches_tracked.dtype == torch.int64
+    assert model.norm.num_batches_tracked.item() == 3
+    assert model.kept.tolist() == [True, False]
+
+
+def test_before_the_first_step_there_is_no_state_to_keep(tmp_path: Path) -> None:
+    assert trained(tmp_path, 0) == START
+    model = small(2)
+    optimizer = optimizer_of(model)
+    assert checkpoint.load(found(tmp_path), model, optimizer) == START
+    assert rows(optimizer) == {}
+
+
+def test_the_rate_is_the_caller_s_and_not_the_checkpoint_s(tmp_path: Path) -> None:
+    trained(tmp_path, 2)
+    model = small(2)
+    optimizer = optimizer_of(model)
+    optimizer.param_groups[0]["lr"] = 0.25
+    checkpoint.load(found(tmp_path), model, optimizer)
+    assert optimizer.param_groups[0]["lr"] == 0.25
+
+
+def test_progress_comes_back_to_the_last_digit(tmp_path: Path) -> None:
+    model = small(1)
+    state = Progress(7, 90, False, "key", (0.1 + 0.2, 1 / 3, 1e-300))
+    checkpoint.save(tmp_path, state, model, optimizer_of(model))
+    assert checkpoint.load(found(tmp_path), model, optimizer_of(model)) == state
+
+
+def test_a_checkpoint_is_tensors_and_json_alone(tmp_path: Path) -> None:
+    trained(tmp_path, 2)
+    path = found(tmp_path)
+    assert names(path) == ["optimizer.safetensors", "state.json", "trained.safetensors"]
+    assert load_file(path / "optimizer.safetensors")["0.step"].item() == 2.0
+
+
+def test_the_newest_is_kept_and_older_ones_are_dropped(tmp_path: Path) -> None:
+    for count in (1, 2, 11):
+        trained(tmp_path / "checkpoints", count)
+    assert names(tmp_path / "checkpoints") == ["step-0000011"]
+    assert found(tmp_path / "checkpoints").name == "step-0000011"
+
+
+def test_a_process_killed_before_it_dropped_the_older_goes_on_from_the_newer(
+    tmp_path: Path,
+) -> None:
+    trained(tmp_path, 2)
+    shutil.copytree(tmp_path / "step-0000002", tmp_path.with_name("kept"))
+    trained(tmp_path, 10)
+    shutil.move(tmp_path.with_name("kept"), tmp_path / "step-0000002")
+    assert found(tmp_path).name == "step-0000010"
+
+
+def test_a_checkpoint_saved_twice_stays(tmp_path: Path) -> None:
+    trained(tmp_path, 2)
+    before = {path.name: path.stat().st_mtime_ns for path in found(tmp_path).iterdir()}
+    trained(tmp_path, 2)
+    assert before == {path.name: path.stat().st_mtime_ns for path in found(tmp_path).iterdir()}
+
+
+def test_another_training_s_checkpoints_are_not_found(tmp_path: Path) -> None:
+    assert checkpoint.newest(tmp_path / "nowhere", "key") is None
+    trained(tmp_path, 2)
+    assert checkpoint.newest(tmp_path, "other") is None
+    assert checkpoint.newest(tmp_path, "ke") is None
+
+
+def test_of_two_trainings_each_finds_its_own(tmp_path: Path) -> None:
+    trained(tmp_path, 3, key="other")
+    shutil.copytree(tmp_path / "step-0000003", tmp_path.with_name("kept"))
+    trained(tmp_path, 2)
+    shutil.move(tmp_path.with_name("kept"), tmp_path / "step-0000003")
+    assert found(tmp_path).name == "step-0000002"
+    assert found(tmp_path, "other").name == "step-0000003"
+
+
+@pytest.mark.parametrize("name", [".step-0000004.321.tmp", ".step-0000001.321.old"])
+def test_what_a_killed_process_left_half_is_ignored_and_then_removed(
+    tmp_path: Path, name: str
+) -> None:
+    left = tmp_path / name
+    left.mkdir()
+    (left / "trained.safetensors").write_bytes(b"half")
+    assert checkpoint.newest(tmp_path, "key") is None
+    trained(tmp_path, 2)
+    left.mkdir()
+    (left / "state.json").write_text('{"key":', encoding="utf-8")
+    assert found(tmp_path).name == "step-0000002"
+    trained(tmp_path, 3)
+    assert names(tmp_path) == ["step-0000003"]
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+    model = lora(1)
+    optimizer = optimizer_of(model)
+    checkpoint.save(tmp_path, train(model, optimizer, START, 1), model, optimizer)
+    other = adapter.attach(LlamaModel(model.config), TrainingConfig(rank=2, targets=("q_proj",)))
+    with pytest.raises(Mismatch, match="keys do not match the base"):
+        checkpoint.load(found(tmp_path), other, optimizer_of(other))
+
+
+def test_a_record_that_is_no_json_is_named(tmp_path: Path) -> None:
+    trained(tmp_path, 2)
+    files.write_text(found(tmp_path) / "state.json", "{")
+    with pytest.raises(BadData, match=r"step-0000002/state\.json: not JSON"):
+        checkpoint.newest(tmp_path, "key")
+
+
+@pytest.mark.xfail(reason="save() takes any folder of this step for its own", strict=True)
+def test_another_training_s_checkpoint_of_the_same_step_gives_way(tmp_path: Path) -> None:
+    trained(tmp_path, 2, key="other")
+    trained(tmp_path, 2)
+    assert found(tmp_path).name == "step-0000002"
+
+
+@pytest.mark.xfail(reason="save() drops an older checkpoint file by file", strict=True)
+def test_whoever_is_stopped_while_dropping_an_older_leaves_no_half_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlink, asked = os.unlink, []
+
+    def stopping(path: str, *, dir_fd: int | None = None) -> None:
+        if str(path).endswith(".safetensors"):
+            asked.append(path)
+            if len(asked) == 2:
+                raise KeyboardInterrupt
+        unlink(path, dir_fd=dir_fd)
+
+    trained(tmp_path, 1)
+    monkeypatch.setattr(os, "unlink", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path, 2)
+    whole = ["optimizer.safetensors", "state.json", "trained.safetensors"]
+    assert all(names(path) == whole for path in tmp_path.glob("step-*"))
+    assert found(tmp_path).name == "step-0000002"
