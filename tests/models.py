@@ -26,6 +26,11 @@ SPECIAL = ("<pad>", "<s>", "</s>")
 
 _SLIDING = {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 1}
 _GEMMA2 = {"sliding_window": WINDOW, "query_pre_attn_scalar": 8, "attn_logit_softcapping": 4.0}
+_GEMMA3 = {
+    "sliding_window": WINDOW,
+    "query_pre_attn_scalar": 8,
+    "layer_types": ["sliding_attention", "full_attention"],
+}
 _OWN: dict[str, tuple[str, dict[str, Any]]] = {
     "mistral": ("mistral", {"sliding_window": WINDOW}),
     "llama": ("llama", {}),
@@ -35,10 +40,14 @@ _OWN: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3-sliding": ("qwen3", _SLIDING),
     "gemma": ("gemma", {}),
     "gemma2": ("gemma2", _GEMMA2),
+    "gemma3": ("gemma3_text", _GEMMA3),
+    "embedding-gemma": ("gemma3_text", {**_GEMMA3, "use_bidirectional_attention": True}),
     "bert": ("bert", {}),
+    "electra": ("electra", {}),
 }
-CAUSAL = tuple(name for name in _OWN if name != "bert")
-SLIDING = ("mistral", "qwen2-sliding", "qwen3-sliding", "gemma2")
+BIDIRECTIONAL = ("bert", "electra", "embedding-gemma")
+CAUSAL = tuple(name for name in _OWN if name not in BIDIRECTIONAL)
+SLIDING = ("mistral", "qwen2-sliding", "qwen3-sliding", "gemma2", "gemma3")
 
 
 def write(folder: Path, family: str, *, seed: int = 0, **changes: Any) -> Base:
@@ -46,7 +55,7 @@ def write(folder: Path, family: str, *, seed: int = 0, **changes: Any) -> Base:
 
     Args:
         folder: where to; made if it is not there.
-        family: one of `CAUSAL`, or `bert`.
+        family: one of `CAUSAL` or `BIDIRECTIONAL`.
         seed: of the weights.
         changes: values of config.json that differ from the family's.
     """

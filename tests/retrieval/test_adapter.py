@@ -207,6 +207,11 @@ def test_a_target_that_is_no_linear_layer_is_refused(base: Base) -> None:
         adapter.attach(models.load(base).model, config)
 
 
+def test_training_all_weights_of_four_bits_is_refused(base: Base) -> None:
+    with pytest.raises(BadConfig, match=r"training\.method = 'all': weights of 4 bits cannot be"):
+        adapter.attach(models.load(base, quantise="4bit").model, TrainingConfig(method="all"))
+
+
 def test_only_the_named_targets_are_trained(base: Base) -> None:
     config = LORA.model_copy(update={"targets": ("q_proj", "v_proj")})
     names = adapter.trained(adapter.attach(models.load(base).model, config))

@@ -262,14 +262,12 @@ def test_a_record_that_is_no_json_is_named(tmp_path: Path) -> None:
         checkpoint.newest(tmp_path, "key")
 
 
-@pytest.mark.xfail(reason="save() takes any folder of this step for its own", strict=True)
 def test_another_training_s_checkpoint_of_the_same_step_gives_way(tmp_path: Path) -> None:
     trained(tmp_path, 2, key="other")
     trained(tmp_path, 2)
     assert found(tmp_path).name == "step-0000002"
 
 
-@pytest.mark.xfail(reason="save() drops an older checkpoint file by file", strict=True)
 def test_whoever_is_stopped_while_dropping_an_older_leaves_no_half_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

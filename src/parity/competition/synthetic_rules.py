@@ -294,7 +294,10 @@ FAMILIES = (
     Family("Takes the smaller number from the larger", lambda q: f"{abs(q.a - q.b)}"),
     Family("Multiplies the two numbers", lambda q: f"{q.a * q.b}"),
     Family("Writes the two numbers side by side", lambda q: f"{q.a}{q.b}"),
-    Family("Writes one number over the other", lambda q: f"{q.a}/{q.b}"),
+    Family(
+        "Writes one number over the other",
+        lambda q: f"{q.a}/{q.b}" if q.a != q.b * q.c else "",  # else it is the right answer
+    ),
     Family("Leaves the calculation undone", lambda q: q.working),
     Family("Writes the digits backwards", lambda q: f"{q.c}"[::-1] if q.c % 10 else ""),
     Family("Puts an extra zero at the end", lambda q: f"{q.c}0"),

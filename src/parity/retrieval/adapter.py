@@ -48,9 +48,13 @@ def attach(model: Any, config: TrainingConfig) -> Any:
     Randomness comes from torch's global generator; seed it first.
 
     Raises:
-        BadConfig: a named target is no linear layer of the model.
+        BadConfig: a named target is no linear layer of the model, or all of 4 bits are wanted.
     """
     if config.method == "all":
+        if getattr(model, "is_quantized", False):
+            raise BadConfig(
+                "training.method = 'all': weights of 4 bits cannot be trained; use lora"
+            )
         return model.requires_grad_(True)
     linear = {
         name.rsplit(".", 1)[-1]
@@ -177,9 +181,7 @@ def load(model: Any, folder: Path, base: Base, *, layers: int) -> tuple[Any, Rec
         raise Mismatch(f"{folder}: trained on {record.layers} layers, asked to run on {layers}")
     if record.method == "lora":
         config = LoraConfig.from_pretrained(str(folder))
-        config.base_model_name_or_path = (
-            None  # PEFT warns of any other folder than the one trained in
-        )
+        config.base_model_name_or_path = None  # PEFT warns where the base lies elsewhere now
         model = get_peft_model(model, config)
     state = load_file(weights_of(folder))
     try:

@@ -26,15 +26,6 @@ from parity.run.errors import BadConfig, Mismatch
 from parity.run.progress import progress
 
 Tokens = Sequence[int]
-_BIDIRECTIONAL = {
-    "bert",
-    "roberta",
-    "xlm-roberta",
-    "mpnet",
-    "distilbert",
-    "nomic_bert",
-    "modernbert",
-}
 
 
 class Encoder:
@@ -75,7 +66,8 @@ class Encoder:
         self.device = _device(config)
         self.dtype = _dtype(config, self.device)
         self.model = _load(base, config, self.device, self.dtype)
-        self.causal = self.model.config.model_type not in _BIDIRECTIONAL
+        # The attention layers say it; a model's type does not (EmbeddingGemma is a `gemma3_text`).
+        self.causal = any(getattr(one, "is_causal", False) for one in self.model.modules())
         if self.causal != (config.pooling == "last"):
             raise BadConfig(
                 f"encoder.pooling = {config.pooling!r}: {self.model.config.model_type} is "

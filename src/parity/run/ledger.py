@@ -90,15 +90,24 @@ def read(path: Path) -> list[Evidence]:
     """
     if not path.is_file():
         return []
-    rows = files.read_jsonl(path)
-    for row in rows:
-        if row["schema"] > SCHEMA:
-            raise BadData(
-                f"{path}: evidence of schema {row['schema']}; this version reads {SCHEMA}"
-            )
-    return [Evidence(**row) for row in rows]
+    return [_record(row, str(path)) for row in files.read_jsonl(path)]
 
 
 def from_json(text: str) -> Evidence:
-    """Return the record in `text`, one JSON object."""
-    return Evidence(**json.loads(text))
+    """Return the record in `text`, one JSON object.
+
+    Raises:
+        BadData: it is no record of a schema this version reads.
+    """
+    return _record(json.loads(text), "evidence")
+
+
+def _record(row: Any, origin: str) -> Evidence:
+    schema = row.get("schema") if isinstance(row, dict) else None
+    if not isinstance(schema, int):
+        raise BadData(f"{origin}: a line is no evidence")
+    if schema > SCHEMA:
+        raise BadData(f"{origin}: evidence of schema {schema}; this version reads {SCHEMA}")
+    if odd := sorted(set(row) ^ set(Evidence.__dataclass_fields__)):
+        raise BadData(f"{origin}: evidence with a missing or unknown key, {odd[0]!r}")
+    return Evidence(**row)

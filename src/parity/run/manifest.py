@@ -70,7 +70,12 @@ def write(
 def read(folder: Path) -> Manifest | None:
     """Return the manifest of the stage in `folder`, or None where it has not finished."""
     path = folder / _FILE
-    return Manifest(**files.read_json(path)) if path.is_file() else None
+    if not path.is_file():
+        return None
+    record = files.read_json(path)
+    if not isinstance(record, dict) or record.keys() != set(Manifest.__dataclass_fields__):
+        return None  # of another version: what it says cannot be trusted
+    return Manifest(**record)
 
 
 def require(folder: Path, command: str) -> Manifest:

@@ -37,7 +37,8 @@ def train(run: Run) -> None:
         if workers.main:
             # By now the model is gone from memory, so that the fresh process has room for its own.
             _choose(run, work)
-            shutil.rmtree(work.folder / _CHECKPOINTS, ignore_errors=True)
+    if workers.main:  # only now that the manifest is there are the checkpoints of no more use
+        files.remove(run.workspace.stage("train", run.round) / _CHECKPOINTS)
     workers.wait()
 
 
@@ -123,7 +124,7 @@ def _make_room(folder: Path, key: str) -> None:
     before = files.read_json(record)["key"] if record.is_file() else key
     if before != key:
         aside = folder.with_name(f"{folder.name}-{before[:8]}")
-        shutil.rmtree(aside, ignore_errors=True)  # the same training, set aside before
+        files.remove(aside)  # the same training, set aside before
         folder.rename(aside)
         print(f"another training's epochs are kept in {aside.name}")
     files.write_json(record, {"key": key})

@@ -3,7 +3,6 @@
 Tensors are safetensors and the rest JSON; nothing is pickled.
 """
 
-import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ class Progress:
 def save(folder: Path, progress: Progress, model: Any, optimizer: torch.optim.Optimizer) -> None:
     """Write a checkpoint for `progress.step`, then drop the older ones."""
     target = folder / f"step-{progress.step:07d}"
-    if not target.is_dir():
+    if newest(folder, progress.key) != target:
         with files.replacing(target) as temporary:
             temporary.mkdir()
             save_file(adapter.trained(model), temporary / _TRAINED)
@@ -47,7 +46,7 @@ def save(folder: Path, progress: Progress, model: Any, optimizer: torch.optim.Op
             files.write_json(temporary / _STATE, asdict(progress))
     for other in sorted(folder.iterdir()):
         if other != target:
-            shutil.rmtree(other)
+            files.remove(other)
 
 
 def newest(folder: Path, key: str) -> Path | None:

@@ -89,7 +89,7 @@ def fit(
     state = Progress(0, len(steps), config.minutes == 0, course.key)
     if path := checkpoint.newest(folder, course.key):
         state = checkpoint.load(path, encoder.model, optimizer)
-    started = time.monotonic()
+    started, resumed = time.monotonic(), state.step
     with progress("train", state.steps, "step", state.step) as bar:
         for epoch, end in enumerate(course.ends(config.accumulate), start=1):
             while state.step < min(end, state.steps):
@@ -103,7 +103,7 @@ def fit(
                 watch.log({"loss": loss, "learning_rate": rate, "epoch": epoch}, state.step)
                 measured = not state.capped and state.step == min(_MEASURED, len(steps))
                 if measured:
-                    seconds = (time.monotonic() - started) / state.step
+                    seconds = (time.monotonic() - started) / (state.step - resumed)
                     state = _cap(state, config, seconds, encoder)
                     watch.say(
                         f"{seconds:.2f} s a step: {config.minutes:g} minutes allow {state.steps} "
