@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parity.competition.exemplars import Exemplar
-from parity.competition.questions import MisconceptionId, Query
+from parity.competition.questions import MisconceptionId
 from parity.retrieval import prompts
 from parity.run.config import PromptConfig
 from parity.run.errors import BadConfig
@@ -141,29 +141,34 @@ def test_c18_a_question_that_is_too_long_loses_its_tail_and_says_so() -> None:
 
 
 @given(text, text, text, text, st.integers(16, 120))
-def test_the_answers_are_never_cut_and_as_much_of_the_question_is_kept_as_fits(
+def test_question_then_right_then_wrong_answer_are_cut_and_as_much_is_kept_as_fits(
     question: str, correct: str, wrong: str, subject: str, limit: int
 ) -> None:
     asked = dataclasses.replace(
         ASKED, question=question, correct=correct, wrong=wrong, subject=subject
     )
     config = config_of(query=f"{{subject}}|{SHORT}", query_max=limit)
-    if len(f"{subject}|") + len(f" {correct} {wrong}") > limit:
+    room = limit - len(f"{subject}|  ")
+    if room < 0:
         with pytest.raises(BadConfig):
             prompts.query(config, asked, (), count=len)
         return
     found = prompts.query(config, asked, (), count=len)
-    kept = question[: len(found.text) - len(f"{subject}| {correct} {wrong}")]
-    assert found.text == f"{subject}|{kept} {correct} {wrong}"
-    assert len(found.text) <= limit
-    assert found.cut == (kept != question)
+    kept = {"wrong": wrong[:room]}
+    room -= len(kept["wrong"])
+    kept["correct"] = correct[:room]
+    room -= len(kept["correct"])
+    kept["question"] = question[:room]
+    whole = kept == {"question": question, "correct": correct, "wrong": wrong}
+    assert found.text == f"{subject}|{kept['question']} {kept['correct']} {kept['wrong']}"
+    assert found.cut == (not whole)
     assert not found.cut or len(found.text) == limit
 
 
-def test_too_long_even_without_its_question_is_refused() -> None:
-    asked: Query = dataclasses.replace(ASKED, wrong="9" * 20)
+def test_a_template_too_long_for_any_text_is_refused() -> None:
+    config = config_of(query="A very long template: {wrong}", query_max=16)
     with pytest.raises(BadConfig, match=r"query_max = 16: query 10_B does not fit even without"):
-        prompts.query(config_of(query=SHORT, query_max=16), asked, (), count=len)
+        prompts.query(config, ASKED, (), count=len)
 
 
 def test_a_bare_query_has_its_template_and_nothing_more() -> None:

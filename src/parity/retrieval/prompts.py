@@ -5,7 +5,7 @@ differ between them. Length is judged by a counting function that the caller pas
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from string import Formatter
 
 from parity.competition.exemplars import Exemplar
@@ -21,6 +21,12 @@ _FORMATS = {
     "icl": ("<instruct>{instruction}\n<query>{query}", "\n<response>"),
 }
 _BETWEEN = "\n\n"
+# What is cut where a prompt is too long, in this order: field, and the query with its new text.
+_CUT: tuple[tuple[Callable[[Query], str], Callable[[Query, str], Query]], ...] = (
+    (lambda one: one.question, lambda one, text: replace(one, question=text)),
+    (lambda one: one.correct, lambda one, text: replace(one, correct=text)),
+    (lambda one: one.wrong, lambda one, text: replace(one, wrong=text)),
+)
 _QUERY_FIELDS = {"construct", "subject", "question", "correct", "wrong"}
 _PASSAGE_FIELDS = {"misconception"}
 
@@ -35,7 +41,7 @@ class Rendered:
     Attributes:
         text: the whole prompt.
         exemplars: how many worked examples it carries.
-        cut: whether the question's own text had to be shortened.
+        cut: whether the query's own text had to be shortened.
     """
 
     text: str
@@ -88,7 +94,7 @@ def bare(config: PromptConfig, asked: Query) -> str:
 
     Other packages add their instruction themselves; this is what they are given.
     """
-    return _fill(config, asked, asked.question)
+    return _fill(config, asked)
 
 
 def query(
@@ -96,8 +102,9 @@ def query(
 ) -> Rendered:
     """Return the text of a query with its worked examples, at most `query_max` tokens long.
 
-    Exemplars go, last first, before the query is touched; then the question text (never the wrong
-    answer) loses its tail.
+    Exemplars go, last first, before the query is touched; then the question loses its tail, then
+    the right answer, and the wrong one only where that alone is too long: a hidden test may hold
+    a longer text than any seen, and its row must be ranked all the same.
 
     Args:
         config: templates and lengths.
@@ -106,51 +113,55 @@ def query(
         count: text → tokens, special tokens included.
 
     Raises:
-        BadConfig: even without the question text the prompt is too long.
+        BadConfig: the template, the construct and the subject alone are too long.
     """
     for kept in range(len(exemplars), -1, -1):
-        text = _join(config, asked, exemplars[:kept], asked.question)
+        text = _join(config, asked, exemplars[:kept])
         if count(text) <= config.query_max:
             return Rendered(text, kept, cut=False)
-    low, high = 0, len(asked.question)  # longest head of the question that fits
-    if count(_join(config, asked, (), "")) > config.query_max:
-        raise BadConfig(
-            f"prompt.query_max = {config.query_max}: query {asked.query_id} does not fit even "
-            "without its question text; raise prompt.query_max"
-        )
-    while low < high:
-        middle = (low + high + 1) // 2
-        fits = count(_join(config, asked, (), asked.question[:middle])) <= config.query_max
-        low, high = (middle, high) if fits else (low, middle - 1)
-    return Rendered(_join(config, asked, (), asked.question[:low]), 0, cut=True)
+    for text_of, with_text in _CUT:
+        text, emptied = text_of(asked), with_text(asked, "")
+        if _fits(config, emptied, count):
+            low, high = 0, len(text)  # the longest head that fits
+            while low < high:
+                middle = (low + high + 1) // 2
+                fits = _fits(config, with_text(asked, text[:middle]), count)
+                low, high = (middle, high) if fits else (low, middle - 1)
+            return Rendered(_join(config, with_text(asked, text[:low]), ()), 0, cut=True)
+        asked = emptied
+    raise BadConfig(
+        f"prompt.query_max = {config.query_max}: query {asked.query_id} does not fit even without "
+        "question and answers; raise prompt.query_max"
+    )
 
 
-def _join(config: PromptConfig, asked: Query, exemplars: Sequence[Exemplar], question: str) -> str:
+def _fits(config: PromptConfig, asked: Query, count: Count) -> bool:
+    return count(_join(config, asked, ())) <= config.query_max
+
+
+def _join(config: PromptConfig, asked: Query, exemplars: Sequence[Exemplar]) -> str:
     _, mark = _FORMATS[config.format]
     parts = [
-        _core(config, shown.query, shown.query.question)
-        + mark
-        + passage(config, shown.passage)
-        + _BETWEEN
+        _core(config, shown.query) + mark + passage(config, shown.passage) + _BETWEEN
         for shown in exemplars
     ]
     # The mark closes every icl query; a plain one only where worked examples set the pattern.
     closing = mark.rstrip(" ") if config.format == "icl" or exemplars else ""
-    return "".join(parts) + _core(config, asked, question) + closing
+    return "".join(parts) + _core(config, asked) + closing
 
 
-def _core(config: PromptConfig, asked: Query, question: str) -> str:
-    text = _fill(config, asked, question)
+def _core(config: PromptConfig, asked: Query) -> str:
+    text = _fill(config, asked)
     if config.format == "plain" and not config.instruction:
         return text
     return _FORMATS[config.format][0].format(instruction=config.instruction, query=text)
 
 
-def _fill(config: PromptConfig, asked: Query, question: str) -> str:
+def _fill(config: PromptConfig, asked: Query) -> str:
     return config.query.format(
         construct=asked.construct,
         subject=asked.subject,
-        question=question,
+        question=asked.question,
         correct=asked.correct,
         wrong=asked.wrong,
     )
