@@ -67,7 +67,14 @@ def _rounds(name: str, does: str) -> Callable[..., Any]:
     return made
 
 
-mine = _rounds("mine", "2. Queries → ranking of the training rows → negatives.")
+@_task("mine", import_="negatives from this FlagEmbedding file; nothing is ranked", **ROUND)
+def mine(
+    c: Context, set_: list[str], run: str = DEMO, round_: str = "", import_: str = ""
+) -> None:
+    """2. Queries → ranking of the training rows → negatives."""
+    _stage(c, "mine", run, set_, round=round_, **{"import": import_})
+
+
 train = _rounds("train", "3. Negatives → an adapter for each epoch, scored, the best one chosen.")
 predict = _rounds("predict", "5. Adapter → ranking of the test rows → submission.csv.")
 package = _rounds("package", "6. Adapter → bundle, the flat folder that goes to Kaggle.")

@@ -28,12 +28,13 @@ base = bases.find(KAGGLE / "input", shipped.layers["base"])
 encoder = Encoder(base, shipped.config.encoder, adapter=shipped.folder)
 passages = index(encoder, prompt, read.corpus)
 probed = measure(encoder, prompt, probe, passages, exemplars.shown(probe, pool, prompt))
-shipped.check(probed.layers)  # before the hours that follow
+layers = {**probed.layers, "data": report.data(read)}
+shipped.check({**layers, "corpus": report.corpus(read.corpus)})  # before the hours that follow
 
 shown = exemplars.shown(read.test, pool, prompt)
 ranking = search_index(encoder, prompt, read.test, passages, shown, k=submission.K).ranking
 target = KAGGLE / "working" / "submission.csv"
 sha256 = submission.write(target, ranking, read.sample, read.corpus)
-layers = {**probed.layers, "data": report.data(read), "submission": sha256}
+layers["submission"] = sha256
 report.write(KAGGLE / "working", shipped, layers, probed.found.ranking, probed.found.vectors)
 print(f"{len(read.sample)} rows, submission {sha256[:12]}, bundle {shipped.digest[:12]}")

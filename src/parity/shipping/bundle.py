@@ -16,8 +16,9 @@ from parity.run.errors import BadData, Mismatch
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
-PINNED = ("template", "exemplars", "texts", "tokens", "base", "adapter")
-"""Layers that must be the same in every environment; later ones may differ by hardware."""
+PINNED = ("corpus", "exemplars", "template", "texts", "tokens", "base", "adapter")
+"""Layers that must be the same in every environment, in causal order; later ones may differ by
+hardware. `corpus` alone is no layer of evidence: there the digest of all files stands for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Bundle:
         run: the run's name.
         round: its round.
         config: the resolved config, frozen when the adapter was trained.
-        layers: what the trained adapter showed on the probe, and split, lineage and data.
+        layers: what the trained adapter showed on the probe, and split, lineage, data, corpus.
         digest: of all its files.
     """
 
@@ -47,10 +48,11 @@ class Bundle:
             Mismatch: names the first layer that differs.
         """
         for name in PINNED:
-            if layers[name] != self.layers[name]:
+            here, there = layers.get(name, ""), self.layers.get(name, "")
+            if here != there:
                 raise Mismatch(
-                    f"layer {name}: {layers[name][:12]} here, {self.layers[name][:12]} where the "
-                    f"adapter of {self.run} was trained; it is the first that differs"
+                    f"layer {name}: {here[:12]} here, {there[:12]} where the adapter of {self.run} "
+                    "was trained; it is the first that differs"
                 )
 
 
@@ -95,7 +97,7 @@ def read(folder: Path) -> Bundle:
         Mismatch: a file is missing or is not the one the manifest names.
     """
     record = files.read_json(folder / MANIFEST)
-    sealed = record.pop("digest")
+    sealed = record.pop("digest", "")
     if digest.of_value(record) != sealed:
         raise Mismatch(f"bundle {folder.name}: {MANIFEST} was changed after it was sealed")
     for name, expected in sorted(record["files"].items()):

@@ -10,18 +10,26 @@ from pathlib import Path
 from parity.run.errors import Mismatch
 
 # Any attempt to reach the network ends the kernel: Kaggle scores it without internet.
+# Ended there and then, for an exception could be caught, or die with a thread of its own.
+# The project itself is taken from its wheel, never from this checkout.
 _GUARD = """\
-import runpy, sys
+import os, runpy, sys
+sent, asked = ("connect", "sendto", "sendmsg"), ("getaddrinfo", "gethostbyname", "gethostbyaddr")
+places = {f"socket.{name}": 1 for name in sent} | {f"socket.{name}": 0 for name in asked}
 def offline(event, args):
-    if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto"):
-        address = args[1] if event == "socket.connect" else args[0]
-        if not isinstance(address, (str, bytes)) or event != "socket.connect":
-            raise SystemExit(f"the kernel tried to reach the network: {event} {address!r}")
+    if event in places:
+        address = args[places[event]]
+        if places[event] and (address is None or isinstance(address, (str, bytes))):
+            return  # a Unix socket
+        sys.stdout.flush()
+        os.write(2, f"the kernel tried to reach the network: {event} {address!r}\\n".encode())
+        os._exit(1)
 sys.addaudithook(offline)
+sys.path[:] = [one for one in sys.path if not os.path.isfile(f"{one}/parity/__init__.py")]
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
-_KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "TMPDIR")
+_KEPT = ("PATH", "LANG", "LC_ALL", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "TMPDIR")
 
 
 def lay_out(root: Path, datasets: Mapping[str, Mapping[str, Path]]) -> None:
@@ -45,17 +53,19 @@ def lay_out(root: Path, datasets: Mapping[str, Mapping[str, Path]]) -> None:
 def run(kernel: Path, root: Path) -> str:
     """Run the kernel's script in a fresh, isolated, offline process; return what it printed.
 
-    Python's isolated mode ignores PYTHON* variables and the user's packages; an audit hook, and
-    where the machine allows it a network namespace of its own, keep it off the network.
+    Python's isolated mode ignores PYTHON* variables and the user's packages, and its home is
+    `root`, where no key and no downloaded model lies; an audit hook, and where the machine allows
+    it a network namespace of its own, keep it off the network.
 
     Raises:
         Mismatch: the kernel failed; gives its last line.
     """
+    place = str(root.resolve())
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     answer = subprocess.run(
         [*_namespace(), sys.executable, "-I", "-c", _GUARD, str(kernel.resolve())],
         cwd=root / "working",
-        env={**kept, "PARITY_KAGGLE": str(root.resolve()), "HF_HUB_OFFLINE": "1"},
+        env={**kept, "HOME": place, "PARITY_KAGGLE": place, "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
         check=False,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.competition import ranking as rankings
-from parity.competition.questions import Query
+from parity.competition.questions import Corpus, Query
 from parity.competition.ranking import Ranking
 from parity.competition.tables import Competition
 from parity.run import digest, environment, files
@@ -37,6 +37,11 @@ def probe(shipped: Bundle, queries: Sequence[Query]) -> list[Query]:
 def data(read: Competition) -> str:
     """Return the digest of the competition's files, the layer `data`."""
     return digest.of_value(read.files)
+
+
+def corpus(known: Corpus) -> str:
+    """Return the digest of every misconception's id and sentence, the pinned layer `corpus`."""
+    return digest.of_value(known)
 
 
 def write(

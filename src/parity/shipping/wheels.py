@@ -17,6 +17,8 @@ def build_own(checkout: Path, folder: Path) -> Path:
         BadData: it cannot be built; gives the builder's last line.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("kaggle_parity-*.whl"):
+        old.unlink()  # of another version, it would be shipped beside the new one
     answer = subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder.resolve())],
         cwd=checkout,

@@ -1,4 +1,4 @@
-"""The whole loop in one command: two rounds, each predicted, packed and rehearsed, and a report."""
+"""The whole loop in one command: two rounds, the last predicted, packed and rehearsed, a report."""
 
 import time
 from collections.abc import Callable
@@ -15,13 +15,7 @@ from parity.stages.rehearse import rehearse
 from parity.stages.run import Run, open_run
 from parity.stages.train import train
 
-_OWN, _REAL = Path("runs/demo.toml"), Path("runs/eedi.toml")
-_QUICK = (
-    "encoder.layers=2",
-    "training.epochs=1",
-    "training.minutes=0.1",
-    "training.checkpoint_every=5",
-)
+_OWN, _REAL = "demo", "eedi"
 _ROUNDS = 2
 
 Stage = Callable[[Run], None]
@@ -42,7 +36,7 @@ def demo(data: Path | None, *, quick: bool, overrides: tuple[str, ...] = ()) -> 
     Args:
         data: folder with Kaggle's four files; None is the project's own competition.
         quick: a few steps of everything, to see that it runs; its scores mean nothing.
-        overrides: settings over the run file.
+        overrides: settings over the run file, `runs/demo.toml` or for real data `runs/eedi.toml`.
 
     Raises:
         BadConfig: the folder does not exist.
@@ -50,27 +44,29 @@ def demo(data: Path | None, *, quick: bool, overrides: tuple[str, ...] = ()) -> 
     started = time.monotonic()
     if data is not None and not data.is_dir():
         raise BadConfig(f"--data {data}: no such folder; it must hold Kaggle's four CSV files")
-    chosen = (*(_QUICK if quick else ()), *overrides)
-    if data is not None:
-        chosen = (f"data.source={data.as_posix()}", *chosen)
-    run = open_run(_OWN if data is None else _REAL, chosen)
+    name = _OWN if data is None else _REAL
+    chosen = overrides if data is None else (f"data.source={data.as_posix()}", *overrides)
+    run = open_run(Path("runs") / f"{name}{'-quick' if quick else ''}.toml", chosen)
+    last = run.at(_ROUNDS - 1)
+    _once(run, "prepare")
     for number in range(_ROUNDS):
-        for stage in graph.STAGES:
+        for stage in ("mine", "train", "eval"):
             _once(run.at(number), stage)
         if number == 0 and not evaluate.read(run, evaluate.BASE):
+            print(f"\n== {run.command('eval', '--adapter', evaluate.BASE)}", flush=True)
             evaluate.evaluate(run, evaluate.BASE)
+    for stage in ("predict", "package", "rehearse"):
+        _once(last, stage)
     print(f"\n== report ({time.monotonic() - started:.0f} s in all)")
     written = report.report(run)
     if quick:
         print("quick: a few steps of everything; these scores mean nothing")
     print(f"report: {written}")
-    print(graph.folder(run.at(_ROUNDS - 1), "predict") / "submission.csv")
+    print(graph.folder(last, "predict") / "submission.csv")
 
 
 def _once(run: Run, stage: str) -> None:
     """Start a stage unless it is done; its output tells which command would."""
-    if stage == "prepare" and run.round:
-        return
     if Survey().standing(run, stage).state == "done":
         print(f"\n== {graph.label_of(stage, run)}: done before")
         return

@@ -16,8 +16,11 @@ from parity.retrieval import prompts
 from parity.retrieval.encoder import Encoder
 from parity.run import files
 from parity.run.config import Config
+from parity.stages import load
 from parity.stages.nouns import Nouns
 from parity.stages.scoring import score
+
+_PLACES = ("data.source", "encoder.base")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,5 +147,7 @@ def frozen(config: Config) -> dict[str, Any]:
     """Return the resolved config as plain values, less where this machine keeps its files."""
     plain = config.model_dump(mode="json")
     plain["data"]["source"] = ""
-    plain["overrides"] = [one for one in plain["overrides"] if not one.startswith("data.source")]
+    plain["encoder"]["base"] = load.portable(config.encoder.base)
+    kept = [one for one in config.overrides if one.partition("=")[0].strip() not in _PLACES]
+    plain["overrides"] = kept
     return plain

@@ -1,5 +1,6 @@
 """Load the run's encoder: the bare base, or with an adapter, in this process or among several."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from parity.retrieval import bases
@@ -12,7 +13,13 @@ from parity.stages.run import Run
 def base(run: Run) -> Base:
     """Return the base that the run names, converted or downloaded when first asked for."""
     config = run.config.encoder
-    return bases.resolve(config.base, config.revision, run.workspace.bases)
+    found = bases.resolve(config.base, config.revision, run.workspace.bases)
+    return replace(found, name=portable(found.name))
+
+
+def portable(name: str) -> str:
+    """Return the name of a base less where this machine keeps it: of a whole path the last part."""
+    return Path(name).name if Path(name).is_absolute() else name
 
 
 def encoder(run: Run, adapter: Path | None = None, workers: Workers | None = None) -> Encoder:

@@ -31,7 +31,8 @@ def mine(run: Run, imported: Path | None = None) -> None:
     with working(run, "mine", main=workers.main) as work:
         known = nouns.load(run)
         if imported is not None:
-            _import(run, known, work, imported)
+            if workers.main:
+                _import(run, known, work, imported)
             return
         config = run.config
         encoder = load.encoder(run, load.parent(run), workers)
@@ -82,6 +83,7 @@ def _import(run: Run, known: Nouns, work: Work, file: Path) -> None:
         instruction=run.config.prompt.instruction,
         miner=f"imported:{digest.of_file(file)}",
     )
+    files.remove(work.folder / "ranking.jsonl")  # of an earlier mining; these come from elsewhere
     print(f"imported from {file.name}: {read.dropped} negatives dropped as repeated or right")
     _write(run, known, work, read.negatives, None)
 

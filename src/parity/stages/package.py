@@ -7,9 +7,10 @@ from parity.competition.lineage import Lineage
 from parity.reconcile.tables import scores_table
 from parity.retrieval import adapter as adapters
 from parity.retrieval.bases import Base
+from parity.run import config as configs
 from parity.run import files
-from parity.shipping import bundle, card
-from parity.stages import evaluate, evidence, load, nouns
+from parity.shipping import bundle, card, report
+from parity.stages import epochs, evaluate, evidence, load, nouns
 from parity.stages.run import Run
 from parity.stages.work import Work, working
 
@@ -39,7 +40,9 @@ def _layers(run: Run, work: Work) -> dict[str, str]:
     number = work.found[f"train of round {run.round}"].facts["best_epoch"]
     record = files.read_json(run.workspace.stage("train", run.round) / f"epoch-{number}.json")
     lineage = Lineage.read(run.workspace.adapter(run.round) / "lineage.json")
-    return {**evidence.data_layers(run, nouns.load(run), lineage), **record["layers"]}
+    known = nouns.load(run)
+    data = evidence.data_layers(run, known, lineage)
+    return {**data, "corpus": report.corpus(known.corpus), **record["layers"]}
 
 
 def _base_record(base: Base) -> dict[str, object]:
@@ -57,7 +60,7 @@ def _card(run: Run, base: Base) -> str:
         else "None: every labelled question was trained on."
     )
     return card.write(
-        run.config,
+        configs.build(epochs.frozen(run.config), str(run.file)),
         Lineage.read(folder / "lineage.json"),
         round_=run.round,
         weights=adapters.read_record(folder).weights,

@@ -43,10 +43,10 @@ def rehearse(run: Run) -> None:
         )
         print(rehearsal.run(checkout / "kaggle" / "kernel.py", root).strip())
         found, _ = report.read(root / "working")
-        mine = graph.folder(run, "predict") / "submission.csv"
-        _same(mine, root / "working" / "submission.csv")
         ledger.append(run.workspace.ledger, replace(found, kind="rehearsal"))
         print(_layers(bundle.read(shipped).layers, found.layers))
+        mine = graph.folder(run, "predict") / "submission.csv"
+        _same(mine, root / "working" / "submission.csv")
         made = ("submission.csv", report.NAME, "probe_ranking.jsonl", "probe.npy")
         work.outputs = [f"kaggle/working/{name}" for name in made]
 
@@ -57,8 +57,8 @@ def _same(mine: Path, theirs: Path) -> None:
         print(f"the kernel's submission is the local one, byte for byte: {mine}")
         return
     here, there = (path.read_text(encoding="utf-8").splitlines() for path in (mine, theirs))
-    pairs = zip(here, there, strict=False)
-    row = next((n for n, (one, other) in enumerate(pairs) if one != other), len(here))
+    shorter = min(len(here), len(there))
+    row = next((n for n in range(shorter) if here[n] != there[n]), shorter)
     raise Mismatch(
         f"row {row}: the kernel's submission is not the local one ({theirs.parent.name} against "
         f"{mine.parent.name}); the layers above say where they part"

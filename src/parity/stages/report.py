@@ -34,7 +34,12 @@ def rows(run: Run) -> list[tuple[str, Scores]]:
 
 
 def report(run: Run) -> Path:
-    """Write the run's report and print its tables; return the file."""
+    """Write the run's report and print its tables; return the file.
+
+    Raises:
+        StaleInput: the run is not prepared.
+    """
+    graph.Survey().require(run.at(0), "mine")  # what mining wants first is what this wants: prepare
     known = nouns.load(run)
     scored = rows(run)
     lines = [f"# {run.config.name}", ""]

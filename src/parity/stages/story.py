@@ -1,5 +1,6 @@
 """The stages in order: which are done, stale or missing, and the next command."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,7 +34,8 @@ def story(file: Path | None, overrides: tuple[str, ...] = ()) -> None:
 def _not_begun(waiting: Sequence[str], *, first: bool) -> list[str]:
     if not waiting:
         return []
-    lines = ["not begun: " + ", ".join(waiting)]
+    told = "not begun: " + ", ".join(waiting)
+    lines = textwrap.wrap(told, _WIDTH, subsequent_indent="  ", break_on_hyphens=False)
     if first:
         lines += ["next: invoke demo   (everything, on the project's own competition)"]
     return ["\n".join(lines)]
@@ -44,7 +46,8 @@ def _told(run: Run) -> str:
     survey, count = Survey(), max(graph.rounds(run), 1)
     at = [run.at(number) for number in range(count)]
     head = f"{run.file.as_posix()}: split {run.config.split.name}"
-    lines = [head, f"  {'stage':<10}" + "".join(f"{f'round {n}':<10}" for n in range(count))]
+    titles = "".join(f"{f'round {n}':<10}" for n in range(count))
+    lines = [head, f"  {'stage':<10}{titles}".rstrip()]
     reasons = []
     for stage in graph.STAGES:
         columns = at[:1] if stage == "prepare" else at
@@ -68,7 +71,8 @@ def _next(survey: Survey, at: Sequence[Run]) -> str:
         for stage in graph.STAGES:
             if _applies(one, stage) and not _done(survey.standing(one, stage)):
                 return one.command(stage)
-    return f"{at[0].command('report')}, or a further round: {at[-1].at(len(at)).command('mine')}"
+    further = at[-1].at(len(at)).command("mine")
+    return f"{at[0].command('report')}\n  or a further round: {further}"
 
 
 def _done(standing: Standing) -> bool:

@@ -114,7 +114,7 @@ def fit(
                 _show(bar, state)
             _save(folder, state, encoder, optimizer)
             watch.after_epoch(epoch, state)
-            if state.step >= state.steps:
+            if end >= state.steps:  # not by the step: a resume at the last one has epochs to finish
                 break
     return state
 

@@ -1,0 +1,201 @@
+"""The bundle is found by its manifest wherever it is mounted, and only when it is whole."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from parity.run import config as configs
+from parity.run import digest, files
+from parity.run.errors import BadConfig, BadData, Mismatch
+from parity.run.ledger import LAYERS
+from parity.shipping import bundle
+
+SHOWN = {name: digest.of_text(name) for name in (*bundle.PINNED, "split", "lineage", "data")}
+
+
+def made(folder: Path, layers: dict[str, str] = SHOWN, **changes: str) -> Path:
+    """Write a bundle as `package` would, but for its weights; return its folder."""
+    config = configs.build({"name": "small", "scoring": {"bootstrap": 200}}, "test")
+    texts = {
+        "adapter_model.safetensors": "weights",
+        "run.json": config.model_dump_json(),
+        "exemplars.jsonl": '{"misconception_id":1,"query_id":"10_B"}\n',
+        **changes,
+    }
+    folder.mkdir(parents=True)
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    bundle.seal(folder, run="small", round_=1, layers=layers)
+    return folder
+
+
+def refused(folder: Path, error: type[Exception] = Mismatch) -> str:
+    with pytest.raises(error) as caught:
+        bundle.read(folder)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "mount",
+    ["small-bundle", "datasets/owner/small-bundle", "a/b/c/d/e/versions/7"],
+)
+def test_a_bundle_is_found_at_any_depth(tmp_path: Path, mount: str) -> None:
+    files.write_json(tmp_path / "wheelhouse" / "manifest.json", {"kind": "wheelhouse"})
+    files.write_json(tmp_path / "somebody" / "manifest.json", ["no object"])
+    made(tmp_path / mount)
+    found = bundle.find(tmp_path)
+    assert found.folder == tmp_path / mount
+    assert (found.run, found.round, found.layers) == ("small", 1, SHOWN)
+    assert found.config.scoring.bootstrap == 200
+    assert found.digest == files.read_json(tmp_path / mount / "manifest.json")["digest"]
+
+
+def test_no_bundle_is_refused(tmp_path: Path) -> None:
+    root = tmp_path / "input"
+    files.write_json(root / "base" / "manifest.json", {"kind": "base"})
+    with pytest.raises(Mismatch, match="want one bundle under input/, found: none; attach one"):
+        bundle.find(root)
+
+
+def test_two_bundles_are_refused_and_named(tmp_path: Path) -> None:
+    for name in ("datasets/old", "new"):
+        made(tmp_path / "input" / name)
+    with pytest.raises(Mismatch, match="found: datasets/old, new; attach one dataset"):
+        bundle.find(tmp_path / "input")
+
+
+def test_a_bundle_is_flat(tmp_path: Path) -> None:
+    folder = made(tmp_path / "bundle")
+    (folder / "checkpoints").mkdir()
+    with pytest.raises(BadData, match="a bundle is flat; checkpoints is a folder"):
+        bundle.seal(folder, run="small", round_=1, layers=SHOWN)
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "run.json", "exemplars.jsonl"])
+@pytest.mark.parametrize(
+    "harm",
+    [
+        Path.unlink,
+        lambda path: path.write_text(path.read_text() + " "),
+        lambda path: path.write_bytes(b""),
+    ],
+    ids=["missing", "changed", "empty"],
+)
+def test_a_file_that_is_not_the_sealed_one_is_named(
+    tmp_path: Path, name: str, harm: Callable[[Path], object]
+) -> None:
+    folder = made(tmp_path / "bundle")
+    harm(folder / name)
+    assert refused(folder) == f"bundle bundle: {name} is not the file its manifest names"
+
+
+@pytest.mark.parametrize("key", ["run", "round", "layers", "files", "digest", "kind", "schema"])
+def test_a_manifest_that_was_edited_is_refused(tmp_path: Path, key: str) -> None:
+    folder = made(tmp_path / "bundle")
+    path = folder / "manifest.json"
+    record = files.read_json(path)
+    without = {name: value for name, value in record.items() if name != key}
+    for changed in ({**record, key: "other"}, without):
+        files.write_json(path, changed)
+        assert refused(folder).endswith("manifest.json was changed after it was sealed")
+
+
+def test_a_manifest_cut_short_is_named(tmp_path: Path) -> None:
+    path = made(tmp_path / "bundle") / "manifest.json"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(BadData, match=r"bundle/manifest\.json: not JSON"):
+        bundle.find(tmp_path)
+
+
+def test_a_config_of_another_version_is_refused_by_its_key(tmp_path: Path) -> None:
+    folder = made(tmp_path / "bundle", **{"run.json": '{"name": "small", "rerank": {}}'})
+    assert refused(folder, BadConfig) == "bundle/run.json: rerank: unknown key"
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.dictionaries(
+        st.text("abcdefgh._-", min_size=1, max_size=9).filter(lambda name: name.strip(".")),
+        st.binary(max_size=30),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_equal_files_have_one_digest_in_any_folder(
+    tmp_path_factory: pytest.TempPathFactory, contents: dict[str, bytes]
+) -> None:
+    digests = set()
+    for names in (list(contents), list(contents)[::-1]):
+        folder = tmp_path_factory.mktemp("bundle")
+        for name in names:
+            (folder / name).write_bytes(contents[name])
+        digests.add(bundle.seal(folder, run="small", round_=0, layers=SHOWN))
+        again = bundle.seal(folder, run="small", round_=0, layers=SHOWN)  # not of its own manifest
+        digests.add(again)
+        assert str(folder) not in (folder / "manifest.json").read_text()
+    assert len(digests) == 1
+
+
+def test_any_other_byte_name_run_round_or_layer_is_another_digest(tmp_path: Path) -> None:
+    folders = [made(tmp_path / name) for name in "abcde"]
+    (folders[1] / "run.json").write_text("{}")
+    (folders[2] / "run.json").rename(folders[2] / "Run.json")
+    digests = {bundle.seal(folder, run="small", round_=1, layers=SHOWN) for folder in folders[:3]}
+    digests.add(bundle.seal(folders[3], run="small", round_=0, layers=SHOWN))
+    digests.add(bundle.seal(folders[4], run="other", round_=1, layers=SHOWN))
+    digests.add(bundle.seal(folders[0], run="small", round_=1, layers={**SHOWN, "base": "x"}))
+    assert len(digests) == 6
+
+
+def test_pinned_layers_stand_in_the_order_of_evidence() -> None:
+    known = [name for name in bundle.PINNED if name in LAYERS]
+    assert known == sorted(known, key=LAYERS.index)
+    assert set(bundle.PINNED) - set(known) == {"corpus"}
+
+
+@pytest.mark.parametrize("name", bundle.PINNED)
+def test_check_names_the_first_layer_that_differs(tmp_path: Path, name: str) -> None:
+    shipped = bundle.read(made(tmp_path / "bundle"))
+    shipped.check({**SHOWN, "device": "cuda", "embeddings": "others"})
+    later = bundle.PINNED[bundle.PINNED.index(name) :]
+    for here in ({**SHOWN, **dict.fromkeys(later, "f" * 64)}, {**SHOWN, name: ""}):
+        with pytest.raises(Mismatch) as caught:
+            shipped.check(here)
+        message = str(caught.value)
+        assert message.startswith(f"layer {name}: {here[name][:12]} here, {SHOWN[name][:12]} where")
+        assert message.endswith("adapter of small was trained; it is the first that differs")
+
+
+def test_a_bundle_that_does_not_know_a_layer_does_not_pass(tmp_path: Path) -> None:
+    layers = {name: value for name, value in SHOWN.items() if name != "texts"}
+    shipped = bundle.read(made(tmp_path / "bundle", layers))
+    with pytest.raises(Mismatch, match=r"^layer texts: \w{12} here, +where"):
+        shipped.check(SHOWN)
+
+
+@pytest.mark.parametrize("mount", ["tiny", "competitions/tiny"])
+def test_the_competition_is_found_by_its_files(tmp_path: Path, mount: str) -> None:
+    folder = tiny.write_competition(tmp_path / "input" / mount)
+    half = tmp_path / "input" / "another"
+    half.mkdir()
+    shutil.copy2(folder / "sample_submission.csv", half)
+    assert bundle.competition(tmp_path / "input") == folder
+
+
+def test_a_competition_that_is_missing_or_there_twice_is_refused(tmp_path: Path) -> None:
+    root = tmp_path / "input"
+    root.mkdir()
+    with pytest.raises(BadData, match="once under input/, found them 0 times; attach"):
+        bundle.competition(root)
+    for name in ("one", "two"):
+        tiny.write_competition(root / name)
+    with pytest.raises(BadData, match="found them 2 times"):
+        bundle.competition(root)
+    (root / "two" / "test.csv").unlink()
+    assert bundle.competition(root) == root / "one"

@@ -1,0 +1,116 @@
+"""What a kernel leaves behind is evidence: every layer it measured, and no text."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+
+from parity.competition import ranking as rankings
+from parity.competition import tables
+from parity.competition.questions import MisconceptionId
+from parity.competition.ranking import Ranking
+from parity.run import config as configs
+from parity.run import files
+from parity.run.errors import BadData
+from parity.run.ledger import LAYERS
+from parity.shipping import bundle, report
+from parity.shipping.bundle import Bundle
+
+LAYERS_HERE = {name: f"{name} here" for name in LAYERS if name not in ("split", "lineage")}
+LAYERS_THERE = {"split": "s" * 64, "lineage": "l" * 64, "data": "d" * 64}
+
+
+def shipped(folder: Path, probe: tuple[str, ...] = ("12_A", "10_B")) -> Bundle:
+    files.write_jsonl(folder / "probe.jsonl", ({"query_id": one} for one in probe))
+    config = configs.build({"name": "small"}, "test")
+    return Bundle(folder, "small", 1, config, LAYERS_THERE, "b" * 64)
+
+
+def written(folder: Path) -> Ranking:
+    found = Ranking(
+        tuple(one.query_id for one in tiny.queries()[:2]),
+        np.array([[1, 9], [4, 1]], dtype=np.int64),
+        np.array([[0.5, 0.25], [0.125, 0.0]], dtype=np.float32),
+    )
+    vectors = np.eye(2, 4, dtype=np.float32)
+    report.write(folder, shipped(folder / "bundle"), LAYERS_HERE, found, vectors)
+    return found
+
+
+def test_the_probe_is_found_by_id_in_the_bundles_order(tmp_path: Path) -> None:
+    queries = {one.query_id: one for one in tiny.queries()}
+    found = report.probe(shipped(tmp_path), list(queries.values()))
+    assert found == [queries[one.query_id] for one in found]
+    assert [one.query_id for one in found] == ["12_A", "10_B"]
+
+
+def test_a_probe_row_that_the_mounted_files_lack_is_named(tmp_path: Path) -> None:
+    without = [one for one in tiny.queries() if one.query_id != "10_B"]
+    with pytest.raises(BadData, match=r"^probe: 10_B is no labelled row of the mounted train\.csv"):
+        report.probe(shipped(tmp_path), without)
+
+
+def test_the_data_layer_is_the_one_that_prepare_writes(tmp_path: Path) -> None:
+    read = tables.read(tiny.write_competition(tmp_path / "tiny"))
+    first = report.data(read)
+    assert first == report.data(replace(read, files=dict(reversed(read.files.items()))))
+    path = tmp_path / "tiny" / "test.csv"
+    path.write_bytes(path.read_bytes() + b"\r\n")
+    assert report.data(tables.read(tmp_path / "tiny")) != first
+
+
+def test_the_corpus_layer_sees_ids_and_sentences_and_not_their_order() -> None:
+    known = tiny.corpus()
+    first = report.corpus(known)
+    assert report.corpus(dict(reversed(known.items()))) == first
+    one, other, *_ = (key for key in known if known[key] != known[MisconceptionId(1)])
+    swapped = {**known, one: known[other], other: known[one]}
+    renamed = {**known, one: known[one] + "."}
+    fewer = {key: text for key, text in known.items() if key != one}
+    assert len({first, *map(report.corpus, (swapped, renamed, fewer))}) == 4
+
+
+def test_a_report_is_read_back_as_evidence(tmp_path: Path) -> None:
+    ranking = written(tmp_path)
+    evidence, record = report.read(tmp_path)
+    assert (evidence.run, evidence.round, evidence.kind) == ("small", 1, "kernel")
+    assert (evidence.status, evidence.score, evidence.label) == ("unscored", {}, "test")
+    carried = {name: LAYERS_THERE[name] for name in ("split", "lineage")}
+    assert evidence.layers == {**LAYERS_HERE, **carried}
+    assert record["bundle"] == "b" * 64
+    assert record["environment"]["packages"]["numpy"] == np.__version__
+    assert evidence.made.endswith("+00:00")
+    again = rankings.read(tmp_path / "probe_ranking.jsonl")
+    assert again.digest() == ranking.digest()
+    np.testing.assert_array_equal(again.scores, ranking.scores)
+    assert np.load(tmp_path / "probe.npy").tolist() == np.eye(2, 4).tolist()
+
+
+def test_a_report_holds_no_text_and_no_path(tmp_path: Path) -> None:
+    written(tmp_path)
+    text = (tmp_path / "run_report.json").read_text() + (
+        tmp_path / "probe_ranking.jsonl"
+    ).read_text()
+    assert str(tmp_path) not in text
+    texts = [one for query in tiny.queries() for one in (query.question, query.construct)]
+    assert not any(one in text for one in (*texts, *tiny.corpus().values()))
+
+
+def test_a_kernel_that_left_no_report_is_told(tmp_path: Path) -> None:
+    with pytest.raises(BadData, match=r"run_report\.json: the kernel left no report"):
+        report.read(tmp_path)
+
+
+def test_a_layer_that_evidence_does_not_know_is_refused(tmp_path: Path) -> None:
+    found = Ranking((), np.zeros((0, 0), np.int64), np.zeros((0, 0), np.float32))
+    with pytest.raises(BadData, match="unknown layer 'corpus'"):
+        report.write(
+            tmp_path,
+            shipped(tmp_path / "bundle"),
+            {"corpus": "c"},
+            found,
+            np.zeros((0, 4), np.float32),
+        )
+    assert bundle.PINNED[0] == "corpus"  # which is checked, and never written

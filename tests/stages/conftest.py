@@ -1,0 +1,43 @@
+"""A bench for each test: a small run with nothing done yet, or with round 0 done up to predict."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from stages import bench as benches
+from stages.bench import Bench
+
+
+@pytest.fixture(scope="session")
+def _blank(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    folder = tmp_path_factory.mktemp("bench")
+    source = benches.write_competition(folder / "competition")
+    return Bench(folder, source, benches.write_base(folder / "base"))
+
+
+@pytest.fixture(scope="session")
+def _made(_blank: Bench, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    bench = replace(_blank, folder=tmp_path_factory.mktemp("made"))
+    bench.write()
+    with benches.working_in(bench):
+        bench.make("prepare", "mine", "train", "eval", "predict")
+    return bench
+
+
+@pytest.fixture
+def bench(_blank: Bench, tmp_path: Path) -> Iterator[Bench]:
+    """Work in a folder with a run file, `small.toml`, of which nothing is done."""
+    mine = replace(_blank, folder=tmp_path)
+    mine.write()
+    with benches.working_in(mine):
+        yield mine
+
+
+@pytest.fixture
+def made(_made: Bench, tmp_path: Path) -> Iterator[Bench]:
+    """Work in a folder with a run file, `small.toml`, whose round 0 is done up to predict."""
+    shutil.copytree(_made.folder, tmp_path, dirs_exist_ok=True)
+    with benches.working_in(replace(_made, folder=tmp_path)) as mine:
+        yield mine
