@@ -13,6 +13,7 @@ from invoke.context import Context
 from invoke.tasks import task
 
 DEMO = "runs/demo.toml"
+WORKERS = ("-n", "auto", "--maxprocesses", "4")  # of pytest; each loads torch
 SETS = {"set_": "section.key=value over the run file; may be repeated"}
 RUN = {"run": f"run file, one experiment (default: {DEMO})", **SETS}
 ROUND = {"round_": "round r mines with the adapter of round r-1 (default: 0)", **RUN}
@@ -68,9 +69,7 @@ def _rounds(name: str, does: str) -> Callable[..., Any]:
 
 
 @_task("mine", import_="negatives from this FlagEmbedding file; nothing is ranked", **ROUND)
-def mine(
-    c: Context, set_: list[str], run: str = DEMO, round_: str = "", import_: str = ""
-) -> None:
+def mine(c: Context, set_: list[str], run: str = DEMO, round_: str = "", import_: str = "") -> None:
     """2. Queries → ranking of the training rows → negatives."""
     _stage(c, "mine", run, set_, round=round_, **{"import": import_})
 
@@ -113,7 +112,7 @@ def demo(c: Context, set_: list[str], data: str = "", quick: bool = False) -> No
 @_task(only="pytest's -k: part of a test's name")
 def test(c: Context, only: str = "") -> None:
     """The fast tests: CPU, no network, no account."""
-    _start(c, "-m", "pytest", "-q", *["-k", only] * bool(only))
+    _start(c, "-m", "pytest", "-q", *WORKERS, *["-k", only] * bool(only))
 
 
 def _tool(name: str, does: str, *commands: str) -> Callable[..., Any]:
@@ -130,7 +129,7 @@ def _tool(name: str, does: str, *commands: str) -> Callable[..., Any]:
 
 FORMAT, LINT = "-m ruff format --check .", "-m ruff check ."
 IMPORTS = "-c 'from importlinter.cli import lint_imports_command as run; run()'"
-TESTS = "-m pytest -q"
+TESTS = shlex.join(["-m", "pytest", "-q", *WORKERS])
 tools = (
     _tool("fmt", "Format, and mend what ruff can mend.", "-m ruff format .", f"{LINT} --fix"),
     _tool("lint", "Check format and style (ruff).", FORMAT, LINT),
@@ -146,7 +145,7 @@ tools = (
         IMPORTS,
         TESTS,
     ),
-    _tool("slow", "The tests that take minutes.", f"{TESTS} -m slow"),
+    _tool("slow", "The tests that take minutes.", "-m pytest -q -m slow"),
     _tool(
         "lock", "requirements.in, under the image's freeze → requirements.lock.", "tools/lock.py"
     ),

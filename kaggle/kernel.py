@@ -15,7 +15,7 @@ from parity.competition import exemplars, submission, tables  # noqa: E402
 from parity.retrieval import bases  # noqa: E402
 from parity.retrieval.encoder import Encoder  # noqa: E402
 from parity.retrieval.probing import measure  # noqa: E402
-from parity.retrieval.retrieve import index, search_index  # noqa: E402
+from parity.retrieval.retrieve import index, retrieve  # noqa: E402
 from parity.shipping import bundle, report  # noqa: E402
 
 shipped = bundle.find(KAGGLE / "input")
@@ -29,10 +29,10 @@ encoder = Encoder(base, shipped.config.encoder, adapter=shipped.folder)
 passages = index(encoder, prompt, read.corpus)
 probed = measure(encoder, prompt, probe, passages, exemplars.shown(probe, pool, prompt))
 layers = {**probed.layers, "data": report.data(read)}
-shipped.check({**layers, "corpus": report.corpus(read.corpus)})  # before the hours that follow
+shipped.check({**layers, **report.mounted(read.corpus, pool)})  # before the hours that follow
 
 shown = exemplars.shown(read.test, pool, prompt)
-ranking = search_index(encoder, prompt, read.test, passages, shown, k=submission.K).ranking
+ranking = retrieve(encoder, prompt, read.test, passages, shown, k=submission.K).ranking
 target = KAGGLE / "working" / "submission.csv"
 sha256 = submission.write(target, ranking, read.sample, read.corpus)
 layers["submission"] = sha256

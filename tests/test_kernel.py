@@ -1,150 +1,35 @@
 """The kernel's script, run as Kaggle would on what a whole local run made, and on faulty copies."""
 
 import ast
-import contextlib
-import csv
-import importlib.metadata
-import io
 import re
 import runpy
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import models
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from shipping import chain as chains
+from shipping.chain import SYNTHETIC, TESTED, Chain, rewritten, rows
 
 from parity.competition import ranking as rankings
 from parity.competition import tables
 from parity.run import digest, files, ledger
 from parity.run import manifest as manifests
 from parity.run.errors import BadData, Mismatch
-from parity.run.ledger import Evidence
 from parity.shipping import bundle, rehearsal
-from parity.stages import evaluate, mine, package, predict, prepare, rehearse, train
+from parity.stages import evaluate, package, prepare, rehearse, report
 from parity.stages.run import Run, open_run
 
-ROOT = Path(__file__).parents[1]
-KERNEL = ROOT / "kaggle" / "kernel.py"
-SYNTHETIC = ROOT / "data" / "synthetic"
-QUESTIONS, TESTED, CORPUS = 30, 5, 60
-RUN_FILE = """\
-[data]
-source = "{source}"
-competition = "buggy-rules"
-
-[split]
-kind = "random"
-valid = 0.3
-
-[prompt]
-format = "icl"
-instruction = "Name the mistake."
-query = "{{question}} {{wrong}}"
-exemplars = "question"
-exemplar_count = 1
-query_max = 320
-
-[encoder]
-base = "{base}"
-precision = "fp32"
-device = "cpu"
-
-[mining]
-count = 5
-
-[training]
-rank = 2
-epochs = 1
-learning_rate = 1e-2
-warmup_steps = 0
-group = 3
-
-[scoring]
-bootstrap = 100
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """A run whose every stage is done, on a competition and a base of its own.
-
-    Attributes:
-        run: round 0.
-        printed: what the stages told.
-    """
-
-    run: Run
-    printed: str
-
-    @property
-    def kaggle(self) -> Path:
-        return self.run.workspace.stage("rehearse", 0) / "kaggle"
-
-    @property
-    def bundle(self) -> Path:
-        return self.run.workspace.stage("package", 0) / "bundle"
-
-    def evidence(self, kind: str) -> Evidence:
-        (found,) = (one for one in ledger.read(self.run.workspace.ledger) if one.kind == kind)
-        return found
-
-
-def rows(path: Path) -> list[list[str]]:
-    with path.open(encoding="utf-8", newline="") as handle:
-        return list(csv.reader(handle))
-
-
-def rewritten(path: Path, change: Callable[[list[list[str]]], list[list[str]]]) -> None:
-    """Change the rows of a CSV, the header not among them."""
-    header, *body = rows(path)
-    with path.open("w", encoding="utf-8", newline="") as handle:
-        csv.writer(handle, lineterminator="\n").writerows([header, *change(body)])
-
-
-def cut(folder: Path) -> Path:
-    """Write the first questions of the synthetic competition, and no more ids than they need."""
-    folder.mkdir()
-    for name in (tables.MAPPING, tables.SAMPLE, tables.TEST, tables.TRAIN):
-        shutil.copy(SYNTHETIC / name, folder / name)
-    rewritten(folder / tables.TRAIN, lambda body: body[:QUESTIONS])
-    used = {cell.removesuffix(".0") for row in rows(folder / tables.TRAIN)[1:] for cell in row[-4:]}
-    rewritten(
-        folder / tables.MAPPING,
-        lambda body: sorted(body, key=lambda row: row[0] not in used)[:CORPUS],
-    )
-    rewritten(folder / tables.TEST, lambda body: body[:TESTED])
-    kept = {row[0] for row in rows(folder / tables.TEST)}
-    rewritten(
-        folder / tables.SAMPLE, lambda body: [row for row in body if row[0].split("_")[0] in kept]
-    )
-    return folder
+KERNEL = Path(__file__).parents[1] / "kaggle" / "kernel.py"
 
 
 @pytest.fixture(scope="session")
 def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
-    folder = tmp_path_factory.mktemp("chain")
-    models.write(folder / "random-llama", "llama", max_position_embeddings=512)
-    source = cut(folder / "competition")
-    text = RUN_FILE.format(source=source, base=folder / "random-llama")
-    (folder / "small.toml").write_text(text)
-    told = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(told):
-        patch.setenv("PARITY_DATA", str(folder / "data"))
-        run = open_run(folder / "small.toml")
-        prepare.prepare(run)
-        mine.mine(run)
-        train.train(run)
-        evaluate.evaluate(run)
-        predict.predict(run)
-        package.package(run)
-        rehearse.rehearse(run)
-    return Chain(run, told.getvalue())
+    return chains.make(tmp_path_factory.mktemp("chain"))
 
 
 @pytest.fixture
@@ -170,9 +55,8 @@ def fault(place: Path, error: type[Exception] = Mismatch) -> str:
     with pytest.raises(error) as caught:
         start(place)
     assert list((place / "working").iterdir()) == []
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
 def reseal(place: Path) -> None:
@@ -197,14 +81,14 @@ def test_the_rehearsal_is_evidence_with_the_pinned_layers_of_the_cv(chain: Chain
     assert (rehearsed.run, rehearsed.round, rehearsed.status) == ("small", 0, "unscored")
     odd = {name for name in ledger.LAYERS if scored.layers[name] != rehearsed.layers[name]}
     assert odd == {"submission"}  # a CV has none
-    assert set(bundle.PINNED) - {"corpus"} <= set(ledger.LAYERS) - odd
+    assert set(bundle.PINNED) - {"corpus", "pool"} <= set(ledger.LAYERS) - odd
     local = chain.run.workspace.stage("predict", 0) / "submission.csv"
     assert rehearsed.layers["submission"] == digest.of_file(local)
     assert all(rehearsed.layers.values())
     assert "layers equal in training and rehearsal: 14 of 14" in chain.printed
 
 
-def test_the_probe_is_ranked_there_as_here(chain: Chain) -> None:
+def test_c19_the_probe_is_ranked_there_as_here(chain: Chain) -> None:
     here = chain.run.workspace.evaluation(0, "best")
     there = chain.kaggle / "working"
     one, other = (rankings.read(place / "probe_ranking.jsonl") for place in (here, there))
@@ -225,15 +109,37 @@ def test_every_stage_has_its_manifest(chain: Chain) -> None:
         assert found.stage == stage
 
 
-def test_a_bundle_made_again_has_the_same_digest(
-    chain: Chain, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    first = bundle.read(chain.bundle).digest
+@pytest.fixture
+def moved(chain: Chain, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """Return the run with its data folder copied to another place."""
     shutil.copytree(chain.run.workspace.data, tmp_path / "data")
     monkeypatch.setenv("PARITY_DATA", str(tmp_path / "data"))
-    again = open_run(chain.run.file)
-    package.package(again)
-    assert bundle.read(again.workspace.stage("package", 0) / "bundle").digest == first
+    return open_run(chain.run.file)
+
+
+def test_a_bundle_made_again_elsewhere_has_the_same_digest(chain: Chain, moved: Run) -> None:
+    package.package(moved)
+    again = moved.workspace.stage("package", 0) / "bundle"
+    assert bundle.read(again).digest == bundle.read(chain.bundle).digest
+
+
+def test_b6_a_score_of_another_split_is_left_out_of_the_report(
+    moved: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate.evaluate(moved, "base")
+    names = ["BM25", "TF-IDF", "base model", "round 0"]
+    assert [name for name, _ in report.rows(moved)] == names
+    text = report.report(moved).read_text(encoding="utf-8")
+    assert all(f"| {name} |" in text for name in names)
+    assert "stale" not in text
+    other = open_run(moved.file, ("split.seed=7",))
+    prepare.prepare(other)
+    assert report.rows(other) == []
+    text = report.report(other).read_text(encoding="utf-8")
+    assert "left out as stale: round 0, base; run: invoke eval" in text
+    assert "left out as stale: round 0, best; run: invoke eval" in text
+    assert "| BM25 |" not in text
+    assert "left out as stale" in capsys.readouterr().out
 
 
 def test_a_bundle_holds_no_place_of_this_machine(chain: Chain) -> None:
@@ -285,18 +191,16 @@ def test_other_mounts_and_a_hidden_test_change_no_layer(copy: Path, chain: Chain
     written = rows(copy / "working" / "submission.csv")
     assert [row[0] for row in written] == [row[0] for row in rows(SYNTHETIC / tables.SAMPLE)]
     assert written[: 3 * TESTED + 1] == rows(chain.kaggle / "working" / "submission.csv")
-    report = files.read_json(copy / "working" / "run_report.json")
-    assert report["evidence"]["layers"]["data"] != chain.evidence("cv").layers["data"]
+    left = files.read_json(copy / "working" / "run_report.json")
+    assert left["evidence"]["layers"]["data"] != chain.evidence("cv").layers["data"]
 
 
-def test_another_base_is_named(copy: Path, tmp_path: Path) -> None:
+def test_d25_another_base_is_named(copy: Path, tmp_path: Path) -> None:
     place = copy / "input" / "small-base"
     shutil.rmtree(place)
     other = models.write(place, "llama", seed=1, max_position_embeddings=512)
     files.write_json(place / "base.json", {"name": "x", "files": other.files, "licence": ""})
-    assert re.fullmatch(
-        r"no base with digest \w{12} under input/; attach its dataset", fault(copy)
-    )
+    assert re.fullmatch(r"no base with digest \w{12} under input/; attach its dataset", fault(copy))
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
@@ -332,7 +236,7 @@ def test_another_adapter_with_a_record_of_its_own_is_named_as_a_layer(copy: Path
     assert fault(copy).startswith("layer adapter: ")
 
 
-def test_a_changed_template_is_named_by_the_manifest(copy: Path) -> None:
+def test_c15_a_changed_template_is_named(copy: Path) -> None:
     path = copy / "input" / "small-bundle" / "run.json"
     record = files.read_json(path)
     record["prompt"]["query"] = "{wrong} {question}"
@@ -382,16 +286,22 @@ def spoilt(place: Path, query_id: str, **cells: str) -> None:
     rewritten(path, change)
 
 
-def probed(chain: Chain, *, shown: bool) -> str:
-    """Return a probe row that is, or is not, among the exemplars."""
-    pool = {row["query_id"] for row in files.read_jsonl(chain.bundle / "exemplars.jsonl")}
-    ids = [row["query_id"] for row in files.read_jsonl(chain.bundle / "probe.jsonl")]
-    return next(one for one in ids if (one in pool) == shown)
+def ids(chain: Chain, name: str) -> list[str]:
+    return [row["query_id"] for row in files.read_jsonl(chain.bundle / f"{name}.jsonl")]
 
 
 def test_a_changed_text_of_the_probe_is_named(copy: Path, chain: Chain) -> None:
-    spoilt(copy, probed(chain, shown=False), Answer_Text="12345")
+    asked = next(one for one in ids(chain, "probe") if one not in ids(chain, "exemplars"))
+    spoilt(copy, asked, Answer_Text="12345")
     assert fault(copy).startswith("layer texts: ")
+
+
+def test_a_changed_text_of_an_exemplar_that_the_probe_never_shows_is_named(
+    copy: Path, chain: Chain
+) -> None:
+    beside = next(one for one in ids(chain, "exemplars") if one not in ids(chain, "probe"))
+    spoilt(copy, beside, Answer_Text="12345")
+    assert fault(copy).startswith("layer pool: ")
 
 
 def test_an_exemplar_that_train_lacks_is_named(copy: Path) -> None:
@@ -405,7 +315,7 @@ def test_an_exemplar_that_train_lacks_is_named(copy: Path) -> None:
 
 
 def test_a_label_that_is_gone_from_train_is_named(copy: Path, chain: Chain) -> None:
-    query_id = probed(chain, shown=False)
+    query_id = next(one for one in ids(chain, "probe") if one not in ids(chain, "exemplars"))
     spoilt(copy, query_id, Misconception_Id="")
     told = f"probe: {query_id} is no labelled row of the mounted train.csv"
     assert fault(copy, BadData) == told
@@ -448,83 +358,8 @@ def test_a_submission_that_differs_is_told_by_its_row(tmp_path: Path) -> None:
     with pytest.raises(Mismatch, match=told):
         rehearse._same(here, there)
     there.write_text("head\n1_A,1 2\n")
-    with pytest.raises(Mismatch, match="^row 2: "):
+    with pytest.raises(Mismatch, match=r"^row 2: "):
         rehearse._same(here, there)
-
-
-# What the kernel imports: other than this it may find nothing on Kaggle.
-
-DISTRIBUTIONS = {"sklearn": "scikit-learn"}
-IMPORTED = {
-    *("accelerate", "numpy", "pandas", "peft", "pydantic", "safetensors", "sklearn"),
-    *("tokenizers", "torch", "tqdm", "transformers"),
-}
-ON_DEMAND = {"gguf", "huggingface_hub"}
-"""Imported within functions that no kernel calls: a conversion, a download."""
-
-
-def imported(path: Path, *, within: bool) -> set[str]:
-    """Return the modules a file imports at its top, or within its functions."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    inner = {
-        id(node)
-        for function in ast.walk(tree)
-        if isinstance(function, ast.FunctionDef)
-        for node in ast.walk(function)
-    }
-    found: set[str] = set()
-    for node in ast.walk(tree):
-        if (id(node) in inner) != within:
-            continue
-        if isinstance(node, ast.Import):
-            found |= {one.name for one in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module, *(f"{node.module}.{one.name}" for one in node.names)}
-    return found
-
-
-def source_of(module: str) -> Path | None:
-    stem = ROOT / "src" / Path(*module.split("."))
-    return next((p for p in (stem.with_suffix(".py"), stem / "__init__.py") if p.is_file()), None)
-
-
-def closure() -> dict[str, Path]:
-    """Return the project's modules that the kernel loads."""
-    found: dict[str, Path] = {}
-    waiting = sorted(imported(KERNEL, within=False))
-    while waiting:
-        module = waiting.pop()
-        path = source_of(module) if module.startswith("parity") else None
-        if path is not None and module not in found:
-            found[module] = path
-            waiting += imported(path, within=False)
-    return found
-
-
-def foreign(*, within: bool) -> set[str]:
-    paths = [KERNEL, *closure().values()]
-    tops = {name.split(".")[0] for path in paths for name in imported(path, within=within)}
-    return tops - sys.stdlib_module_names - {"parity"}
-
-
-def test_the_kernel_loads_no_room_that_trains_compares_or_knows_this_machine() -> None:
-    rooms = {module.split(".")[1] for module in closure() if "." in module}
-    assert rooms == {"run", "competition", "retrieval", "shipping"}
-
-
-def test_the_kernel_imports_what_the_image_has() -> None:
-    assert foreign(within=False) == IMPORTED
-    assert foreign(within=True) == ON_DEMAND
-    lines = (ROOT / "kaggle" / "image-freeze.txt").read_text(encoding="utf-8").splitlines()
-    frozen = {line.split("==")[0].lower().replace("_", "-") for line in lines if "==" in line}
-    assert {DISTRIBUTIONS.get(name, name) for name in IMPORTED} <= frozen
-
-
-def test_the_list_above_names_installed_packages() -> None:
-    known: Any = importlib.metadata.packages_distributions()
-    assert {DISTRIBUTIONS.get(name, name) for name in IMPORTED} == {
-        known[name][0] for name in IMPORTED
-    }
 
 
 def test_the_kernel_is_short_and_has_no_branch() -> None:

@@ -95,10 +95,6 @@ def test_a_fault_of_the_tool_itself_is_not_hidden(monkeypatch: pytest.MonkeyPatc
         (["prepare", "--set", "training.epoch=3"], "runs/demo.toml: training.epoch: unknown key"),
         (["prepare", "--set", "trainer.epochs=3"], "runs/demo.toml: trainer: unknown key"),
         (["prepare", "--set", "epochs=3"], "--set epochs=3: want section.key=value"),
-        (
-            ["prepare", "--set", "training.gradient_checkpointing=False"],
-            "runs/demo.toml: training.gradient_checkpointing: Input should be a valid boolean",
-        ),
         (["story", "runs/eedi.toml", "--set", "split.kind=x"], "runs/eedi.toml: split.kind: Input"),
         (["mine", "--round", "-1"], "round -1 does not exist; rounds start at 0"),
         (["demo", "--data", "nowhere"], "--data nowhere: no such folder; it must hold"),
@@ -132,13 +128,26 @@ def test_a_missing_run_file_lists_the_ones_there(
         (["story", "--round", "1"], "unrecognized arguments: --round"),
         (["prepare", "--set"], "argument --set: expected one argument"),
         (["predict", "--adapter", "base"], "unrecognized arguments: --adapter"),
-        (["eval", "--accept"], "unrecognized arguments: --accept"),
     ],
 )
-def test_words_that_nobody_knows_are_refused(
+def test_e28_words_that_nobody_knows_are_refused(
     words: list[str], problem: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert problem in usage(words, capsys)
+
+
+@pytest.mark.parametrize("value", ["False", "no", "0", '"false"', "''"])
+def test_e28_a_switch_is_true_or_false_and_nothing_else(
+    value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told_of = "runs/demo.toml: training.gradient_checkpointing: Input should be a valid boolean"
+    words = ["prepare", "--set", f"training.gradient_checkpointing={value}"]
+    assert told(words, capsys) == (2, told_of)
+
+
+@pytest.mark.parametrize("flag", ["--accept", "--accept-pollute", "--roun=1", "--adapt=base"])
+def test_e30_a_flag_has_one_spelling(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert f"unrecognized arguments: {flag}" in usage(["eval", flag], capsys)
 
 
 def test_faulty_data_is_an_error_of_data_and_writes_nothing(

@@ -1,6 +1,7 @@
 """`python -m parity STAGE RUN [--round N] [--set section.key=value ...]`: start one stage."""
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -32,6 +33,8 @@ def _run(words: Sequence[str]) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # bm25s imports jax where there is one, which would take most of a GPU's memory for itself.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    # It looks for kernels on a hub, finds none, and says so at every start.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         _start(asked)
     except ParityError as error:

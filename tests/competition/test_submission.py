@@ -135,7 +135,7 @@ def test_a_row_without_25_distinct_known_ids_is_named(
     ],
     ids=["another order", "one missing", "one more", "one twice"],
 )
-def test_rows_other_than_the_samples_are_named(rows: list[int], problem: str) -> None:
+def test_g38_rows_other_than_the_samples_are_named(rows: list[int], problem: str) -> None:
     found = drawn([SAMPLE[row] for row in rows], width=25)
     with pytest.raises(BadData, match=f"^submission, {problem}$"):
         submission.check(found, SAMPLE, CORPUS)

@@ -125,7 +125,8 @@ def test_the_record_names_what_it_belongs_to(base: Base, trained: Encoder, tmp_p
         trained.model, target, base, layers=0, template="the digest", beside=beside
     )
     weights = digest.of_file(target / "adapter_model.safetensors")
-    assert record == adapter.Record("lora", base.digest(), 0, "the digest", weights)
+    settings = digest.of_file(target / "adapter_config.json")
+    assert record == adapter.Record("lora", base.digest(), 0, "the digest", weights, settings)
     assert adapter.read_record(target) == record
     assert json.loads((target / "lineage.json").read_text()) == {"questions": [1, 2]}
     written = json.loads((target / "adapter_config.json").read_text())
@@ -184,11 +185,19 @@ def test_an_adapter_that_lacks_a_key_or_has_one_more_is_refused(base: Base, fold
         models.load(base, folder)
 
 
-def test_an_adapter_of_another_rank_is_refused(base: Base, folder: Path) -> None:
+@pytest.mark.parametrize("change", [{"r": 2}, {"lora_alpha": 1.0}])
+def test_changed_settings_are_refused(base: Base, folder: Path, change: dict[str, float]) -> None:
     path = folder / "adapter_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "r": 2}))
-    with pytest.raises(Mismatch, match="weights do not fit the base"):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(Mismatch, match=r"adapter_config\.json: not the settings"):
         models.load(base, folder)
+
+
+def test_an_adapter_of_another_rank_does_not_fit(base: Base, folder: Path) -> None:
+    other = models.load(base)
+    models.attach(other, rank=2)
+    with pytest.raises(Mismatch, match="weights do not fit the base"):
+        adapter.restore(other.model, load_file(adapter.weights_of(folder)), "adapter")
 
 
 def test_all_weights_of_another_model_are_refused(tmp_path: Path) -> None:

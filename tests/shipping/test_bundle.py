@@ -18,14 +18,13 @@ from parity.shipping import bundle
 SHOWN = {name: digest.of_text(name) for name in (*bundle.PINNED, "split", "lineage", "data")}
 
 
-def made(folder: Path, layers: dict[str, str] = SHOWN, **changes: str) -> Path:
+def made(folder: Path, layers: dict[str, str] = SHOWN, config: str = "") -> Path:
     """Write a bundle as `package` would, but for its weights; return its folder."""
-    config = configs.build({"name": "small", "scoring": {"bootstrap": 200}}, "test")
+    frozen = configs.build({"name": "small", "scoring": {"bootstrap": 200}}, "test")
     texts = {
         "adapter_model.safetensors": "weights",
-        "run.json": config.model_dump_json(),
+        "run.json": config or frozen.model_dump_json(),
         "exemplars.jsonl": '{"misconception_id":1,"query_id":"10_B"}\n',
-        **changes,
     }
     folder.mkdir(parents=True)
     for name, text in texts.items():
@@ -114,7 +113,7 @@ def test_a_manifest_cut_short_is_named(tmp_path: Path) -> None:
 
 
 def test_a_config_of_another_version_is_refused_by_its_key(tmp_path: Path) -> None:
-    folder = made(tmp_path / "bundle", **{"run.json": '{"name": "small", "rerank": {}}'})
+    folder = made(tmp_path / "bundle", config='{"name": "small", "rerank": {}}')
     assert refused(folder, BadConfig) == "bundle/run.json: rerank: unknown key"
 
 
@@ -156,7 +155,7 @@ def test_any_other_byte_name_run_round_or_layer_is_another_digest(tmp_path: Path
 def test_pinned_layers_stand_in_the_order_of_evidence() -> None:
     known = [name for name in bundle.PINNED if name in LAYERS]
     assert known == sorted(known, key=LAYERS.index)
-    assert set(bundle.PINNED) - set(known) == {"corpus"}
+    assert set(bundle.PINNED) - set(known) == {"corpus", "pool"}
 
 
 @pytest.mark.parametrize("name", bundle.PINNED)

@@ -233,5 +233,15 @@ def test_a_failing_kernels_last_line_is_told(kaggle: Path, code: str, told: str)
     assert failure(kaggle, code) == f"the kernel failed with {told}"
 
 
+def test_a_kernel_may_print_much_on_either_side(kaggle: Path) -> None:
+    code = """
+import sys
+for _ in range(3000):
+    print("x" * 99)
+    print("noise " * 20, file=sys.stderr)
+"""
+    assert run(kaggle, code) == ("x" * 99 + "\n") * 3000
+
+
 def test_what_a_kernel_prints_is_returned_and_its_warnings_are_not(kaggle: Path) -> None:
     assert run(kaggle, "import sys; print('é', 1); print('noise', file=sys.stderr)") == "é 1\n"

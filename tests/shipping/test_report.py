@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ import tiny
 
 from parity.competition import ranking as rankings
 from parity.competition import tables
-from parity.competition.questions import MisconceptionId
+from parity.competition.exemplars import Exemplar
+from parity.competition.questions import Corpus, MisconceptionId
 from parity.competition.ranking import Ranking
 from parity.run import config as configs
 from parity.run import files
@@ -20,6 +22,10 @@ from parity.shipping.bundle import Bundle
 
 LAYERS_HERE = {name: f"{name} here" for name in LAYERS if name not in ("split", "lineage")}
 LAYERS_THERE = {"split": "s" * 64, "lineage": "l" * 64, "data": "d" * 64}
+
+
+def corpus_layer(known: Corpus) -> str:
+    return report.mounted(known, ())["corpus"]
 
 
 def shipped(folder: Path, probe: tuple[str, ...] = ("12_A", "10_B")) -> Bundle:
@@ -63,13 +69,24 @@ def test_the_data_layer_is_the_one_that_prepare_writes(tmp_path: Path) -> None:
 
 def test_the_corpus_layer_sees_ids_and_sentences_and_not_their_order() -> None:
     known = tiny.corpus()
-    first = report.corpus(known)
-    assert report.corpus(dict(reversed(known.items()))) == first
+    first = corpus_layer(known)
+    assert corpus_layer(dict(reversed(known.items()))) == first
     one, other, *_ = (key for key in known if known[key] != known[MisconceptionId(1)])
     swapped = {**known, one: known[other], other: known[one]}
     renamed = {**known, one: known[one] + "."}
     fewer = {key: text for key, text in known.items() if key != one}
-    assert len({first, *map(report.corpus, (swapped, renamed, fewer))}) == 4
+    assert len({first, *map(corpus_layer, (swapped, renamed, fewer))}) == 4
+
+
+def test_the_pool_layer_sees_every_text_of_every_exemplar() -> None:
+    one, other = (Exemplar(query, MisconceptionId(1), "x") for query in tiny.queries()[:2])
+    texts: list[dict[str, Any]] = [
+        {name: "?"} for name in ("question", "construct", "subject", "correct", "wrong")
+    ]
+    changed = [replace(one, query=replace(one.query, **text)) for text in texts]
+    changed += [replace(one, passage="y"), replace(one, misconception_id=MisconceptionId(9))]
+    pools = [(one, other), (other, one), (one,), (), *((first, other) for first in changed)]
+    assert len({report.mounted({}, pool)["pool"] for pool in pools}) == len(pools)
 
 
 def test_a_report_is_read_back_as_evidence(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +26,8 @@ from parity.competition import synthetic
 from parity.competition.tables import MAPPING, SAMPLE, TEST, TRAIN
 from parity.run import digest
 from parity.run import manifest as manifests
-from parity.stages import evaluate, roundtrip
+from parity.run.process import Ended
+from parity.stages import evaluate, graph, roundtrip
 from parity.stages.mine import mine
 from parity.stages.package import package
 from parity.stages.predict import predict
@@ -84,7 +85,7 @@ class Bench:
         """Return the folder that PARITY_DATA names."""
         return self.folder / "data"
 
-    def write(self, name: str = "small", **sections: dict[str, Any]) -> None:
+    def write(self, name: str = "small", /, **sections: dict[str, Any]) -> None:
         """Write a run file: `SETTINGS`, with some values of some sections changed."""
         settings = {**SETTINGS, **{key: {} for key in sections if key not in SETTINGS}}
         settings = {key: {**values, **sections.get(key, {})} for key, values in settings.items()}
@@ -105,10 +106,6 @@ class Bench:
         for stage in stages:
             _STAGES[stage](run)
         return run
-
-    def words(self, *words: str) -> list[str]:
-        """Return the command that starts parity with `words` in a process of its own."""
-        return [sys.executable, "-m", "parity", *words]
 
     def process(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Start parity in a process of its own, and wait for it."""
@@ -183,6 +180,15 @@ def seal(folder: Path) -> None:
     manifests.write(folder, found, [name for name in found.outputs if (folder / name).is_file()])
 
 
+def rewrite_config(run: Run, stage: str) -> None:
+    """Let a finished stage say that it was made under the run file as it is now."""
+    place = graph.folder(run, stage)
+    found = manifests.read(place)
+    assert found is not None
+    now = replace(found, config=graph.config_of(run, stage))
+    manifests.write(place, now, list(found.outputs))
+
+
 def pretend(run: Run, *stages: str) -> None:
     """Write the manifests of stages, for tests to which what they make does not matter."""
     for stage in stages:
@@ -201,16 +207,16 @@ def working_in(bench: Bench) -> Iterator[Bench]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(bench.folder)
         patch.setenv("PARITY_DATA", str(bench.data))
-        patch.setattr(roundtrip, "subprocess", SimpleNamespace(run=_here))
+        patch.setattr(roundtrip, "process", SimpleNamespace(watched=_here))
         yield bench
 
 
-def _here(words: Sequence[str], **_: object) -> subprocess.CompletedProcess[str]:
+def _here(words: Sequence[str], **_: object) -> Ended:
     """Run `python -m parity ...` without a new Python."""
     told = io.StringIO()
     with redirect_stdout(io.StringIO()), redirect_stderr(told):
         code = main(words[3:])
-    return subprocess.CompletedProcess(list(words), code, "", told.getvalue())
+    return Ended(code, "", (told.getvalue().strip().splitlines() or [""])[-1])
 
 
 def _rows(text: str) -> list[dict[str, str]]:

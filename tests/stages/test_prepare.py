@@ -32,7 +32,10 @@ def without(file: str) -> Spoil:
 
 
 def emptied(file: str) -> Spoil:
-    return lambda source: (source / file).write_bytes(b"")
+    def spoil(source: Path) -> None:
+        (source / file).write_bytes(b"")
+
+    return spoil
 
 
 WRONG: dict[str, tuple[Spoil, str]] = {

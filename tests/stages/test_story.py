@@ -48,9 +48,7 @@ def next_of(said: str) -> list[str]:
     return [line.strip() for line in said.splitlines() if ": invoke" in line]
 
 
-def test_the_stages_of_a_run_stand_in_order_with_the_next_command(
-    made: Bench, told: Story
-) -> None:
+def test_the_stages_of_a_run_stand_in_order_with_the_next_command(made: Bench, told: Story) -> None:
     assert told.of("small.toml") == TABLE
 
 
@@ -86,9 +84,7 @@ def test_each_round_has_a_column(made: Bench, told: Story) -> None:
     assert next_of(told.of("small.toml")) == ["next: invoke train --run small.toml --round 1"]
 
 
-def test_where_all_is_done_a_report_or_a_further_round_comes_next(
-    made: Bench, told: Story
-) -> None:
+def test_where_all_is_done_a_report_or_a_further_round_comes_next(made: Bench, told: Story) -> None:
     long = "runs/eedi-gpu.toml"  # the longest name there is
     (made.folder / "runs").mkdir()
     shutil.move("small.toml", long)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
@@ -19,7 +19,7 @@ from parity.run.config import TrainingConfig
 from parity.run.errors import BadConfig, Mismatch, StaleInput
 
 RECORD = "adapter.json"
-_LORA_WEIGHTS = "adapter_model.safetensors"
+_LORA_WEIGHTS, _LORA_SETTINGS = "adapter_model.safetensors", "adapter_config.json"
 _FULL_WEIGHTS = "weights.safetensors"
 
 
@@ -33,6 +33,8 @@ class Record:
         layers: layers kept of the base, 0 for all.
         template: digest of prompt templates and lengths it was trained with.
         weights: sha256 of the weights file.
+        settings: sha256 of PEFT's `adapter_config.json`, whose alpha scales every weight; empty
+            where there is none.
     """
 
     method: Literal["lora", "all"]
@@ -40,6 +42,7 @@ class Record:
     layers: int
     template: str
     weights: str
+    settings: str
 
 
 def attach(model: Any, config: TrainingConfig) -> Any:
@@ -114,7 +117,9 @@ def save(
         else:
             method, weights = "all", temporary / _FULL_WEIGHTS
             save_file(trained(model), weights, metadata={"format": "pt"})
-        record = Record(method, base.digest(), layers, template, digest.of_file(weights))
+        record = Record(
+            method, base.digest(), layers, template, digest.of_file(weights), _settings(temporary)
+        )
         files.write_json(temporary / RECORD, asdict(record))
         for name, value in (beside or {}).items():
             files.write_json(temporary / name, value)
@@ -139,12 +144,24 @@ def restore(model: Any, state: dict[str, torch.Tensor], origin: str) -> None:
     if not isinstance(model, PeftModel):
         model.load_state_dict(state, strict=True)
         return
-    wanted = set(get_peft_model_state_dict(model, save_embedding_layers=False))
-    if not wanted & set(state):
+    # Not by PEFT's own setter: with several processes it asks for a module that the image's
+    # transformers does not have.
+    own = {name.replace(".default.", "."): tensor for name, tensor in _lora(model).items()}
+    if not own.keys() & state.keys():
         raise Mismatch(f"{origin}: no key of the adapter matches the base; it would change nothing")
-    if odd := sorted(wanted ^ set(state)):
+    if odd := sorted(own.keys() ^ state.keys()):
         raise Mismatch(f"{origin}: {len(odd)} keys do not match the base, such as {odd[0]}")
-    set_peft_model_state_dict(model, state)
+    with torch.no_grad():
+        for name, tensor in own.items():
+            if tensor.shape != state[name].shape:
+                shape = tuple(state[name].shape)
+                raise Mismatch(f"{origin}: weights do not fit the base ({name} is {shape})")
+            tensor.copy_(state[name])
+
+
+def _lora(model: Any) -> dict[str, torch.Tensor]:
+    """Return the adapter's own parameters, by their names in `model`."""
+    return {name: tensor for name, tensor in model.named_parameters() if ".lora_" in name}
 
 
 def read_record(folder: Path) -> Record:
@@ -156,10 +173,20 @@ def read_record(folder: Path) -> Record:
     """
     if not (folder / RECORD).is_file():
         raise StaleInput(f"{folder}: no adapter there; run: invoke train")
-    record = Record(**files.read_json(folder / RECORD))
+    written = files.read_json(folder / RECORD)
+    if not isinstance(written, dict) or written.keys() != set(Record.__dataclass_fields__):
+        raise StaleInput(f"{folder}: an adapter of another version; run: invoke train")
+    record = Record(**written)
     if digest.of_file(weights_of(folder)) != record.weights:
         raise Mismatch(f"{weights_of(folder)}: not the weights that {RECORD} names")
+    if _settings(folder) != record.settings:
+        raise Mismatch(f"{folder / _LORA_SETTINGS}: not the settings that {RECORD} names")
     return record
+
+
+def _settings(folder: Path) -> str:
+    path = folder / _LORA_SETTINGS
+    return digest.of_file(path) if path.is_file() else ""
 
 
 def weights_of(folder: Path) -> Path:

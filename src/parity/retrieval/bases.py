@@ -21,6 +21,7 @@ from transformers.utils import logging
 
 from parity.run import digest, files
 from parity.run.errors import BadConfig, Mismatch
+from parity.run.progress import progress
 
 _BASE_FILE = "base.json"
 _GGUF_FIELDS = ("tokens", "merges", "token_type", "bos_token_id", "eos_token_id")
@@ -164,9 +165,17 @@ def _convert_gguf(package: Path, target: Path) -> None:
 
     gguf = next(package.glob("*.gguf"))
     logging.disable_progress_bar()
-    with contextlib.redirect_stderr(io.StringIO()):  # its bar knows no pipe
-        model: Any = AutoModelForCausalLM.from_pretrained(str(package), gguf_file=gguf.name)
-    _write_tokenizer(GGUFReader(gguf), target)
+    with progress(f"dequantise {gguf.name}, once", 3, "step") as bar:
+        with contextlib.redirect_stderr(io.StringIO()):  # its bar knows no pipe
+            model: Any = AutoModelForCausalLM.from_pretrained(str(package), gguf_file=gguf.name)
+        bar.update(1)
+        _write_tokenizer(GGUFReader(gguf), target)
+        bar.update(1)
+        _write_model(model, target)
+        bar.update(1)
+
+
+def _write_model(model: Any, target: Path) -> None:
     config = model.config.to_dict()
     for key in ("quantization_config", "_name_or_path"):
         config.pop(key, None)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from parity.competition.questions import Query
 from parity.retrieval import prompts
 from parity.retrieval.encoder import Encoder
-from parity.retrieval.retrieve import Exemplars, Found, Index, search_index
+from parity.retrieval.retrieve import Exemplars, Found, Index, retrieve
 from parity.run import digest, environment
 from parity.run.config import PromptConfig
 
@@ -46,7 +46,7 @@ def measure(
         passages: the corpus as this encoder embeds it.
         exemplars: the probe's worked examples.
     """
-    found = search_index(encoder, config, probe, passages, exemplars, k=_K)
+    found = retrieve(encoder, config, probe, passages, exemplars, k=_K)
     layers = {
         "template": prompts.template_digest(config),
         "exemplars": exemplars_digest(config, exemplars),

@@ -56,20 +56,37 @@ def ask(
     Raises:
         BadConfig: exemplars are switched on and not one query carries any.
     """
+    asked = render(encoder, config, queries, exemplars)
+    need_exemplars(config, asked)
+    return asked
+
+
+def render(
+    encoder: Encoder, config: PromptConfig, queries: Sequence[Query], exemplars: Exemplars
+) -> Asked:
+    """Do as `ask` does for queries that are a part of what is asked: none need carry exemplars."""
     prompts.check(config)
     rendered = [
         prompts.query(config, one, exemplars.get(one.query_id, ()), count=encoder.count)
         for one in queries
     ]
-    carrying = sum(one.exemplars > 0 for one in rendered)
-    if queries and config.exemplars != "none" and carrying == 0:
-        raise BadConfig(
-            f"prompt.exemplars = {config.exemplars!r}, but none of {len(queries)} queries carries "
-            f"one: raise prompt.query_max (now {config.query_max}) or switch exemplars off"
-        )
     texts = [one.text for one in rendered]
     tokens = encoder.tokenize(texts, config.query_max)
+    carrying = sum(one.exemplars > 0 for one in rendered)
     return Asked(texts, tokens, carrying, sum(one.cut for one in rendered))
+
+
+def need_exemplars(config: PromptConfig, asked: Asked) -> None:
+    """Check that a query carries exemplars, where they are switched on.
+
+    Raises:
+        BadConfig: not one does.
+    """
+    if asked.texts and config.exemplars != "none" and asked.carrying == 0:
+        raise BadConfig(
+            f"prompt.exemplars = {config.exemplars!r}, but none of {len(asked.texts)} queries "
+            f"carries one: raise prompt.query_max (now {config.query_max}) or switch exemplars off"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,41 +130,30 @@ def passages(encoder: Encoder, config: PromptConfig, corpus: Corpus) -> list[lis
     return encoder.tokenize(texts, config.passage_max)
 
 
-def search_index(
-    encoder: Encoder,
-    config: PromptConfig,
-    queries: Sequence[Query],
-    passages: Index,
-    exemplars: Exemplars,
-    *,
-    k: int,
-) -> Found:
-    """Rank an embedded corpus for every query; `retrieve` with what lies between kept."""
-    asked = ask(encoder, config, queries, exemplars)
-    vectors = encoder.embed(asked.tokens, "encode the queries")
-    ids, scores = search.top(vectors, passages.vectors, passages.ids, k=k)
-    ranking = Ranking(tuple(query.query_id for query in queries), ids, scores)
-    return Found(asked, vectors, ranking)
-
-
 def retrieve(
     encoder: Encoder,
     config: PromptConfig,
     queries: Sequence[Query],
-    corpus: Corpus,
+    corpus: Index,
     exemplars: Exemplars,
     *,
     k: int,
-) -> Ranking:
+) -> Found:
     """Rank the corpus for every query.
 
     Args:
         encoder: base and adapter.
         config: the prompt's templates and lengths.
         queries: what is asked, in the order of the answer.
-        corpus: misconception id → sentence.
+        corpus: as `index` embedded it with this encoder; searches may share it.
         exemplars: worked examples for each query.
         k: how many ids to keep; the whole corpus where it is smaller.
+
+    Raises:
+        BadConfig: exemplars are switched on and not one query carries any.
     """
-    embedded = index(encoder, config, corpus)
-    return search_index(encoder, config, queries, embedded, exemplars, k=k).ranking
+    asked = ask(encoder, config, queries, exemplars)
+    vectors = encoder.embed(asked.tokens, "encode the queries")
+    ids, scores = search.top(vectors, corpus.vectors, corpus.ids, k=k)
+    ranking = Ranking(tuple(query.query_id for query in queries), ids, scores)
+    return Found(asked, vectors, ranking)

@@ -1,11 +1,16 @@
 """What is: Python, packages, threads and device of this process, for manifests and evidence."""
 
 import importlib.metadata
+import importlib.resources
 import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Iterator
+from importlib.resources.abc import Traversable
 from typing import Any
+
+from parity.run import digest
 
 PACKAGES = (
     "torch",
@@ -30,6 +35,7 @@ def found() -> dict[str, Any]:
     Nothing that names a person or a place: no host, no user, no path.
     """
     return {
+        "code": code(),
         "python": platform.python_version(),
         "platform": f"{platform.system()}-{platform.machine()}",
         "cpus": os.cpu_count(),
@@ -37,6 +43,20 @@ def found() -> dict[str, Any]:
         "gpu": gpu(),
         "packages": {name: version(name) for name in PACKAGES},
     }
+
+
+def code() -> str:
+    """Return the digest of the project's own source, the same from a checkout and from a wheel."""
+    root = importlib.resources.files("parity")
+    return digest.of_value(dict(sorted(_sources(root, ""))))
+
+
+def _sources(folder: Traversable, prefix: str) -> Iterator[tuple[str, str]]:
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from _sources(entry, f"{prefix}{entry.name}/")
+        elif entry.name.endswith(".py"):
+            yield f"{prefix}{entry.name}", digest.of_bytes(entry.read_bytes())
 
 
 def version(package: str) -> str:

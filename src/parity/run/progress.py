@@ -2,6 +2,7 @@
 
 import os
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn, TextIO, TypeAlias
@@ -10,6 +11,7 @@ from tqdm import tqdm
 
 Bar: TypeAlias = "tqdm[NoReturn]"
 
+_COLUMNS = 78
 _LINE_SECONDS = 15.0  # in a pipe a bar is a line; more often would drown the log
 
 
@@ -29,7 +31,7 @@ def progress(label: str, total: int, unit: str = "it", done: int = 0) -> Iterato
         total=total,
         initial=done,
         unit=unit,
-        ncols=78,
+        ncols=_COLUMNS,
         ascii=not terminal,
         mininterval=0.2 if terminal else _LINE_SECONDS,
         disable=os.environ.get("RANK", "0") != "0",  # of several processes one talks
@@ -40,6 +42,15 @@ def progress(label: str, total: int, unit: str = "it", done: int = 0) -> Iterato
     )
     with bar:
         yield bar
+
+
+def folded(text: str) -> str:
+    r"""Return a long line as lines of at most 78 columns, the later ones set in.
+
+    >>> folded("a line that fits")
+    'a line that fits'
+    """
+    return textwrap.fill(text, _COLUMNS, subsequent_indent="  ", break_on_hyphens=False)
 
 
 class _Lines:

@@ -16,9 +16,10 @@ from parity.run.errors import BadData, Mismatch
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
-PINNED = ("corpus", "exemplars", "template", "texts", "tokens", "base", "adapter")
+PINNED = ("corpus", "exemplars", "template", "texts", "tokens", "pool", "base", "adapter")
 """Layers that must be the same in every environment, in causal order; later ones may differ by
-hardware. `corpus` alone is no layer of evidence: there the digest of all files stands for it."""
+hardware. `corpus` and `pool` are no layers of evidence: there the digest of all files stands for
+them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,8 @@ class Bundle:
         run: the run's name.
         round: its round.
         config: the resolved config, frozen when the adapter was trained.
-        layers: what the trained adapter showed on the probe, and split, lineage, data, corpus.
+        layers: what the trained adapter showed on the probe, and split, lineage, data, corpus
+            and pool.
         digest: of all its files.
     """
 
@@ -84,6 +86,9 @@ def find(root: Path) -> Bundle:
         Mismatch: there is none, or more than one, or a file is not the one its manifest names.
     """
     found = [path for path in sorted(root.rglob(MANIFEST)) if _is_bundle(path)]
+    if not found:
+        for path in sorted(root.rglob(MANIFEST)):
+            files.read_json(path)  # one that is broken may have been it
     if len(found) != 1:
         there = ", ".join(str(path.parent.relative_to(root)) for path in found) or "none"
         raise Mismatch(f"want one bundle under {root.name}/, found: {there}; attach one dataset")
@@ -128,5 +133,8 @@ def competition(root: Path) -> Path:
 
 
 def _is_bundle(path: Path) -> bool:
-    record: Any = files.read_json(path)
+    try:
+        record: Any = files.read_json(path)
+    except BadData:
+        return False  # some other dataset's file of that name
     return isinstance(record, dict) and record.get("kind") == "bundle"

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from parity.run import process
 from parity.run.errors import Mismatch
 
 # Any attempt to reach the network ends the kernel: Kaggle scores it without internet.
@@ -29,7 +30,11 @@ sys.path[:] = [one for one in sys.path if not os.path.isfile(f"{one}/parity/__in
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
-_KEPT = ("PATH", "LANG", "LC_ALL", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "TMPDIR")
+_KEPT = (
+    *("PATH", "LANG", "LC_ALL", "TMPDIR"),
+    *("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "JAX_PLATFORMS"),
+    *("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH"),
+)
 
 
 def lay_out(root: Path, datasets: Mapping[str, Mapping[str, Path]]) -> None:
@@ -62,18 +67,14 @@ def run(kernel: Path, root: Path) -> str:
     """
     place = str(root.resolve())
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    answer = subprocess.run(
+    ended = process.watched(
         [*_namespace(), sys.executable, "-I", "-c", _GUARD, str(kernel.resolve())],
-        cwd=root / "working",
         env={**kept, "HOME": place, "PARITY_KAGGLE": place, "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
+        cwd=root / "working",
     )
-    if answer.returncode:
-        last = (answer.stderr.strip().splitlines() or ["no word of why"])[-1]
-        raise Mismatch(f"the kernel failed with exit code {answer.returncode}: {last}")
-    return answer.stdout
+    if ended.code:
+        raise Mismatch(f"the kernel failed with exit code {ended.code}: {ended.last}")
+    return ended.output
 
 
 def _namespace() -> list[str]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.competition import ranking as rankings
+from parity.competition.exemplars import Exemplar
 from parity.competition.questions import Corpus, Query
 from parity.competition.ranking import Ranking
 from parity.competition.tables import Competition
@@ -39,9 +40,13 @@ def data(read: Competition) -> str:
     return digest.of_value(read.files)
 
 
-def corpus(known: Corpus) -> str:
-    """Return the digest of every misconception's id and sentence, the pinned layer `corpus`."""
-    return digest.of_value(known)
+def mounted(corpus: Corpus, pool: Sequence[Exemplar]) -> dict[str, str]:
+    """Return the pinned layers of what the bundle names by id alone.
+
+    Of the corpus every sentence; of the exemplars, the probe's or not, all that a prompt can show.
+    """
+    shown = [[asdict(one.query), one.misconception_id, one.passage] for one in pool]
+    return {"corpus": digest.of_value(corpus), "pool": digest.of_value(shown)}
 
 
 def write(

@@ -1,11 +1,11 @@
 """Turn negatives into a course of training: every epoch's batches, and each batch as token ids."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from parity.competition import exemplars as shelf
 from parity.competition.questions import MisconceptionId
 from parity.retrieval.encoder import Encoder
-from parity.retrieval.retrieve import Asked, ask, passages
+from parity.retrieval.retrieve import Asked, ask, need_exemplars, passages, render
 from parity.run.config import Config
 from parity.stages import nouns
 from parity.stages.nouns import Nouns
@@ -47,7 +47,7 @@ def write(
     ids = passages(encoder, config.prompt, known.corpus)
     answers = dict(zip(sorted(known.corpus), ids, strict=True))
     if config.prompt.exemplars == "batch":
-        tokens, line = _by_batch(encoder, config, known, answers, epochs[0][0])
+        tokens, line = _by_batch(encoder, config, known, answers, epochs[0])
     else:
         tokens, line = _by_row(encoder, config, known, answers)
     planned = [
@@ -72,12 +72,13 @@ def _by_row(
 
 
 def _by_batch(
-    encoder: Encoder, config: Config, known: Nouns, answers: Answers, first: Batch
+    encoder: Encoder, config: Config, known: Nouns, answers: Answers, first: Sequence[Batch]
 ) -> tuple[BatchTokens, str]:
     """Render queries batch by batch, all of a batch behind the same exemplars."""
+    shelf.guard(known.pool, known.split)
     by_id = {query.query_id: query for query in known.train}
 
-    def render(batch: Batch) -> Asked:
+    def asked(batch: Batch) -> Asked:
         queries = [by_id[one] for one in batch.query_ids]
         shared = shelf.for_batch(
             queries,
@@ -85,9 +86,22 @@ def _by_batch(
             count=config.prompt.exemplar_count,
             seed=config.prompt.exemplar_seed,
         )
-        return ask(encoder, config.prompt, queries, {one.query_id: shared for one in queries})
+        chosen = {one.query_id: shared for one in queries}
+        return render(encoder, config.prompt, queries, chosen)
 
     def tokens(batch: Batch) -> tuple[Tokens, Tokens]:
-        return render(batch).tokens, [answers[key] for key in batch.passages]
+        return asked(batch).tokens, [answers[key] for key in batch.passages]
 
-    return tokens, f"first batch: {render(first).summary()}"
+    whole = _together([asked(batch) for batch in first])
+    need_exemplars(config.prompt, whole)
+    return tokens, f"train, first epoch: {whole.summary()}"
+
+
+def _together(parts: Sequence[Asked]) -> Asked:
+    """Return the queries of several batches as one list."""
+    return Asked(
+        [text for one in parts for text in one.texts],
+        [ids for one in parts for ids in one.tokens],
+        sum(one.carrying for one in parts),
+        sum(one.cut for one in parts),
+    )

@@ -1,6 +1,7 @@
 """What a training leaves after each epoch: the adapter, its scores, its probe embeddings.
 
-`epoch-N.json` is written last, so an epoch that has it is whole; it is then never touched again.
+`epoch-N.json` is written last and holds the digests of the rest, so an epoch that it proves is
+whole; it is then never touched again.
 """
 
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from parity.competition.significance import compare
 from parity.retrieval import adapter as adapters
 from parity.retrieval import prompts
 from parity.retrieval.encoder import Encoder
-from parity.run import files
+from parity.run import digest, files
 from parity.run.config import Config
 from parity.stages import load
 from parity.stages.nouns import Nouns
@@ -96,17 +97,26 @@ def save(
             "scores": scored.scores.as_json() if scored.scores else None,
             "layers": {**scored.probed.layers, "adapter": saved.weights},
         }
-        files.write_json(folder / f"epoch-{epoch.number}.json", record)
+        path = folder / f"epoch-{epoch.number}.json"
+        files.remove(path)  # one that was changed since
+        made = digest.of_tree(folder, outputs(folder, epoch.number))
+        sealed = {**record, "files": made, "digest": digest.of_value([record, made])}
+        files.write_json(path, sealed)
     encoder.workers.wait()
     return done
 
 
 def read(folder: Path, number: int) -> Epoch | None:
-    """Return a finished epoch, or None where it is not whole."""
+    """Return a finished epoch, or None where it is not whole or was changed since."""
     path = folder / f"epoch-{number}.json"
     if not path.is_file():
         return None
-    record = files.read_json(path)
+    sealed = files.read_json(path)
+    record = {key: sealed.get(key) for key in ("step", "scores", "layers")}
+    made = sealed.get("files", {})
+    there = [name for name in made if (folder / name).is_file()]
+    if digest.of_value([record, digest.of_tree(folder, there)]) != sealed.get("digest"):
+        return None
     scores = Scores.from_json(record["scores"]) if record["scores"] else None
     return Epoch(number, record["step"], scores)
 

@@ -4,13 +4,15 @@ import re
 from pathlib import Path
 
 from parity.competition import ranking as rankings
+from parity.competition.baselines import METHODS
 from parity.competition.lineage import Groups, Lineage, Status, groups, guard
 from parity.competition.metrics import Scores
 from parity.competition.significance import compare
 from parity.reconcile.tables import scores_table
 from parity.retrieval.workers import launched
 from parity.run import files, ledger
-from parity.run.errors import BadConfig, Mismatch, StaleInput
+from parity.run import manifest as manifests
+from parity.run.errors import BadConfig, Mismatch, Polluted, StaleInput
 from parity.run.ledger import Evidence
 from parity.stages import evidence, graph, load, nouns, scoring
 from parity.stages.nouns import Nouns
@@ -37,6 +39,8 @@ def evaluate(
         BadConfig: the split holds nothing out, or there is no such adapter.
     """
     workers = launched()
+    if label not in (BEST, BASE) and re.fullmatch(r"epoch-[1-9][0-9]*", label) is None:
+        raise BadConfig(f"--adapter {label}: want {BEST}, {BASE} or epoch-N")
     place = run.workspace.evaluation(run.round, label)
     with working(run, "eval", folder=place, main=workers.main) as work:
         known = nouns.load(run)
@@ -50,6 +54,8 @@ def evaluate(
         scored = scoring.score(encoder, run.config, known)
         if not workers.main or scored.scores is None or scored.ranking is None:
             return
+        _as_in_training(run, work, label, scored.scores)
+        print(f"valid: {scored.asked}")
         rankings.write(work.out("ranking.jsonl"), scored.ranking)
         rankings.write(work.out("probe_ranking.jsonl"), scored.probed.found.ranking)
         files.write_array(work.out("probe.npy"), scored.probed.found.vectors)
@@ -74,20 +80,21 @@ def evaluate(
                 made=evidence.now(),
             ),
         )
-        _tell(run, work, status, label, rows)
+        _tell(status, rows)
     if against is not None and workers.main:
         print(_against(run, known, label, open_run(against)))
 
 
 def read(run: Run, label: str) -> dict[str, Scores]:
     """Return the scores an evaluation wrote, by method; empty where it is missing or polluted."""
-    path = run.workspace.evaluation(run.round, label) / "scores.json"
-    if not path.is_file():
-        return {}
-    record = files.read_json(path)
+    folder = run.workspace.evaluation(run.round, label)
+    if manifests.read(folder) is None:
+        return {}  # not finished: what lies there is of an earlier one
+    record = files.read_json(folder / "scores.json")
     if record["status"] != "clean":
         return {}
-    return {name: Scores.from_json(scores) for name, scores in record["scores"].items()}
+    order = [*METHODS, label]
+    return {name: Scores.from_json(record["scores"][name]) for name in order}
 
 
 def lineage_of(adapter: Path | None) -> Lineage:
@@ -104,7 +111,7 @@ def _adapter(run: Run, label: str) -> Path | None:
     if label == BEST:
         return run.workspace.adapter(run.round)
     folder = run.workspace.stage("train", run.round) / label
-    if re.fullmatch(r"epoch-[1-9][0-9]*", label) is None or not folder.is_dir():
+    if not folder.is_dir():
         there = sorted(path.name for path in folder.parent.glob("epoch-*") if path.is_dir())
         raise BadConfig(f"--adapter {label}: want {BEST}, {BASE} or one of {', '.join(there)}")
     return folder
@@ -114,25 +121,42 @@ def _groups(known: Nouns) -> Groups:
     return groups(known.queries)
 
 
-def _tell(run: Run, work: Work, status: Status, label: str, rows: dict[str, Scores]) -> None:
+def _tell(status: Status, rows: dict[str, Scores]) -> None:
     print(scores_table(list(rows.items()), style="text"))
     if status == "polluted":
         print("POLLUTED: trained on rows it was scored on; kept out of every table and chart")
-    trained = graph.folder(run, "train") / f"{label}.json"
-    if label.startswith("epoch-") and trained.is_file():
-        before = files.read_json(trained)["scores"]
-        if before is not None and before != rows[label].as_json():
-            raise Mismatch(
-                f"{label}: the score of eval is not the one made in training; something between "
-                f"them differs (manifests: {trained.parent.name}, {work.folder.name})"
-            )
+
+
+def _as_in_training(run: Run, work: Work, label: str, scores: Scores) -> None:
+    """Check that eval's score is the one made in training, to the last digit.
+
+    Raises:
+        Mismatch: it is not, although it was computed with the same settings.
+    """
+    trained = work.found[f"train of round {run.round}"]
+    name = f"epoch-{trained.facts['best_epoch']}" if label == BEST else label
+    record = graph.folder(run, "train") / f"{name}.json"
+    before = files.read_json(record)["scores"] if record.is_file() else None
+    if before is None or before == scores.as_json():
+        return
+    if trained.config["encoder"] == run.config.encoder.model_dump(mode="json"):
+        raise Mismatch(
+            f"{name}: the score of eval is not the one made in training; if threads or processes "
+            "changed since, run: " + run.command("train") + "; else what lies between them differs"
+        )
+    print(f"{name}: differs from the score made in training, on another device or token budget")
 
 
 def _against(run: Run, known: Nouns, label: str, other: Run) -> str:
     """Compare with another run's best adapter, on the rows both were scored on."""
+    other = other.at(run.round)
     folder = other.workspace.evaluation(run.round, BEST)
-    if not (folder / "ranking.jsonl").is_file():
-        raise StaleInput(f"{other.config.name} has no score; run: {other.command('eval')}")
+    now = graph.Survey().standing(other, "eval")
+    if now.state != "done":
+        why = f"a stale score ({now.why})" if now.why else "no score"
+        raise StaleInput(f"{other.config.name} has {why}; run: {other.command('eval')}")
+    if not (read(run, label) and read(other, BEST)):
+        raise Polluted("one of the two was trained on rows it was scored on; that is not compared")
     mine = rankings.read(run.workspace.evaluation(run.round, label) / "ranking.jsonl")
     theirs = rankings.read(folder / "ranking.jsonl")
     if set(mine.query_ids) != set(theirs.query_ids):
@@ -140,12 +164,11 @@ def _against(run: Run, known: Nouns, label: str, other: Run) -> str:
             f"{run.config.name} and {other.config.name} were scored on different rows "
             f"(splits {run.config.split.name} and {other.config.split.name}); give both one split"
         )
-    found = compare(
-        mine, theirs, known.valid_qrels, known.split.unseen, run.config.scoring, k=scoring.K
-    )
+    k = min(scoring.K, len(known.corpus))
+    found = compare(mine, theirs, known.valid_qrels, known.split.unseen, run.config.scoring, k=k)
     judged = found.projection or found.all
-    told = found.verdict.replace("a is", f"{run.config.name} is")
-    told = told.replace("b is", f"{other.config.name} is")
+    better = {"a is better": run, "b is better": other}.get(found.verdict)
+    told = f"{better.config.name} is better" if better else found.verdict
     lines = [
         f"{run.config.name} against {other.config.name}: {told} "
         f"(difference {judged.value:+.4f}, 95 % {judged.low:+.4f} to {judged.high:+.4f})",

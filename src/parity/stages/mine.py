@@ -6,10 +6,11 @@ from parity.competition import ranking as rankings
 from parity.competition.questions import MisconceptionId, QueryId
 from parity.competition.ranking import Ranking
 from parity.retrieval import prompts
-from parity.retrieval.retrieve import retrieve
+from parity.retrieval.retrieve import index, retrieve
 from parity.retrieval.workers import launched
 from parity.run import digest, files
 from parity.run.errors import BadData
+from parity.run.progress import folded
 from parity.stages import load, nouns
 from parity.stages.nouns import Nouns
 from parity.stages.run import Run
@@ -38,9 +39,10 @@ def mine(run: Run, imported: Path | None = None) -> None:
         encoder = load.encoder(run, load.parent(run), workers)
         shown = nouns.shown(known, config.prompt, known.train)
         depth = negatives.depth(config.mining, len(known.corpus))
-        ranking = retrieve(encoder, config.prompt, known.train, known.corpus, shown, k=depth)
+        corpus = index(encoder, config.prompt, known.corpus)
+        found = retrieve(encoder, config.prompt, known.train, corpus, shown, k=depth)
         mined = negatives.mine(
-            ranking,
+            found.ranking,
             known.qrels,
             known.corpus,
             config.mining,
@@ -48,10 +50,11 @@ def mine(run: Run, imported: Path | None = None) -> None:
             miner=encoder.digest(),
         )
         if workers.main:
-            rankings.write(work.out("ranking.jsonl"), ranking)
+            rankings.write(work.out("ranking.jsonl"), found.ranking)
+            print(f"train: {found.asked.summary()}")
             who = f"the adapter of round {run.round - 1}" if run.round else "the bare base"
             print(f"mined by {who}, strategy {config.mining.strategy}")
-            _write(run, known, work, mined, ranking)
+            _write(run, known, work, mined, found.ranking)
 
 
 def _write(run: Run, known: Nouns, work: Work, mined: Negatives, ranking: Ranking | None) -> None:
@@ -68,7 +71,7 @@ def _write(run: Run, known: Nouns, work: Work, mined: Negatives, ranking: Rankin
     files.write_jsonl(work.out("flagembedding.jsonl"), rows)
     diversity = negatives.diversity(mined).text
     work.facts = {"miner": mined.miner, "diversity": diversity}
-    print(diversity)
+    print(folded(diversity))
 
 
 def _import(run: Run, known: Nouns, work: Work, file: Path) -> None:

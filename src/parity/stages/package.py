@@ -42,7 +42,7 @@ def _layers(run: Run, work: Work) -> dict[str, str]:
     lineage = Lineage.read(run.workspace.adapter(run.round) / "lineage.json")
     known = nouns.load(run)
     data = evidence.data_layers(run, known, lineage)
-    return {**data, "corpus": report.corpus(known.corpus), **record["layers"]}
+    return {**data, **report.mounted(known.corpus, known.pool), **record["layers"]}
 
 
 def _base_record(base: Base) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 from parity.competition import ranking as rankings
 from parity.competition import submission
-from parity.retrieval.retrieve import retrieve
+from parity.retrieval.retrieve import index, retrieve
 from parity.retrieval.workers import launched
 from parity.stages import load, nouns
 from parity.stages.run import Run
@@ -16,13 +16,13 @@ def predict(run: Run) -> None:
         known = nouns.load(run)
         encoder = load.encoder(run, run.workspace.adapter(run.round), workers)
         shown = nouns.shown(known, run.config.prompt, known.test)
-        ranking = retrieve(
-            encoder, run.config.prompt, known.test, known.corpus, shown, k=submission.K
-        )
+        corpus = index(encoder, run.config.prompt, known.corpus)
+        found = retrieve(encoder, run.config.prompt, known.test, corpus, shown, k=submission.K)
         if not workers.main:
             return
-        rankings.write(work.out("ranking.jsonl"), ranking)
+        print(f"test: {found.asked.summary()}")
+        rankings.write(work.out("ranking.jsonl"), found.ranking)
         sample = [query.query_id for query in known.test]
         path = work.out("submission.csv")
-        work.facts = {"sha256": submission.write(path, ranking, sample, known.corpus)}
+        work.facts = {"sha256": submission.write(path, found.ranking, sample, known.corpus)}
         print(f"{len(sample)} rows of {min(submission.K, len(known.corpus))} ids: {path}")

@@ -10,6 +10,7 @@ from parity.reconcile.tables import scores_table
 from parity.run import files, ledger
 from parity.run import manifest as manifests
 from parity.stages import evaluate, graph, nouns
+from parity.stages.graph import Survey
 from parity.stages.run import Run
 
 _SOLUTION = "solution.csv"
@@ -19,11 +20,11 @@ _TOLD = ("queries", "misconceptions", "diversity", "steps", "best_epoch", "preci
 def rows(run: Run) -> list[tuple[str, Scores]]:
     """Return name and scores: the lexical baselines, the bare base, each round's best adapter."""
     named = {"bm25": "BM25", "tfidf": "TF-IDF", evaluate.BASE: "base model"}
-    found: dict[str, Scores] = {}
+    survey, found = Survey(), dict[str, Scores]()
     for number in range(graph.rounds(run)):
         at = run.at(number)
         for label in (evaluate.BASE, evaluate.BEST):
-            read = evaluate.read(at, label)
+            read = evaluate.read(at, label) if _current(survey, at, label) else {}
             best = read.pop(evaluate.BEST, None)
             for method, scores in read.items():
                 found.setdefault(named.get(method, method), scores)
@@ -33,13 +34,37 @@ def rows(run: Run) -> list[tuple[str, Scores]]:
     return [(name, found[name]) for name in order if name in found]
 
 
+def _current(survey: Survey, run: Run, label: str) -> bool:
+    """Return whether a score is one of what the run file and the stages before now say."""
+    if label == evaluate.BEST:
+        return survey.standing(run, "eval").state == "done"
+    found = manifests.read(run.workspace.evaluation(run.round, label))
+    prepared = manifests.read(run.workspace.prepare)
+    if found is None or prepared is None or found.inputs.get("prepare") != prepared.digest():
+        return False
+    now = graph.config_of(run, "eval")
+    return all(found.config.get(name) == now[name] for name in ("prompt", "encoder", "scoring"))
+
+
+def _left_out(run: Run) -> list[str]:
+    """Return a line for each score that is there and is not of what the run now says."""
+    survey, lines = Survey(), []
+    for number in range(graph.rounds(run)):
+        at = run.at(number)
+        for label, flags in ((evaluate.BASE, ("--adapter", evaluate.BASE)), (evaluate.BEST, ())):
+            if evaluate.read(at, label) and not _current(survey, at, label):
+                command = at.command("eval", *flags)
+                lines.append(f"left out as stale: round {number}, {label}; run: {command}")
+    return lines
+
+
 def report(run: Run) -> Path:
     """Write the run's report and print its tables; return the file.
 
     Raises:
         StaleInput: the run is not prepared.
     """
-    graph.Survey().require(run.at(0), "mine")  # what mining wants first is what this wants: prepare
+    Survey().require(run.at(0), "mine")  # what mining wants first is what this wants: prepare
     known = nouns.load(run)
     scored = rows(run)
     lines = [f"# {run.config.name}", ""]
@@ -51,6 +76,9 @@ def report(run: Run) -> Path:
     if scored:
         lines += ["## Scores on the valid side", "", scores_table(scored, style="markdown"), ""]
         print(scores_table(scored, style="text"))
+    for line in _left_out(run):
+        lines += [line, ""]
+        print(line)
     hidden = _leaderboard(run)
     if hidden:
         table = scores_table(hidden, style="markdown")
@@ -80,10 +108,11 @@ def _leaderboard(run: Run) -> list[tuple[str, Scores]]:
     }
     shown = frozenset[MisconceptionId]().union(*known.qrels.values())
     unseen = frozenset(row for row, right in qrels.items() if shown.isdisjoint(right))
-    found = []
+    survey, found = Survey(), []
     for number in range(graph.rounds(run)):
-        path = graph.folder(run.at(number), "predict") / "submission.csv"
-        if path.is_file():
+        at = run.at(number)
+        path = graph.folder(at, "predict") / "submission.csv"
+        if path.is_file() and survey.standing(at, "predict").state == "done":
             ranking = submission.read(path).of(tuple(qrels))
             scores = metrics.evaluate(
                 ranking, qrels, unseen, run.config.scoring, k=ranking.ids.shape[1]

@@ -6,7 +6,6 @@ base must not: an adapter that changes nothing was not applied.
 """
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from parity.retrieval import adapter as adapters
 from parity.retrieval.encoder import Encoder
 from parity.retrieval.retrieve import ask
 from parity.retrieval.search import Embeddings
+from parity.run import process
 from parity.run.errors import Mismatch
 from parity.stages import load, nouns
 from parity.stages.run import Run
@@ -36,16 +36,14 @@ def prove(run: Run, folder: Path, epochs: list[int], precision: str) -> dict[str
     Raises:
         Mismatch: a reloaded adapter embeds the probe otherwise, or as the bare base does.
     """
-    target = folder / ".reloaded.npz"
+    # Named by process: one that outlived its killed parent must not write into ours.
+    target = folder / f".reloaded-{os.getpid()}.npz"
     words = [sys.executable, "-m", "parity", "reload", str(run.file), f"--round={run.round}"]
     words += [f"--set={value}" for value in run.config.overrides]
     alone = {name: value for name, value in os.environ.items() if name not in _RANKS}
-    answer = subprocess.run(
-        [*words, f"--out={target}"], env=alone, capture_output=True, text=True, check=False
-    )
-    if answer.returncode:
-        last = (answer.stderr.strip().splitlines() or ["no word of why"])[-1]
-        raise Mismatch(f"the saved adapter cannot be loaded in a fresh process: {last}")
+    ended = process.watched([*words, f"--out={target}"], env=alone)
+    if ended.code:
+        raise Mismatch(f"the saved adapter cannot be loaded in a fresh process: {ended.last}")
     with np.load(target) as found:
         vectors = {name: found[name] for name in found.files}
     target.unlink()

@@ -7,7 +7,7 @@ from parity.competition.metrics import Scores
 from parity.competition.ranking import Ranking
 from parity.retrieval.encoder import Encoder
 from parity.retrieval.probing import Probed, measure
-from parity.retrieval.retrieve import index, search_index
+from parity.retrieval.retrieve import index, retrieve
 from parity.run.config import Config
 from parity.run.errors import BadConfig
 from parity.stages import nouns
@@ -24,11 +24,13 @@ class Scored:
         ranking: of the valid rows; None where the split holds none out.
         scores: of that ranking.
         probed: the probe's layers and embeddings.
+        asked: how the valid rows were rendered, for a person; empty where there are none.
     """
 
     ranking: Ranking | None
     scores: Scores | None
     probed: Probed
+    asked: str = ""
 
 
 def score(encoder: Encoder, config: Config, known: Nouns) -> Scored:
@@ -39,8 +41,9 @@ def score(encoder: Encoder, config: Config, known: Nouns) -> Scored:
     if not known.valid:
         return Scored(None, None, probed)
     chosen = nouns.shown(known, config.prompt, known.valid)
-    found = search_index(encoder, config.prompt, known.valid, embedded, chosen, k=K)
-    return Scored(found.ranking, evaluated(found.ranking, config, known), probed)
+    found = retrieve(encoder, config.prompt, known.valid, embedded, chosen, k=K)
+    scores = evaluated(found.ranking, config, known)
+    return Scored(found.ranking, scores, probed, found.asked.summary())
 
 
 def evaluated(ranking: Ranking, config: Config, known: Nouns) -> Scores:

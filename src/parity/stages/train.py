@@ -11,7 +11,8 @@ from parity.retrieval import adapter as adapters
 from parity.retrieval.encoder import Encoder
 from parity.retrieval.workers import Workers, launched
 from parity.run import digest, files
-from parity.run.errors import BadConfig
+from parity.run.errors import BadConfig, Mismatch
+from parity.run.progress import folded
 from parity.stages import course, epochs, graph, load, nouns, roundtrip
 from parity.stages.epochs import Epoch
 from parity.stages.run import Run
@@ -59,11 +60,12 @@ def _learn(run: Run, workers: Workers, work: Work) -> None:
     workers.wait()
     planned, lines = course.write(encoder, config, known, mined, key)
     lineage = _lineage(run, known.split.train)
-    say("\n".join([f"trains {_counted(encoder)}", *lines]))
+    say("\n".join([f"trains {_counted(encoder)}", *map(folded, lines)]))
 
     def after_epoch(number: int, state: Progress) -> None:
         done = epochs.read(work.folder, number)
         if done is None:
+            _need_its_weights(number, state, planned.ends(config.training.accumulate), work.folder)
             bare = Epoch(number, state.step, None)
             done = epochs.save(encoder, config, known, work.folder, epoch=bare, lineage=lineage)
         say(done.line)
@@ -108,11 +110,10 @@ def _start(run: Run, workers: Workers) -> Encoder:
 
 
 def _key(run: Run, work: Work, encoder: Encoder) -> str:
-    """Return the digest of all that decides the weights; another key is another training."""
+    """Return the digest of all that decides weights and scores; another key is another training."""
     made_from = graph.inputs(work.found)
     sections = graph.config_of(run, "train")
-    for free in ("overrides", "scoring"):
-        del sections[free]
+    del sections["overrides"]
     for name in ("tracker", "checkpoint_every"):
         del sections["training"][name]
     return digest.of_value([made_from, sections, encoder.digest(), encoder.workers.world])
@@ -128,6 +129,19 @@ def _make_room(folder: Path, key: str) -> None:
         folder.rename(aside)
         print(f"another training's epochs are kept in {aside.name}")
     files.write_json(record, {"key": key})
+
+
+def _need_its_weights(number: int, state: Progress, ends: list[int], folder: Path) -> None:
+    """Check that training stands where this epoch ends, so that it is its weights that are saved.
+
+    Raises:
+        Mismatch: it has gone on; what is left of the epoch is not whole.
+    """
+    if state.step > ends[number - 1]:
+        raise Mismatch(
+            f"epoch {number} was changed or lost after training had gone on to step {state.step}; "
+            f"remove {folder / _CHECKPOINTS} to train it again"
+        )
 
 
 def _lineage(run: Run, train: tuple[int, ...]) -> Lineage:

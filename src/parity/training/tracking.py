@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from parity.run.config import TrainingConfig
+from parity.run.errors import BadConfig
 
 Log = Callable[[dict[str, float], int], None]
 """Values and the step they belong to."""
@@ -27,6 +28,9 @@ def open_tracker(
         folder: where trackers that write files write them.
         settings: plain values shown beside the curves.
         main: whether this process reports.
+
+    Raises:
+        BadConfig: the tracker's package is not installed.
     """
     if config.tracker == "none" or not main:
         return _ignore, _nothing
@@ -42,7 +46,13 @@ def open_tracker(
     else:
         kind = {"trackio": tracking.TrackioTracker, "wandb": tracking.WandBTracker}
         tracker = kind[config.tracker](_PROJECT)
-    tracker.start()
+    try:
+        tracker.start()
+    except ImportError as error:
+        raise BadConfig(
+            f"training.tracker = {config.tracker!r}: the package is not installed; "
+            f"run: pip install {config.tracker}"
+        ) from error
     tracker.store_init_configuration(settings)
     return (lambda values, step: tracker.log(values, step=step)), tracker.finish
 

@@ -1,0 +1,223 @@
+"""The one retrieval: what is asked, in its order, over the whole corpus, by any way in."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import models
+import numpy as np
+import pytest
+import tiny
+
+from parity.competition import exemplars as shelf
+from parity.competition.exemplars import Exemplar
+from parity.competition.questions import Corpus, MisconceptionId, Query
+from parity.competition.ranking import Ranking
+from parity.retrieval import probing, prompts, search
+from parity.retrieval import retrieve as retrieving
+from parity.retrieval.encoder import Encoder
+from parity.retrieval.retrieve import Asked, ask, index, passages, retrieve
+from parity.run.config import PromptConfig
+from parity.run.errors import BadConfig
+
+PLAIN = PromptConfig()
+K = 3
+
+
+def showing(**values: Any) -> PromptConfig:
+    return PromptConfig.model_validate({"exemplars": "random", "exemplar_count": 1, **values})
+
+
+def chosen(config: PromptConfig) -> dict[Any, tuple[Exemplar, ...]]:
+    pool = [
+        Exemplar(query, min(tiny.qrels()[query.query_id]), "Adds the denominators")
+        for query in tiny.queries()
+    ]
+    return shelf.shown(tiny.queries(), pool, config)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+    base = models.write(tmp_path_factory.mktemp("bases") / "llama", "llama")
+    return models.load(base, token_budget=1024)
+
+
+def ranked(
+    encoder: Encoder, config: PromptConfig, queries: list[Query], corpus: Corpus, shown: Any, k: int
+) -> Ranking:
+    return retrieve(encoder, config, queries, index(encoder, config, corpus), shown, k=k).ranking
+
+
+def test_an_index_may_be_shared(encoder: Encoder) -> None:
+    config = showing(query_max=512)
+    shown = chosen(config)
+    shared = index(encoder, config, tiny.corpus())
+    first, again = (
+        retrieve(encoder, config, tiny.queries(), shared, shown, k=K).ranking for _ in range(2)
+    )
+    anew = ranked(encoder, config, tiny.queries(), tiny.corpus(), shown, K)
+    assert first.query_ids == tuple(query.query_id for query in tiny.queries())
+    assert first.digest() == again.digest() == anew.digest()
+    assert first.scores.tobytes() == again.scores.tobytes() == anew.scores.tobytes()
+
+
+def test_what_lies_between_is_kept(encoder: Encoder) -> None:
+    embedded = index(encoder, PLAIN, tiny.corpus())
+    found = retrieve(encoder, PLAIN, tiny.queries(), embedded, {}, k=K)
+    assert found.asked == ask(encoder, PLAIN, tiny.queries(), {})
+    assert found.vectors.tobytes() == encoder.embed(found.asked.tokens).tobytes()
+    assert embedded.ids == sorted(tiny.corpus())
+    ids, scores = search.top(found.vectors, embedded.vectors, embedded.ids, k=K)
+    np.testing.assert_array_equal(found.ranking.ids, ids)
+    np.testing.assert_array_equal(found.ranking.scores, scores)
+
+
+def test_a_ranking_equals_one_worked_out_text_by_text(encoder: Encoder) -> None:
+    corpus = tiny.corpus()
+    ranking = ranked(encoder, PLAIN, tiny.queries(), corpus, {}, k=len(corpus))
+    said = {key: encoder.embed(passages(encoder, PLAIN, {key: corpus[key]}))[0] for key in corpus}
+    for row, query in enumerate(tiny.queries()):
+        text = prompts.query(PLAIN, query, (), count=encoder.count).text
+        vector = encoder.embed(encoder.tokenize([text], PLAIN.query_max))[0].astype(np.float64)
+        cosine = {key: float(vector @ one.astype(np.float64)) for key, one in said.items()}
+        np.testing.assert_allclose(
+            ranking.scores[row], [cosine[key] for key in ranking.ids[row].tolist()], atol=1e-6
+        )
+        assert sorted(ranking.ids[row].tolist()) == sorted(corpus)
+        assert list(ranking.scores[row]) == sorted(ranking.scores[row], reverse=True)
+
+
+def test_f34_of_two_ids_with_one_sentence_the_smaller_comes_first(encoder: Encoder) -> None:
+    ranking = ranked(encoder, PLAIN, tiny.queries(), tiny.corpus(), {}, k=5)
+    for ids in ranking.ids.tolist():
+        assert ids.index(1) + 1 == ids.index(9)
+
+
+def test_the_answer_to_one_query_does_not_depend_on_the_others(encoder: Encoder) -> None:
+    together = ranked(encoder, PLAIN, tiny.queries(), tiny.corpus(), {}, k=K)
+    turned = ranked(encoder, PLAIN, tiny.queries()[::-1], tiny.corpus(), {}, k=K)
+    for row, query in enumerate(tiny.queries()):
+        alone = ranked(encoder, PLAIN, [query], tiny.corpus(), {}, k=K)
+        np.testing.assert_array_equal(alone.ids[0], together.ids[row])
+        np.testing.assert_array_equal(turned.ids[::-1][row], together.ids[row])
+        np.testing.assert_allclose(alone.scores[0], together.scores[row], atol=1e-6)
+
+
+def test_a_corpus_smaller_than_k_is_ranked_whole(encoder: Encoder) -> None:
+    assert ranked(encoder, PLAIN, tiny.queries(), tiny.corpus(), {}, k=25).ids.shape == (11, 5)
+
+
+def test_no_query_has_no_ranking(encoder: Encoder) -> None:
+    for config in (PLAIN, showing()):
+        assert ranked(encoder, config, [], tiny.corpus(), {}, k=K).ids.shape == (0, K)
+
+
+def test_c13_exemplars_that_no_query_carries_are_an_error(encoder: Encoder) -> None:
+    config = showing(query_max=80, query="{wrong}")
+    told = (
+        r"prompt\.exemplars = 'random', but none of 11 queries carries one: raise "
+        r"prompt\.query_max \(now 80\) or switch exemplars off"
+    )
+    for given in ({}, dict.fromkeys(chosen(config), ())):
+        with pytest.raises(BadConfig, match=told):
+            ask(encoder, config, tiny.queries(), given)
+    long = "long " * 40
+    stretched = {
+        key: tuple(replace(one, passage=long) for one in shown)
+        for key, shown in chosen(config).items()
+    }
+    with pytest.raises(BadConfig, match=told):
+        ranked(encoder, config, tiny.queries(), tiny.corpus(), stretched, k=K)
+
+
+def test_c13_those_that_carry_exemplars_are_counted(encoder: Encoder) -> None:
+    config = showing(query_max=512)
+    shown = chosen(config)
+    assert ask(encoder, config, tiny.queries(), shown).carrying == 11
+    few = {query.query_id: shown[query.query_id] for query in tiny.queries()[:2]}
+    asked = ask(encoder, config, tiny.queries(), few)
+    assert asked.carrying == 2
+    assert asked.summary() == "11 queries, 2 with exemplars, 0 cut to fit"
+
+
+def test_c13_a_part_of_what_is_asked_may_carry_none(encoder: Encoder) -> None:
+    config = showing(query_max=512)
+    part = retrieving.render(encoder, config, tiny.queries()[:2], {})
+    assert (part.carrying, len(part.texts)) == (0, 2)
+    with pytest.raises(BadConfig, match="none of 2 queries carries one"):
+        retrieving.need_exemplars(config, part)
+    retrieving.need_exemplars(PLAIN, part)
+    retrieving.need_exemplars(config, Asked([], [], 0, 0))
+
+
+def test_c18_queries_cut_to_fit_are_counted(encoder: Encoder) -> None:
+    config = PromptConfig(query="{question} {wrong}", query_max=30)
+    asked = ask(encoder, config, tiny.queries(), {})
+    whole = ask(
+        encoder, PromptConfig(query="{question} {wrong}", query_max=512), tiny.queries(), {}
+    )
+    longer = [len(ids) > 30 for ids in whole.tokens]
+    assert asked.cut == sum(longer) > 0
+    assert [len(ids) <= 30 for ids in asked.tokens] == [True] * 11
+    for was_longer, ids, all_ids in zip(longer, asked.tokens, whole.tokens, strict=True):
+        assert was_longer or ids == all_ids
+
+
+def test_a_passage_is_cut_at_its_own_length(encoder: Encoder) -> None:
+    ids = passages(encoder, PromptConfig(passage_max=10), tiny.corpus())
+    assert {len(one) for one in ids} == {10}
+    assert len(passages(encoder, PLAIN, {MisconceptionId(1): "Ab"})[0]) == 4  # BOS, two bytes, EOS
+
+
+def test_c19_texts_and_tokens_have_digests_of_their_own(encoder: Encoder) -> None:
+    first = ask(encoder, PLAIN, tiny.queries(), {}).digests()
+    assert first == ask(encoder, PLAIN, tiny.queries(), {}).digests()
+    other = Asked([], [], 0, 0)
+    assert first["texts"] != first["tokens"]
+    assert first["texts"] != other.digests()["texts"]
+    asked = ask(encoder, PLAIN, tiny.queries(), {})
+    tokens = [[*asked.tokens[0], 3], *asked.tokens[1:]]
+    changed = Asked(asked.texts, tokens, asked.carrying, asked.cut).digests()
+    assert changed["texts"] == first["texts"]
+    assert changed["tokens"] != first["tokens"]
+
+
+def test_the_probe_is_measured_layer_by_layer(encoder: Encoder, tmp_path: Path) -> None:
+    embedded = index(encoder, PLAIN, tiny.corpus())
+    measured = probing.measure(encoder, PLAIN, tiny.queries(), embedded, {})
+    assert measured.layers["base"] == encoder.base.digest()
+    assert measured.layers["adapter"] == ""
+    assert measured.layers["precision"] == "float32/none"
+    assert measured.layers["device"] == "cpu"
+    again = probing.measure(encoder, PLAIN, tiny.queries(), embedded, {})
+    assert again.layers == measured.layers
+    trained = models.load(encoder.base, token_budget=1024)
+    models.attach(trained)
+    moved = probing.measure(
+        trained, PLAIN, tiny.queries(), index(trained, PLAIN, tiny.corpus()), {}
+    )
+    odd = {name for name in measured.layers if moved.layers[name] != measured.layers[name]}
+    assert odd <= {"embeddings", "ranking"}
+    assert "embeddings" in odd
+
+
+def test_c14_another_prompt_shows_first_in_the_layer_that_it_changes(encoder: Encoder) -> None:
+    embedded = index(encoder, PLAIN, tiny.corpus())
+    first = probing.measure(encoder, PLAIN, tiny.queries(), embedded, {}).layers
+    longer = PromptConfig(query_max=300)  # changes no text that fits
+    second = probing.measure(encoder, longer, tiny.queries(), embedded, {}).layers
+    assert [name for name in first if first[name] != second[name]] == ["template"]
+    config = showing(query_max=512)
+    third = probing.measure(encoder, config, tiny.queries(), embedded, chosen(config)).layers
+    odd = [name for name in first if first[name] != third[name]]
+    assert odd[:4] == ["template", "exemplars", "texts", "tokens"]
+
+
+def test_the_digest_of_exemplars_knows_who_is_shown_what_by_which_policy() -> None:
+    config = showing(query_max=512)
+    shown = chosen(config)
+    first = probing.exemplars_digest(config, shown)
+    assert probing.exemplars_digest(config, shown) == first
+    one, *_ = shown
+    assert probing.exemplars_digest(config, {**shown, one: ()}) != first
+    assert probing.exemplars_digest(showing(query_max=512, exemplar_seed=1), shown) != first

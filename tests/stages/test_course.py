@@ -1,0 +1,161 @@
+"""What a training is to learn from, token by token, before its first step."""
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from stages import bench as benches
+from stages.bench import Bench
+
+from parity.competition import exemplars as shelf
+from parity.competition.exemplars import Exemplar
+from parity.retrieval import prompts
+from parity.retrieval.encoder import Encoder
+from parity.run import files
+from parity.run.errors import BadConfig, Polluted
+from parity.stages import course, evaluate, graph, load, nouns
+from parity.stages.nouns import Nouns
+from parity.stages.run import Run
+from parity.training import negatives
+from parity.training.trainer import Course
+
+MODES = ("fixed", "batch", "question", "random")
+LONGEST = 512  # no query of the bench is longer, two exemplars included
+
+
+def shown(mode: str, **more: Any) -> dict[str, Any]:
+    return {"exemplars": mode, "exemplar_count": 2, "query_max": LONGEST, "format": "icl", **more}
+
+
+def written(run: Run, known: Nouns | None = None) -> tuple[Course, list[str]]:
+    return course.write(
+        load.encoder(run),
+        run.config,
+        known or nouns.load(run),
+        negatives.read(graph.folder(run, "mine") / "negatives.jsonl"),
+        "key",
+    )
+
+
+def text_of(encoder: Encoder, ids: list[int]) -> str:
+    return str(encoder._tokenizer.decode(ids))
+
+
+def test_each_epoch_asks_every_train_row_once(made: Bench) -> None:
+    run = made.run()
+    plan, lines = written(run)
+    asked = sorted(query.query_id for query in nouns.load(run).train)
+    assert len(plan.epochs) == run.config.training.epochs == 2
+    for batches in plan.epochs:
+        assert sorted(one for batch in batches for one in batch.query_ids) == asked
+    assert plan.epochs[0] != plan.epochs[1]
+    assert plan.key == "key"
+    assert lines[0] == f"train: {len(asked)} queries, 0 with exemplars, 0 cut to fit"
+    assert [line.split(":")[0] for line in lines[1:]] == ["epoch 1", "epoch 2"]
+
+
+@pytest.mark.parametrize("mode", ["none", *MODES])
+def test_c14_training_asks_in_the_words_of_the_one_prompt(bench: Bench, mode: str) -> None:
+    asking = shown(mode, instruction="Find it.\nNow.") if mode != "none" else {}
+    bench.write(prompt=asking)
+    run = bench.make("prepare", "mine")
+    known, config = nouns.load(run), run.config.prompt
+    encoder = load.encoder(run)
+    plan, _ = written(run)
+    by_id = {query.query_id: query for query in known.train}
+    chosen = nouns.shown(known, config, known.train)
+    for batch in plan.epochs[0]:
+        queries, passages = plan.tokens(batch)
+        asked = [by_id[one] for one in batch.query_ids]
+        if mode == "batch":
+            shared = shelf.for_batch(asked, known.pool, count=2, seed=0)
+            chosen = {one.query_id: shared for one in asked}
+        for one, ids in zip(asked, queries, strict=True):
+            expected = prompts.query(config, one, chosen[one.query_id], count=encoder.count)
+            assert [ids] == encoder.tokenize([expected.text], config.query_max)
+            assert expected.exemplars == (0 if mode == "none" else 2)
+        for key, ids in zip(batch.passages, passages, strict=True):
+            expected_text = prompts.passage(config, known.corpus[key])
+            assert [ids] == encoder.tokenize([expected_text], config.passage_max)
+
+
+def test_a_batch_shares_its_exemplars_and_so_its_prefix(bench: Bench) -> None:
+    bench.write(prompt=shown("batch"))
+    run = bench.make("prepare", "mine")
+    encoder = load.encoder(run)
+    plan, _ = written(run)
+    heads = []
+    for batch in plan.epochs[0]:
+        texts = [text_of(encoder, ids) for ids in plan.tokens(batch)[0]]
+        parts = [re.split(r"(?=<instruct>)", text) for text in texts]
+        assert {len(part) for part in parts} == {4}
+        (head,) = {tuple(part[:3]) for part in parts}
+        heads.append(head)
+    assert len(set(heads)) == len(heads)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_c13_how_many_queries_carry_exemplars_is_told(
+    bench: Bench, mode: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench.write(prompt=shown(mode), training={"epochs": 1})
+    bench.make("prepare", "mine")
+    capsys.readouterr()
+    run = bench.make("train", "eval", "predict")
+    said = capsys.readouterr().out.splitlines()
+    label = "train, first epoch" if mode == "batch" else "train"
+    assert f"{label}: 31 queries, 31 with exemplars, 0 cut to fit" in said
+    evaluate.evaluate(run, "epoch-1")
+    texts = files.read_jsonl(run.workspace.texts(0, "epoch-1"))
+    assert {row["text"].count("<instruct>") for row in texts} == {3}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_c13_exemplars_that_never_fit_stop_the_stage(bench: Bench, mode: str) -> None:
+    bench.write(prompt=shown(mode, query_max=100))
+    bench.make("prepare")
+    told = (
+        rf"prompt\.exemplars = '{mode}', but none of 31 queries carries one: raise .* \(now 100\)"
+    )
+    with pytest.raises(BadConfig, match=told):
+        bench.make("mine")
+    bench.write()
+    bench.make("mine")
+    bench.write(prompt=shown(mode, query_max=100))
+    benches.rewrite_config(bench.run(), "mine")
+    with pytest.raises(BadConfig, match=told):
+        bench.make("train")
+
+
+def test_c13_a_batch_that_carries_none_among_others_that_do_is_trained(bench: Bench) -> None:
+    # Each batch is one question; some with their exemplar are longer than that, some are not.
+    bench.write(
+        prompt=shown("batch", exemplar_count=1, query_max=190),
+        training={"group_by": "question", "batch": 1, "epochs": 1},
+    )
+    run = bench.make("prepare", "mine")
+    encoder = load.encoder(run)
+    plan, lines = written(run)
+    carrying = [
+        sum(text_of(encoder, ids).count("<instruct>") > 1 for ids in plan.tokens(batch)[0])
+        for batch in plan.epochs[0]
+    ]
+    assert 0 in carrying, "a case that tells nothing"
+    assert max(carrying) > 0, "a case that tells nothing"
+    assert f"31 queries, {sum(carrying)} with exemplars" in lines[0]
+    bench.make("train")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_b9_a_pool_that_holds_a_valid_question_is_refused_before_training(
+    bench: Bench, mode: str
+) -> None:
+    bench.write(prompt=shown(mode))
+    run = bench.make("prepare", "mine")
+    known = nouns.load(run)
+    leaked = known.valid[0]
+    right = min(known.qrels[leaked.query_id])
+    leaking = replace(known, pool=(*known.pool, Exemplar(leaked, right, known.corpus[right])))
+    with pytest.raises(Polluted, match="exemplars outside the train side"):
+        written(run, leaking)
