@@ -100,12 +100,17 @@ def test_c13_how_many_queries_carry_exemplars_is_told(
     bench: Bench, mode: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bench.write(prompt=shown(mode), training={"epochs": 1})
-    bench.make("prepare", "mine")
-    capsys.readouterr()
-    run = bench.make("train", "eval", "predict")
-    said = capsys.readouterr().out.splitlines()
+    bench.make("prepare")
     label = "train, first epoch" if mode == "batch" else "train"
-    assert f"{label}: 31 queries, 31 with exemplars, 0 cut to fit" in said
+    for stage, told in (
+        ("mine", "train: 31 queries, 31 with exemplars, 0 cut to fit"),
+        ("train", f"{label}: 31 queries, 31 with exemplars, 0 cut to fit"),
+        ("eval", "valid: 21 queries, 21 with exemplars, 0 cut to fit"),
+        ("predict", "test: 12 queries, 12 with exemplars, 0 cut to fit"),
+    ):
+        capsys.readouterr()
+        run = bench.make(stage)
+        assert told in capsys.readouterr().out.splitlines()
     evaluate.evaluate(run, "epoch-1")
     texts = files.read_jsonl(run.workspace.texts(0, "epoch-1"))
     assert {row["text"].count("<instruct>") for row in texts} == {3}

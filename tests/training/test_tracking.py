@@ -12,7 +12,7 @@ from parity.run.config import TrainingConfig
 from parity.run.errors import BadConfig
 from parity.training.tracking import open_tracker
 
-SECRET = "k3y-that-nobody-may-read"
+PLANTED = "k3y-that-nobody-may-read"
 STEPS = 3
 READER = "tensorboard.backend.event_processing.event_file_loader"
 # In a process of its own: trackers keep threads, and read their environment once.
@@ -41,9 +41,9 @@ def tracked(folder: Path, tracker: str) -> str:
         env={
             **os.environ,
             "HOME": str(home),
-            "WANDB_API_KEY": SECRET,
-            "HF_TOKEN": SECRET,
-            "KAGGLE_KEY": SECRET,
+            "WANDB_API_KEY": PLANTED,
+            "HF_TOKEN": PLANTED,
+            "KAGGLE_KEY": PLANTED,
         },
         capture_output=True,
         text=True,
@@ -59,7 +59,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def no_key_in(folder: Path) -> None:
-    assert [path for path in files(folder) if SECRET.encode() in path.read_bytes()] == []
+    assert [path for path in files(folder) if PLANTED.encode() in path.read_bytes()] == []
 
 
 @pytest.mark.parametrize(("tracker", "main"), [("none", True), ("tensorboard", False)])

@@ -141,8 +141,9 @@ def _as_in_training(run: Run, work: Work, label: str, scores: Scores) -> None:
         return
     if trained.config["encoder"] == run.config.encoder.model_dump(mode="json"):
         raise Mismatch(
-            f"{name}: the score of eval is not the one made in training; if threads or processes "
-            "changed since, run: " + run.command("train") + "; else what lies between them differs"
+            f"{name}: the score of eval is not the one made in training; run it with as many "
+            f"threads and processes (OMP_NUM_THREADS={trained.facts['threads']}, "
+            f"{trained.facts['processes']} processes): {run.command('eval', '--adapter', label)}"
         )
     print(f"{name}: differs from the score made in training, on another device or token budget")
 

@@ -28,6 +28,8 @@ def mine(run: Run, imported: Path | None = None) -> None:
         run: the run at its round.
         imported: take the negatives from this FlagEmbedding file; nothing is ranked.
     """
+    if imported is not None and not imported.is_file():
+        raise BadData(f"--import {imported}: no such file")
     workers = launched()
     with working(run, "mine", main=workers.main) as work:
         known = nouns.load(run)
@@ -75,8 +77,6 @@ def _write(run: Run, known: Nouns, work: Work, mined: Negatives, ranking: Rankin
 
 
 def _import(run: Run, known: Nouns, work: Work, file: Path) -> None:
-    if not file.is_file():
-        raise BadData(f"--import {file}: no such file")
     texts, passages = _texts(run, known)
     read = flagembedding.import_rows(
         files.read_jsonl(file),

@@ -57,7 +57,7 @@ def _card(run: Run, base: Base) -> str:
     table = (
         scores_table(list(rows.items()), style="markdown")
         if rows
-        else "None: every labelled question was trained on."
+        else "None: the split holds nothing out, or what was scored had been trained on."
     )
     return card.write(
         configs.build(epochs.frozen(run.config), str(run.file)),

@@ -33,6 +33,10 @@ def train(run: Run) -> None:
         Mismatch: the saved adapter, reloaded in a fresh process, is not the one in memory.
     """
     workers = launched()
+    if graph.Survey().standing(run, "train").state == "done":
+        if workers.main:
+            print(f"{graph.label_of('train', run)} is done; another seed or setting trains anew")
+        return
     with working(run, "train", main=workers.main) as work:
         _learn(run, workers, work)
         if workers.main:
