@@ -33,18 +33,21 @@ def train(run: Run) -> None:
         Mismatch: the saved adapter, reloaded in a fresh process, is not the one in memory.
     """
     workers = launched()
-    if graph.Survey().standing(run, "train").state == "done":
-        if workers.main:
-            print(f"{graph.label_of('train', run)} is done; another seed or setting trains anew")
-        return
+    if graph.Survey().standing(run, "train").state != "done":
+        _train(run, workers)
+    elif workers.main:
+        print(f"{graph.label_of('train', run)} is done; another seed or setting trains anew")
+    if workers.main:  # only now that the manifest is there are the checkpoints of no more use
+        files.remove(run.workspace.stage("train", run.round) / _CHECKPOINTS)
+    workers.wait()
+
+
+def _train(run: Run, workers: Workers) -> None:
     with working(run, "train", main=workers.main) as work:
         _learn(run, workers, work)
         if workers.main:
             # By now the model is gone from memory, so that the fresh process has room for its own.
             _choose(run, work)
-    if workers.main:  # only now that the manifest is there are the checkpoints of no more use
-        files.remove(run.workspace.stage("train", run.round) / _CHECKPOINTS)
-    workers.wait()
 
 
 def _learn(run: Run, workers: Workers, work: Work) -> None:
