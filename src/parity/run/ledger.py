@@ -7,6 +7,7 @@ between two records is the cause. Append-only; a field that is not known is empt
 import json
 import os
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,6 +68,11 @@ class Evidence:
         """Refuse layers that are not in `LAYERS`."""
         if odd := sorted(set(self.layers) - set(LAYERS)):
             raise BadData(f"evidence of {self.run}: unknown layer {odd[0]!r}")
+
+
+def now() -> str:
+    """Return the time as ISO, UTC, whole seconds: a record's `made`."""
+    return datetime.now(tz=UTC).isoformat(timespec="seconds")
 
 
 def append(path: Path, evidence: Evidence) -> None:

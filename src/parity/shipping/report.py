@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from parity.competition.exemplars import Exemplar
 from parity.competition.questions import Corpus, Query
 from parity.competition.ranking import Ranking
 from parity.competition.tables import Competition
-from parity.run import digest, environment, files
+from parity.run import digest, environment, files, ledger
 from parity.run.errors import BadData
 from parity.run.ledger import Evidence
 from parity.shipping.bundle import Bundle
@@ -75,7 +74,7 @@ def write(
         kind="kernel",
         status="unscored",
         layers={**layers, **carried},
-        made=datetime.now(tz=UTC).isoformat(timespec="seconds"),
+        made=ledger.now(),
     )
     record = {
         "bundle": shipped.digest,

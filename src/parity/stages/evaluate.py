@@ -5,7 +5,7 @@ from pathlib import Path
 
 from parity.competition import ranking as rankings
 from parity.competition.baselines import METHODS
-from parity.competition.lineage import Groups, Lineage, Status, groups, guard
+from parity.competition.lineage import Lineage, Status, groups, guard
 from parity.competition.metrics import Scores
 from parity.competition.significance import compare
 from parity.reconcile.tables import scores_table
@@ -48,7 +48,10 @@ def evaluate(
         adapter = _adapter(run, label)
         lineage = lineage_of(adapter)
         status = guard(
-            lineage, known.split.valid, groups=_groups(known), accept_polluted=accept_polluted
+            lineage,
+            known.split.valid,
+            groups=groups(known.queries),
+            accept_polluted=accept_polluted,
         )
         encoder = load.encoder(run, adapter, workers)
         scored = scoring.score(encoder, run.config, known)
@@ -77,7 +80,7 @@ def evaluate(
                     **scored.probed.layers,
                 },
                 score=scored.scores.as_json(),
-                made=evidence.now(),
+                made=ledger.now(),
             ),
         )
         _tell(status, rows)
@@ -115,10 +118,6 @@ def _adapter(run: Run, label: str) -> Path | None:
         there = sorted(path.name for path in folder.parent.glob("epoch-*") if path.is_dir())
         raise BadConfig(f"--adapter {label}: want {BEST}, {BASE} or one of {', '.join(there)}")
     return folder
-
-
-def _groups(known: Nouns) -> Groups:
-    return groups(known.queries)
 
 
 def _tell(status: Status, rows: dict[str, Scores]) -> None:

@@ -1,7 +1,5 @@
 """Evidence of this run: the layers that come before the model, and the texts kept beside it."""
 
-from datetime import UTC, datetime
-
 from parity.competition.lineage import Lineage
 from parity.retrieval.probing import Probed
 from parity.run import digest, files
@@ -28,8 +26,3 @@ def keep_texts(run: Run, probed: Probed, label: str) -> None:
         run.workspace.texts(run.round, label),
         ({"query_id": one, "text": text, "tokens": ids} for one, text, ids in rows),
     )
-
-
-def now() -> str:
-    """Return the time as ISO, UTC, whole seconds."""
-    return datetime.now(tz=UTC).isoformat(timespec="seconds")

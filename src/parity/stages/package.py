@@ -1,11 +1,11 @@
 """6. Adapter → bundle, the flat folder that goes to Kaggle."""
 
 import shutil
-from dataclasses import asdict
 
 from parity.competition.lineage import Lineage
 from parity.reconcile.tables import scores_table
 from parity.retrieval import adapter as adapters
+from parity.retrieval import bases
 from parity.retrieval.bases import Base
 from parity.run import config as configs
 from parity.run import files
@@ -24,7 +24,7 @@ def package(run: Run) -> None:
             for name in ("exemplars.jsonl", "probe.jsonl"):
                 shutil.copy2(run.workspace.prepare / name, temporary / name)
             base = load.base(run)
-            files.write_json(temporary / "base.json", _base_record(base))
+            bases.write_record(base, temporary)
             files.write_text(temporary / "README.md", _card(run, base))
             sealed = bundle.seal(
                 temporary, run=run.config.name, round_=run.round, layers=_layers(run, work)
@@ -43,12 +43,6 @@ def _layers(run: Run, work: Work) -> dict[str, str]:
     known = nouns.load(run)
     data = evidence.data_layers(run, known, lineage)
     return {**data, **report.mounted(known.corpus, known.pool), **record["layers"]}
-
-
-def _base_record(base: Base) -> dict[str, object]:
-    record = asdict(base)
-    del record["folder"]  # where it lies here is nobody else's concern
-    return record
 
 
 def _card(run: Run, base: Base) -> str:
