@@ -111,6 +111,8 @@ class EncoderConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     token_budget: int = Field(1024, ge=64)
     """Tokens in one pack; part of a ranking's identity."""
+    spread: Literal["queries", "model"] = "queries"
+    """Over several GPUs of one machine: queries are dealt out, or the layers are (a large model)."""
 
 
 class MiningConfig(Section):
@@ -174,6 +176,26 @@ class ScoringConfig(Section):
     seed: int = 0
 
 
+class ShippingConfig(Section):
+    """How the adapter travels to Kaggle and runs there."""
+
+    owner: str = Field("", pattern=r"^[a-z0-9-]*$")
+    """Kaggle's name of the account; empty is whoever the client is logged in as."""
+    licence: str = ""
+    """Kaggle's name of the bundle's licence, such as apache-2.0; publish refuses without one."""
+    model: str = Field("", pattern=r"^$|^[^/]+/[^/]+/[^/]+/[^/]+/[1-9][0-9]*$")
+    """Pinned Kaggle model that is the base, owner/model/framework/variation/N; empty: own dataset."""
+    wheels: tuple[str, ...] = ("bitsandbytes",)
+    """Packages the kernel needs and the image lacks."""
+    device: Literal["cpu", "t4x2", "l4x1", "l4x4", "a100", "h100"] = "t4x2"
+    hours: float = Field(9.0, gt=0.0)
+    """The competition's limit on a kernel's run."""
+    queries: int = Field(16000, ge=1)
+    """Rows of the hidden test, for the plan."""
+    rehearsed: int = Field(2000, ge=1)
+    """Rows of the made-up hidden test that the rehearsal ranks."""
+
+
 class Config(Section):
     """One experiment; `name` is the run file's stem."""
 
@@ -185,6 +207,7 @@ class Config(Section):
     mining: MiningConfig = MiningConfig()
     training: TrainingConfig = TrainingConfig()
     scoring: ScoringConfig = ScoringConfig()
+    shipping: ShippingConfig = ShippingConfig()
     overrides: tuple[str, ...] = ()
     """`key=value` texts given beside the file, in order."""
 

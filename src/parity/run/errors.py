@@ -38,3 +38,21 @@ class Mismatch(ParityError):
     """Two things that must be equal (digests, embeddings, weights, rows) are not."""
 
     exit_code = 6
+
+
+class Refused(ParityError):
+    """Kaggle said no: nothing was changed there; the message has its words."""
+
+    exit_code = 7
+
+
+class Unknown(ParityError):
+    """Kaggle may or may not have taken it, or has not ended in time; the same command finds out."""
+
+    exit_code = 8
+
+
+class RunFailed(ParityError):
+    """Kaggle ran it, and the kernel or the submission ended in an error."""
+
+    exit_code = 9

@@ -97,6 +97,14 @@ def read_jsonl(path: Path) -> list[Any]:
     return rows
 
 
+def link(source: Path, target: Path) -> None:
+    """Make `target` the same file as `source`, copied where the disk has no links."""
+    try:
+        os.link(source.resolve(), target)
+    except OSError:  # another disk, or a disk without links
+        shutil.copy2(source, target)
+
+
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from parity.run import process
+from parity.run import files, process
 from parity.run.errors import Mismatch
 
 # Any attempt to reach the network ends the kernel: Kaggle scores it without internet.
@@ -52,7 +52,7 @@ def lay_out(root: Path, datasets: Mapping[str, Mapping[str, Path]]) -> None:
         folder = root / "input" / name
         folder.mkdir(parents=True)
         for file, source in contents.items():
-            _link(source, folder / file)
+            files.link(source, folder / file)
 
 
 def run(kernel: Path, root: Path) -> str:
@@ -85,10 +85,3 @@ def _namespace() -> list[str]:
     except FileNotFoundError:
         return []
     return words if probe.returncode == 0 else []
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source.resolve(), target)
-    except OSError:  # another disk, or a disk without links
-        shutil.copy2(source, target)

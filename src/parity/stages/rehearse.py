@@ -7,7 +7,8 @@ from parity.competition import tables
 from parity.run import files, ledger
 from parity.run.errors import Mismatch
 from parity.run.ledger import LAYERS
-from parity.shipping import bundle, rehearsal, report, wheels
+from parity.container import wheels
+from parity.shipping import bundle, rehearsal, report
 from parity.stages import graph, load
 from parity.stages.run import Run
 from parity.stages.work import working

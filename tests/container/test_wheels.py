@@ -10,7 +10,7 @@ import pytest
 
 from parity.run import digest
 from parity.run.errors import BadData
-from parity.shipping import wheels
+from parity.container import wheels
 
 ROOT = Path(__file__).parents[2]
 
