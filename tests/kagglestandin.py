@@ -1,0 +1,416 @@
+"""What Kaggle answers, as far as this project asks: the contract of the stand-in.
+
+It knows neither HTTP (kagglestandin_server.py) nor faults (kagglestandin_faults.py). Field names
+are those of kagglesdk 0.1.38; behaviour is that of the project's Kaggle reference, sections 2 to 5.
+Polls make time pass.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+from urllib.parse import quote
+
+from kagglestandin_state import (
+    Blob,
+    Competition,
+    Dataset,
+    File,
+    Json,
+    Kernel,
+    KernelResult,
+    Mount,
+    Refusal,
+    Saved,
+    State,
+    Submission,
+    Version,
+)
+
+Item = TypeVar("Item")
+WEB = "https://www.kaggle.com"
+
+
+class Kaggle(State):
+    """The state, and `answer`, which takes a method's body and gives its reply."""
+
+    def answer(self, method: str, body: Json) -> Json:
+        """Return the reply of `service/Method`.
+
+        Raises:
+            Refusal: the reply is not 200.
+        """
+        methods: dict[str, Callable[[Json], Json]] = {
+            "blobs.BlobApiService/StartBlobUpload": self._start_blob,
+            "datasets.DatasetApiService/GetDatasetStatus": self._dataset_status,
+            "datasets.DatasetApiService/GetDataset": self._get_dataset,
+            "datasets.DatasetApiService/CreateDataset": self._create_dataset,
+            "datasets.DatasetApiService/CreateDatasetVersion": self._create_version,
+            "datasets.DatasetApiService/ListDatasetFiles": self._list_files,
+            "models.ModelApiService/GetModelInstance": self._get_model,
+            "kernels.KernelsApiService/SaveKernel": self._save_kernel,
+            "kernels.KernelsApiService/GetKernelSessionStatus": self._kernel_status,
+            "kernels.KernelsApiService/ListKernelSessionOutput": self._kernel_output,
+            "kernels.KernelsApiService/GetKernel": self._get_kernel,
+            "kernels.KernelsApiService/GetAcceleratorQuotaStatistics": self._quota,
+            "competitions.CompetitionApiService/CreateCodeSubmission": self._submit,
+            "competitions.CompetitionApiService/GetSubmissionLimits": self._limits,
+            "competitions.CompetitionApiService/ListSubmissions": self._list_submissions,
+            "competitions.CompetitionApiService/GetSubmission": self._get_submission,
+            "security.OAuthService/IntrospectToken": self._introspect,
+        }
+        if method not in methods:
+            raise Refusal(404, f"the stand-in has no {method}")
+        return methods[method](body)
+
+    # Blobs
+
+    def _start_blob(self, body: Json) -> Json:
+        token = f"blob-{len(self.blobs) + 1}"
+        self.blobs[token] = Blob(token, body["name"], body.get("contentLength", 0))
+        return {"token": token, "createUrl": f"{self.base}/upload/{token}"}
+
+    def put(self, token: str, first: int, data: bytes) -> tuple[int, dict[str, str]]:
+        """Take the bytes from `first` on; return status and headers."""
+        blob = self.blobs.get(token)
+        if blob is None or not blob.alive:
+            return 404, {}
+        if first > len(blob.data) or first + len(data) > blob.size:
+            return 400, {}
+        del blob.data[first:]
+        blob.data += data
+        return self.query(token)
+
+    def query(self, token: str) -> tuple[int, dict[str, str]]:
+        """Return status and headers that say how much of an upload has arrived."""
+        blob = self.blobs.get(token)
+        if blob is None or not blob.alive:
+            return 404, {}
+        if blob.complete:
+            return 200, {}
+        return 308, {"Range": f"bytes=0-{len(blob.data) - 1}"} if blob.data else {}
+
+    # Datasets
+
+    def _own(self, owner: str) -> None:
+        if owner != self.user:
+            raise Refusal(403, f"Permission denied: {self.user} may not write for {owner}")
+
+    def _dataset(self, body: Json) -> Dataset:
+        dataset = self.datasets.get(f"{body['ownerSlug']}/{body['datasetSlug']}")
+        if dataset is None or dataset.unseen:
+            if dataset:
+                dataset.unseen -= 1
+            raise Refusal(404, "Dataset not found")
+        return dataset
+
+    def _dataset_status(self, body: Json) -> Json:
+        statuses = self._dataset(body).versions[-1].statuses
+        return {"status": statuses.pop(0) if len(statuses) > 1 else statuses[0]}
+
+    def _get_dataset(self, body: Json) -> Json:
+        dataset = self._dataset(body)
+        shown = dataset.visible
+        for one in dataset.versions:
+            one.hidden = max(0, one.hidden - 1)
+        versions = [
+            {"versionNumber": one.number, "versionNotes": one.notes, "creationDate": one.date}
+            for one in reversed(shown)
+        ]
+        reply: Json = {"id": dataset.id, "ref": dataset.ref, "title": dataset.title}
+        reply |= {"isPrivate": dataset.private, "licenseName": dataset.licence}
+        reply |= {"subtitle": dataset.subtitle, "description": dataset.description}
+        reply |= {"versions": versions, "ownerRef": self.user}
+        if shown:
+            total = sum(len(one.content) for one in shown[-1].files.values())
+            reply |= {"currentVersionNumber": shown[-1].number, "totalBytes": total}
+        return reply
+
+    def _create_dataset(self, body: Json) -> Json:
+        self._own(body["ownerSlug"])
+        ref = f"{body['ownerSlug']}/{body['slug']}"
+        if ref in self.datasets:
+            return _error(f'The requested slug "{body["slug"]}" is already in use by a dataset.')
+        dataset = Dataset(
+            len(self.datasets) + 1,
+            ref,
+            body.get("title", ""),
+            body.get("licenseName", ""),
+            body.get("isPrivate", False),
+        )
+        reply = self._commit(dataset, {"versionNotes": "Initial release", **body})
+        if dataset.versions:
+            self.datasets[ref] = dataset
+        return reply
+
+    def _create_version(self, body: Json) -> Json:
+        self._own(body["ownerSlug"])
+        return self._commit(self._dataset(body), body.get("body", {}))
+
+    def _commit(self, dataset: Dataset, body: Json) -> Json:
+        """Add a version; a file whose upload is not whole makes none."""
+        blobs = [self.blobs.get(one.get("token", "")) for one in body.get("files", [])]
+        if not all(blob and blob.complete for blob in blobs):
+            return _error("A file was not uploaded completely.")
+        files = {blob.name: File.of(bytes(blob.data)) for blob in blobs if blob}
+        numbers = [one.number for one in dataset.versions if not one.failed]
+        if body.get("deleteOldVersions"):
+            dataset.versions.clear()
+        dataset.subtitle = body.get("subtitle") or dataset.subtitle
+        dataset.description = body.get("description") or dataset.description
+        dataset.versions.append(
+            Version(
+                max(numbers, default=0) + 1,
+                body.get("versionNotes", ""),
+                body.get("description") or "",
+                files,
+                [*["BLOBS_RECEIVED"] * self.polls, "READY"],
+                self.polls,
+                self.stamp(),
+            )
+        )
+        return {"ref": f"/{dataset.ref}", "url": f"{WEB}/datasets/{dataset.ref}", "status": "ok"}
+
+    def _list_files(self, body: Json) -> Json:
+        dataset = self._dataset(body)
+        number = body.get("datasetVersionNumber")
+        found = [one for one in dataset.visible if number in (None, one.number)]
+        if not found:
+            raise Refusal(404, "Dataset version not found")
+        listed = [
+            {"name": name, "totalBytes": len(one.content), "creationDate": found[-1].date}
+            for name, one in sorted(found[-1].files.items())
+        ]
+        page, token = paged(listed, body)
+        return {"datasetFiles": page, "nextPageToken": token}
+
+    # Models
+
+    def _get_model(self, body: Json) -> Json:
+        framework = body.get("framework", "").removeprefix("MODEL_FRAMEWORK_").replace("_", "")
+        wanted = [body["ownerSlug"], body["modelSlug"], framework.lower(), body["instanceSlug"]]
+        found = {ref: one for ref, one in self.models.items() if _model(ref)[:4] == wanted}
+        if not found:
+            raise Refusal(404, "Model instance not found")
+        newest = max(found, key=lambda ref: int(_model(ref)[4]))
+        number, licence = int(_model(newest)[4]), found[newest].licence
+        return {"id": 1, "slug": wanted[3], "versionNumber": number, "licenseName": licence}
+
+    # Kernels
+
+    def _mounts(self, body: Json) -> tuple[dict[str, list[str]], dict[str, Mount]]:
+        """Return the sources that are not there, by reply field, and the mounts of the others."""
+        finders: dict[str, Callable[[str], Mount | None]] = {
+            "Dataset": self._dataset_mount,
+            "Competition": self._competition_mount,
+            "Kernel": self._kernel_mount,
+            "Model": self._model_mount,
+        }
+        invalid: dict[str, list[str]] = {}
+        mounts: dict[str, Mount] = {}
+        for kind, find in finders.items():
+            for source in body.get(f"{kind.lower()}DataSources", []):
+                found = find(source)
+                if found is None:
+                    invalid.setdefault(f"invalid{kind}Sources", []).append(source)
+                else:
+                    mounts[source] = found
+        return invalid, mounts
+
+    def _dataset_mount(self, source: str) -> Mount | None:
+        ref, number = "/".join(source.split("/")[:2]), source.split("/")[2:]
+        dataset = self.datasets.get(ref)
+        usable = [one for one in dataset.visible if one.statuses[0] == "READY"] if dataset else []
+        found = [one for one in usable if not number or number == [str(one.number)]]
+        if not found:
+            return None
+        files = {name: one.content for name, one in found[-1].files.items()}
+        return Mount(ref.split("/")[1], f"datasets/{ref}", files)
+
+    def _competition_mount(self, source: str) -> Mount | None:
+        found = self.competitions.get(source)
+        return Mount(source, f"competitions/{source}", found.files) if found else None
+
+    def _kernel_mount(self, source: str) -> Mount | None:
+        found = self.kernels.get(source)
+        done = [one.result for one in found.versions if one.result] if found else []
+        slug = source.split("/")[-1]
+        return Mount(slug, f"notebooks/{source}", done[-1].files) if done else None
+
+    def _model_mount(self, source: str) -> Mount | None:
+        found = self.models.get(source)
+        moved = f"models/{source}"
+        return Mount("/".join(source.split("/")[1:]), moved, found.files) if found else None
+
+    def _save_kernel(self, body: Json) -> Json:
+        self._own(body["slug"].split("/")[0])
+        kernel = self.kernels.setdefault(
+            body["slug"], Kernel(len(self.kernels) + 1, body["slug"], [])
+        )
+        invalid, mounts = self._mounts(body)
+        saved = Saved(len(kernel.versions) + 1, body, invalid, mounts, [], self.stamp())
+        if body.get("kernelExecutionType") == "QUICK_SAVE":
+            saved.result = KernelResult({}, status="NEW_SCRIPT")
+        else:
+            saved.waits = [*["QUEUED"] * self.polls, *["RUNNING"] * self.polls]
+        kernel.versions.append(saved)
+        reply: Json = {"ref": f"/{kernel.ref}", "url": f"{WEB}/code/{kernel.ref}"}
+        return reply | invalid | {"versionNumber": saved.number, "kernelId": kernel.id}
+
+    def saved(self, body: Json) -> Saved:
+        """Return the version that a request's `versionLabel` names, the newest if it names none.
+
+        Raises:
+            Refusal: 403 if there is no such kernel, as Kaggle says, 404 if no such version.
+        """
+        kernel = self.kernels.get(f"{body['userName']}/{body['kernelSlug']}")
+        if kernel is None:
+            raise Refusal(403, "Permission 'kernels.get' was denied")
+        label = body.get("versionLabel") or f"v{len(kernel.versions)}"
+        found = [one for one in kernel.versions if f"v{one.number}" == label]
+        if not found:
+            raise Refusal(404, f"No version {label}")
+        return found[0]
+
+    def run(self, saved: Saved) -> KernelResult:
+        """Return what the version puts out; the runner is asked once."""
+        if saved.result is None:
+            mounted = {
+                mount.moved if saved.moved else mount.place: dict(mount.files)
+                for mount in saved.mounts.values()
+            }
+            saved.result = self.runner(saved.request, mounted)
+        return saved.result
+
+    def _kernel_status(self, body: Json) -> Json:
+        saved = self.saved(body)
+        if saved.waits:
+            return {"status": saved.waits.pop(0)}
+        ended = self.run(saved)
+        return {"status": ended.status, "failureMessage": ended.failure}
+
+    def _kernel_output(self, body: Json) -> Json:
+        saved = self.saved(body)
+        if saved.waits:
+            return {"files": [], "log": ""}
+        ended = self.run(saved)
+        folder = f"{self.base}/output/{body['userName']}/{body['kernelSlug']}/v{saved.number}"
+        files = [
+            {"fileName": name, "url": f"{folder}/{quote(name)}"} for name in sorted(ended.files)
+        ]
+        page, token = paged(files, body)
+        return {"files": page, "log": json.dumps(events(ended.log)), "nextPageToken": token}
+
+    def _get_kernel(self, body: Json) -> Json:
+        saved = self.saved(body)
+        asked, kernel = saved.request, self.kernels[f"{body['userName']}/{body['kernelSlug']}"]
+        dropped = {one for some in saved.invalid.values() for one in some}
+        metadata: Json = {name: asked[name] for name in _COPIED if name in asked}
+        metadata |= {
+            name: [one for one in asked.get(name, []) if one not in dropped]
+            for name in (f"{kind}DataSources" for kind in _KINDS)
+        }
+        metadata |= {"id": kernel.id, "ref": kernel.ref, "slug": body["kernelSlug"]}
+        metadata |= {"title": asked.get("newTitle", ""), "author": self.user}
+        metadata |= {"currentVersionNumber": len(kernel.versions), "lastRunTime": saved.date}
+        blob = {"source": asked.get("text", ""), "slug": body["kernelSlug"]}
+        blob |= {name: asked.get(name, "") for name in ("language", "kernelType")}
+        return {"metadata": metadata, "blob": blob}
+
+    def _quota(self, body: Json) -> Json:
+        gpu = {"timeUsed": "3600s", "timeReserved": "0s", "totalTimeAllowed": "36000s"}
+        return {"quotaRefreshTime": self.stamp(), "gpuQuota": gpu}
+
+    # Submissions
+
+    def _competition(self, body: Json) -> Competition:
+        found = self.competitions.get(body["competitionName"])
+        if found is None:
+            raise Refusal(404, "Competition not found")
+        return found
+
+    def _limits(self, body: Json) -> Json:
+        daily = self._competition(body).daily
+        used = sum(one.competition == body["competitionName"] for one in self.submissions)
+        return {"numToday": used, "numTotal": used, "numAllowedNow": max(0, daily - used)}
+
+    def _submit(self, body: Json) -> Json:
+        competition = self._competition(body)
+        label = f"v{body['kernelVersion']}" if "kernelVersion" in body else None
+        owner, slug = body["kernelOwner"], body["kernelSlug"]
+        saved = self.saved({"userName": owner, "kernelSlug": slug, "versionLabel": label})
+        if saved.waits or self.run(saved).status != "COMPLETE":
+            raise Refusal(400, "The notebook version has not completed successfully")
+        content = self.run(saved).files.get(body["fileName"])
+        if content is None:
+            raise Refusal(400, f"The notebook version has no output {body['fileName']}")
+        if not self._limits(body)["numAllowedNow"]:
+            raise Refusal(400, "Submission not allowed: the daily limit has been reached")
+        made = Submission(
+            1001 + len(self.submissions),
+            body["competitionName"],
+            f"{owner}/{slug}",
+            saved.number,
+            body["fileName"],
+            body.get("submissionDescription", ""),
+            self.stamp(),
+            competition.score(content),
+            self.polls,
+        )
+        self.submissions.append(made)
+        return {"message": f"Successfully submitted to {made.competition}", "ref": made.ref}
+
+    def _told(self, one: Submission) -> Json:
+        """Return a submission as it is now, and let one poll pass."""
+        status, scores = one.status, one.scores if one.status == "COMPLETE" else ("", "")
+        one.waits = max(0, one.waits - 1)
+        reply: Json = {"ref": one.ref, "date": one.date, "description": one.description}
+        reply |= {"status": status, "errorDescription": one.error if status == "ERROR" else ""}
+        reply |= {"publicScore": scores[0], "privateScore": scores[1], "fileName": one.file}
+        return reply | {"teamName": self.user, "url": f"{WEB}/submissions/{one.ref}"}
+
+    def _list_submissions(self, body: Json) -> Json:
+        self._competition(body)
+        name = body["competitionName"]
+        newest = [one for one in reversed(self.submissions) if one.competition == name]
+        page, token = paged(newest, body)
+        return {"submissions": [self._told(one) for one in page], "nextPageToken": token}
+
+    def _get_submission(self, body: Json) -> Json:
+        for one in self.submissions:
+            if one.ref == body["ref"]:
+                return self._told(one)
+        raise Refusal(404, "Submission not found")
+
+    def _introspect(self, body: Json) -> Json:
+        return {"active": True, "username": self.user} if body.get("token") else {}
+
+
+_COPIED = (
+    *("language", "kernelType", "isPrivate", "enableGpu", "enableTpu", "enableInternet"),
+    *("dockerImage", "machineShape", "categoryIds"),
+)
+_KINDS = ("dataset", "competition", "kernel", "model")
+
+
+def events(log: str) -> list[Json]:
+    """Return a log's lines as Kaggle keeps them, a second apart."""
+    return [
+        {"stream_name": "stdout", "time": float(second), "data": line}
+        for second, line in enumerate(log.splitlines(keepends=True))
+    ]
+
+
+def paged(items: Sequence[Item], body: Json) -> tuple[list[Item], str]:
+    """Return the page that a request asks for and the token of the next one, "" after the last."""
+    first = int(body.get("pageToken") or 0)
+    last = first + min(body.get("pageSize") or 20, 200)
+    return list(items[first:last]), str(last) if last < len(items) else ""
+
+
+def _model(ref: str) -> list[str]:
+    parts = ref.split("/")
+    return [*parts[:2], parts[2].lower(), *parts[3:]]
+
+
+def _error(message: str) -> Json:
+    return {"status": "error", "error": message}
