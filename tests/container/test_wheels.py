@@ -1,5 +1,7 @@
 """The project's own wheel: equal code has equal bytes, and it runs where nothing is installed."""
 
+import base64
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -8,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from parity.container import fetch, freeze, index, pythons, stub, wheel_lock, wheels
 from parity.run import digest
-from parity.run.errors import BadData
-from parity.container import wheels
+from parity.run.errors import BadConfig, BadData, StaleInput
 
 ROOT = Path(__file__).parents[2]
+HOUSE = ROOT / "offline_wheels"
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +44,39 @@ def test_a_wheel_holds_the_package_and_nothing_of_this_machine(wheel: Path) -> N
     sources = (ROOT / "src" / "parity").rglob("*.py")
     assert names == {path.relative_to(ROOT / "src").as_posix() for path in sources}
     assert not any(str(ROOT) in text for text in texts)
+
+
+def test_nothing_in_a_wheel_hangs_on_a_zlib_a_clock_or_an_order(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        entries = archive.infolist()
+    assert {entry.compress_type for entry in entries} == {zipfile.ZIP_STORED}
+    assert {entry.date_time for entry in entries} == {(2020, 1, 1, 0, 0, 0)}
+    assert {(entry.create_system, entry.external_attr >> 16) for entry in entries} == {
+        (3, 0o100644)
+    }
+    assert [entry.filename for entry in entries] == sorted(entry.filename for entry in entries)
+
+
+def test_a_wheels_record_is_true(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (record,) = (name for name in archive.namelist() if name.endswith("/RECORD"))
+        lines = [line.split(",") for line in archive.read(record).decode().splitlines()]
+        assert [name for name, _, _ in lines if name == record] == [record]
+        assert sorted(name for name, _, _ in lines) == archive.namelist()
+        for name, stated, size in lines:
+            data = archive.read(name)
+            if name != record:
+                sha256 = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode()
+                assert (stated, size) == (f"sha256={sha256.rstrip('=')}", str(len(data)))
+
+
+def test_a_wheel_that_would_be_the_same_is_left_as_it_is(wheel: Path) -> None:
+    before = wheel.stat()
+    assert wheels.build_own(ROOT, wheel.parent) == wheel
+    assert (wheel.stat().st_ino, wheel.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    wheel.write_bytes(wheel.read_bytes() + b"more")
+    wheels.build_own(ROOT, wheel.parent)
+    assert wheel.stat().st_size == before.st_size
 
 
 def test_a_wheel_of_another_version_does_not_stay(tmp_path: Path, wheel: Path) -> None:
@@ -81,3 +117,85 @@ def test_a_build_that_fails_says_why_in_one_line(tmp_path: Path) -> None:
     assert message.startswith("the project's own wheel could not be built: ")
     assert "version" in message
     assert "\n" not in message
+
+
+# Installed, as in the image
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """Return the Python of a fresh environment as the image's, with nothing in it."""
+    try:
+        python = pythons.find("3.12")
+    except BadConfig as error:
+        pytest.skip(str(error))
+    subprocess.run([python, "-m", "venv", "--without-pip", tmp_path / "image"], check=True)
+    return tmp_path / "image" / "bin" / "python"
+
+
+def install(python: Path, *words: str) -> None:
+    """Install with a pip that has no index and no settings, as the kernel does."""
+    home = str(python.parents[1])
+    subprocess.run(
+        [*stub.pip(python, python, home), "install", "-q", "--no-index", "--no-deps", *words],
+        env=index.isolated(home),
+        cwd=home,
+        check=True,
+        timeout=120,
+    )
+
+
+def said(python: Path, code: str) -> str:
+    """Return what a program prints there, away from this checkout."""
+    answer = subprocess.run(
+        [python, "-I", "-c", code],
+        cwd=python.parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert answer.stderr == ""
+    return answer.stdout.strip()
+
+
+def test_a_wheel_is_installed_into_the_images_python_without_a_network(
+    wheel: Path, image: Path
+) -> None:
+    install(image, "--find-links", str(wheel.parent), "kaggle-parity==0.1.0")
+    code = (
+        "import sys, parity.run.digest as d; print(d.__file__, d.of_text(''), sys.version_info[1])"
+    )
+    place = image.parents[1] / "lib" / "python3.12" / "site-packages" / "parity" / "run"
+    assert said(image, code) == f"{place / 'digest.py'} {digest.of_text('')} 12"
+
+
+@pytest.mark.slow
+def test_the_locked_wheels_are_installed_and_the_kernels_first_half_is_imported(
+    wheel: Path, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = wheel_lock.read(HOUSE / "wheels.lock")
+    house = tmp_path / "house"
+    house.mkdir()
+    try:
+        for one in lock.wheels:
+            if (HOUSE / one.file).is_file():
+                shutil.copy(HOUSE / one.file, house)
+        fetch.fetch(lock.wheels, house)
+        numpy = fetch.first("numpy", "2.0.2", (), tmp_path / "of-the-image")
+    except StaleInput as error:
+        pytest.skip(f"no package index here: {error}")
+    install(image, str(tmp_path / "of-the-image" / numpy.file))
+    frozen = freeze.parse((ROOT / "kaggle" / "image-freeze.txt").read_text(encoding="utf-8"))
+    others = {name: version for name, version in frozen.items() if name != "numpy"}
+    stub.write_stubs(others, image.parents[1] / "lib" / "python3.12" / "site-packages")
+    shutil.copy(wheel, house)
+    pins = [one.pin for one in lock.wheels]
+    install(image, "--find-links", str(house), *pins, "kaggle-parity==0.1.0")
+    code = """
+import importlib.metadata, numpy
+import parity.run.files, parity.shipping.sealed, parity.container.freeze
+print(numpy.__version__, *map(importlib.metadata.version, ("bitsandbytes", "kaggle-parity")))
+"""
+    (bits,) = (one.version for one in lock.wheels if one.name == "bitsandbytes")
+    assert said(image, code) == f"2.0.2 {bits} 0.1.0"
