@@ -3,25 +3,27 @@
 Nothing is computed here, so `invoke --list` loads no model, and any environment with the lock does.
 """
 
+import inspect
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from invoke.collection import Collection
 from invoke.context import Context
-from invoke.tasks import task
+from invoke.tasks import Task, task
 
 DEMO = "runs/demo.toml"
 WORKERS = ("-n", "auto", "--maxprocesses", "4")  # of pytest; each loads torch
-SETS = {"set_": "section.key=value over the run file; may be repeated"}
-RUN = {"run": f"run file, one experiment (default: {DEMO})", **SETS}
-ROUND = {"round_": "round r mines with the adapter of round r-1 (default: 0)", **RUN}
-EVAL = {
-    "adapter": "best, base or epoch-N (default: best)",
-    "against": "another run file: is a difference shown?",
-    "accept_polluted": "score rows it was trained on; kept out of every table",
-}
+Help = dict[str, str]
+SETS: Help = {"set_": "section.key=value over the run file; may be repeated"}
+RUN: Help = {**SETS, "run": f"run file, one experiment (default: {DEMO})"}
+ROUND: Help = {**RUN, "round_": "round r mines with the adapter of round r-1 (default: 0)"}
+WHERE: Help = {"where": "here, or image: in the built one (default: here)"}
+JSON: Help = {"json": "tell a machine: one JSON object on standard output"}
+DRY: Help = {"dry_run": "print every call it would make; change nothing", **JSON}
+SWITCHES = ("accept_polluted", "accept_risk", "dry_run", "json", "online", "quick")
+"""Options without a value."""
 
 
 def _start(c: Context, *words: str) -> None:
@@ -31,85 +33,160 @@ def _start(c: Context, *words: str) -> None:
     c.run(shlex.join([sys.executable, *words]), pty=watched, in_stream=False)
 
 
-def _stage(c: Context, name: str, run: str, sets: Sequence[str], **flags: str | bool) -> None:
-    """Start one stage of a run; an empty flag was not given."""
+def _words(name: str, run: str, sets: Sequence[str], flags: Mapping[str, str | bool]) -> list[str]:
+    """Return the words that start one stage; an empty flag was not given."""
     words = [f"--set={value}" for value in sets]
     for flag, value in flags.items():
-        words += [f"--{flag.replace('_', '-')}" + f"={value}" * (value is not True)] * bool(value)
-    _start(c, "-m", "parity", name, *[run] * bool(run), *words)
+        flag = f"--{flag.strip('_').replace('_', '-')}"
+        words += [f"{flag}={value}" if value is not True else flag] * bool(value)
+    return ["-m", "parity", name, *[run] * bool(run), *words]
 
 
-def _task(name: str | None = None, **options: str) -> Callable[..., Any]:
-    """Make a task whose options have help, and no one-letter names that clash."""
-    repeated = {"set_"} & set(options)
-    return task(name=name, help=options, iterable=repeated, auto_shortflags=False)
+def _verb(name: str, does: str, *options: Help, run: str = DEMO, switches: str = "") -> "Task[Any]":
+    """Make the task that starts a stage or tool: its options are flags of the same names.
 
+    Args:
+        name: of the stage.
+        does: its line of help.
+        options: option → its line of help.
+        run: the run file where none is named.
+        switches: further options without a value, by name.
+    """
+    helps = {option: line for given in options for option, line in given.items()}
+    bare = dict.fromkeys([*SWITCHES, *switches.split()], False)
+    defaults: dict[str, str | bool | None] = {"run": run, "set_": None, **bare}
 
-@task(default=True, auto_shortflags=False, help={"run": "run file; without one: all runs"})
-def story(c: Context, run: str = "") -> None:
-    """The stages in order, which are done, stale or missing, and the next command."""
-    _stage(c, "story", run, ())
+    def start(c: Context, **given: Any) -> None:
+        file, sets = given.pop("run", ""), given.pop("set_", ())
+        _start(c, *_words(name, file, sets, given))
 
-
-@_task(**RUN)
-def prepare(c: Context, set_: list[str], run: str = DEMO) -> None:
-    """1. Kaggle's files → queries, corpus, qrels, split, exemplars, probe."""
-    _stage(c, "prepare", run, set_)
-
-
-def _rounds(name: str, does: str) -> Callable[..., Any]:
-    """Make the task of a stage that belongs to a round."""
-
-    def start(c: Context, set_: list[str], run: str = DEMO, round_: str = "") -> None:
-        _stage(c, name, run, set_, round=round_)
-
+    plain = inspect.Parameter.POSITIONAL_OR_KEYWORD
     start.__doc__ = does
-    made: Callable[..., Any] = _task(name, **ROUND)(start)
+    start.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter("c", plain),
+            *(inspect.Parameter(one, plain, default=defaults.get(one, "")) for one in helps),
+        ]
+    )
+    iterable = ["set_"] * ("set_" in helps)
+    made: Task[Any] = task(
+        name=name.rpartition(".")[2],
+        help=helps,
+        iterable=iterable,
+        auto_shortflags=False,
+        default=name == "story",
+    )(start)
     return made
 
 
-@_task("mine", import_="negatives from this FlagEmbedding file; nothing is ranked", **ROUND)
-def mine(c: Context, set_: list[str], run: str = DEMO, round_: str = "", import_: str = "") -> None:
-    """2. Queries → ranking of the training rows → negatives."""
-    _stage(c, "mine", run, set_, round=round_, **{"import": import_})
-
-
-train = _rounds("train", "3. Negatives → an adapter for each epoch, scored, the best one chosen.")
-predict = _rounds("predict", "5. Adapter → ranking of the test rows → submission.csv.")
-package = _rounds("package", "6. Adapter → bundle, the flat folder that goes to Kaggle.")
-rehearse = _rounds(
-    "rehearse", "7. Bundle → the kernel's script run offline → evidence `rehearsal`."
+story = _verb(
+    "story",
+    "The stages in order, which are done, stale or missing, and the next command.",
+    {"run": "run file; without one: all runs"},
+    run="",
+)
+prepare = _verb(
+    "prepare", "1. Kaggle's files → queries, corpus, qrels, split, exemplars, probe.", WHERE, RUN
+)
+mine = _verb(
+    "mine",
+    "2. Queries → ranking of the training rows → negatives.",
+    {"import_": "negatives from this FlagEmbedding file; nothing is ranked"},
+    WHERE,
+    ROUND,
+)
+train = _verb(
+    "train", "3. Negatives → an adapter for each epoch, scored, the best one chosen.", WHERE, ROUND
+)
+evaluate = _verb(
+    "eval",
+    "4. Adapter → MAP@25 and Recall@25 of all, seen, unseen → evidence `cv`.",
+    {
+        "adapter": "best, base or epoch-N (default: best)",
+        "against": "another run file: is a difference shown?",
+        "accept_polluted": "score rows it was trained on; kept out of every table",
+    },
+    WHERE,
+    ROUND,
+)
+predict = _verb("predict", "5. Adapter → ranking of the test rows → submission.csv.", ROUND)
+package = _verb("package", "6. Adapter → bundle and wheelhouse, what goes to Kaggle.", ROUND)
+rehearse = _verb(
+    "rehearse",
+    "7. Bundle → the kernel's script run offline, twice → evidence `rehearsal`.",
+    {"image": "in the built image; equal to rounding, not to the byte"},
+    WHERE,
+    ROUND,
+    switches="image",
+)
+publish = _verb(
+    "publish",
+    "8. Bundle and wheelhouse → private Kaggle datasets, sent only when new.",
+    {"base": "the base weights alone, once"},
+    DRY,
+    ROUND,
+    switches="base",
+)
+push = _verb(
+    "push",
+    "9. The kernel → Kaggle, pinned to image and datasets; starts its run.",
+    {
+        "as_": "script or notebook (default: script)",
+        "accept_risk": "push even what the plan says cannot fit; recorded",
+    },
+    DRY,
+    ROUND,
+)
+follow = _verb(
+    "follow",
+    "10. The kernel's run → its output, checked → evidence `kernel`; then its scores.",
+    {"minutes": "the longest wait (default: the competition's limit and an hour)"},
+    JSON,
+    ROUND,
+)
+submit = _verb(
+    "submit", "11. The kernel's checked version → one submission to the competition.", DRY, ROUND
+)
+report = _verb("report", "Evidence → report.md, the table of all scores.", RUN)
+demo = _verb(
+    "demo",
+    "The whole loop, two rounds, to a submission, its rehearsal and a report.",
+    {"data": "folder with Kaggle's four files", "quick": "a few steps of everything"},
+    SETS,
+)
+plan = _verb(
+    "plan",
+    "Whether the kernel's time and memory will fit on Kaggle's machine.",
+    {"device": "cpu, t4x2, l4x1, l4x4, a100 or h100", "queries": "rows of the hidden test"},
+    JSON,
+    ROUND,
+)
+doctor = _verb(
+    "doctor",
+    "What is wrong with this machine, and the command that mends it.",
+    {"online": "ask Kaggle too: login, rules, quota"},
+    JSON,
+    RUN,
+)
+wheels = _verb("wheels", "The wheels the image lacks: resolved, locked, fetched, proven.", RUN)
+build = _verb(
+    "image",
+    "Build the Dockerfile on Kaggle's image with docker, podman or buildah.",
+    {"base": "another base image, such as a stand-in"},
+    RUN,
+)
+image_lock = _verb(
+    "image.lock",
+    "Put a real freeze into kaggle/image.lock and show what it changes.",
+    {
+        "freeze": "what `pip freeze` printed in Kaggle's image",
+        "git_commit": "its /etc/git_commit",
+        "build_date": "its /etc/build_date",
+    },
 )
 
 
-@_task("eval", **EVAL, **ROUND)
-def evaluate(
-    c: Context,
-    set_: list[str],
-    run: str = DEMO,
-    round_: str = "",
-    adapter: str = "",
-    against: str = "",
-    accept_polluted: bool = False,
-) -> None:
-    """4. Adapter → MAP@25 and Recall@25 of all, seen, unseen → evidence `cv`."""
-    flags = {"adapter": adapter, "against": against}
-    _stage(c, "eval", run, set_, round=round_, accept_polluted=accept_polluted, **flags)
-
-
-@_task(**RUN)
-def report(c: Context, set_: list[str], run: str = DEMO) -> None:
-    """Evidence → report.md, the table of all scores."""
-    _stage(c, "report", run, set_)
-
-
-@_task(data="folder with Kaggle's four files", quick="a few steps of everything", **SETS)
-def demo(c: Context, set_: list[str], data: str = "", quick: bool = False) -> None:
-    """The whole loop, two rounds, to a submission, its rehearsal and a report."""
-    _stage(c, "demo", "", set_, data=data, quick=quick)
-
-
-@_task(only="pytest's -k: part of a test's name")
+@task(help={"only": "pytest's -k: part of a test's name"}, auto_shortflags=False)
 def test(c: Context, only: str = "") -> None:
     """The fast tests: CPU, no network, no account."""
     _start(c, "-m", "pytest", "-q", *WORKERS, *["-k", only] * bool(only))
@@ -146,9 +223,17 @@ tools = (
         TESTS,
     ),
     _tool("slow", "The tests that take minutes.", "-m pytest -q -m slow"),
+    _tool("kaggle-standin", "Our stand-in for Kaggle, by hand.", "tests/kagglestandin_server.py"),
     _tool(
         "lock", "requirements.in, under the image's freeze → requirements.lock.", "tools/lock.py"
     ),
 )
-loop = (prepare, mine, train, evaluate, predict, package, rehearse)
-namespace = Collection(story, *loop, report, demo, test, dev=Collection(*tools))
+there = (publish, push, follow, submit)
+images = Collection("image", lock=image_lock)
+images.add_task(build, name="build", default=True)
+namespace = Collection(
+    *(story, prepare, mine, train, evaluate, predict, package, rehearse),
+    *(*there, report, demo, test, plan, doctor, wheels),
+    image=images,
+    dev=Collection(*tools),
+)

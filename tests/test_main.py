@@ -1,19 +1,25 @@
 """The command line: one line says what is wrong, the exit code says of which kind."""
 
+import importlib
+import inspect
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
 
 from parity.__main__ import main
 from parity.run import errors
-from parity.stages import start
+from parity.stages import graph, start
+from parity.stages.run import Run
 
 CODES = {
     errors.ParityError: 1,
@@ -22,8 +28,13 @@ CODES = {
     errors.StaleInput: 4,
     errors.Polluted: 5,
     errors.Mismatch: 6,
+    errors.Refused: 7,
+    errors.Unknown: 8,
+    errors.RunFailed: 9,
 }
 USAGE = 2  # what argparse returns, as for a wrong setting
+MACHINES = ("publish", "push", "follow", "submit", "plan", "doctor")
+"""What can tell a machine: `--json`."""
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +77,7 @@ def test_each_kind_of_error_has_its_code_and_one_line(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fail(_: object) -> None:
+    def fail(*_: object) -> None:
         raise error("a size differs:\n\tlayer 1")
 
     monkeypatch.setattr(start, "start", fail)
@@ -80,7 +91,7 @@ def test_every_error_class_has_a_code_of_its_own() -> None:
 
 
 def test_a_fault_of_the_tool_itself_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: object) -> None:
+    def fail(*_: object) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(start, "start", fail)
@@ -98,6 +109,16 @@ def test_a_fault_of_the_tool_itself_is_not_hidden(monkeypatch: pytest.MonkeyPatc
         (["story", "runs/eedi.toml", "--set", "split.kind=x"], "runs/eedi.toml: split.kind: Input"),
         (["mine", "--round", "-1"], "round -1 does not exist; rounds start at 0"),
         (["demo", "--data", "nowhere"], "--data nowhere: no such folder; it must hold"),
+        (["push", "nowhere/x.toml"], "nowhere/x.toml: no such run file (there: none)"),
+        (["submit", "--round", "-1"], "round -1 does not exist; rounds start at 0"),
+        (
+            ["publish", "--set", "shipping.license=x"],
+            "runs/demo.toml: shipping.license: unknown key",
+        ),
+        (["push", "--set", "shipping.model=a/b"], "runs/demo.toml: shipping.model: String should"),
+        (["plan", "--device", "tpu"], "device 'tpu': Kaggle's are cpu, t4x2, "),
+        (["image", "--base", "python:latest"], "--base python:latest: want name@sha256:digest, or"),
+        (["image.lock", "--freeze", "nowhere.txt"], "--freeze nowhere.txt: no such file; in the"),
     ],
 )
 def test_a_wrong_setting_is_named(
@@ -128,12 +149,22 @@ def test_a_missing_run_file_lists_the_ones_there(
         (["story", "--round", "1"], "unrecognized arguments: --round"),
         (["prepare", "--set"], "argument --set: expected one argument"),
         (["predict", "--adapter", "base"], "unrecognized arguments: --adapter"),
+        (["mine", "--where", "there"], "argument --where: invalid choice: 'there' (choose from "),
+        (["package", "--where", "image"], "unrecognized arguments: --where"),
+        (["push", "--as", "gist"], "argument --as: invalid choice: 'gist' (choose from "),
+        (["follow", "--minutes", "soon"], "argument --minutes: invalid float value: 'soon'"),
+        (["follow", "--dry-run"], "unrecognized arguments: --dry-run"),
+        (["plan", "--queries", "1e4"], "argument --queries: invalid int value: '1e4'"),
+        (["image.lock"], "the following arguments are required: --freeze"),
+        (["wheels", "--json"], "unrecognized arguments: --json"),
     ],
 )
 def test_e28_words_that_nobody_knows_are_refused(
     words: list[str], problem: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert problem in usage(words, capsys)
+    line = usage(words, capsys)
+    assert re.match(r"parity( [\w.]+)?: error: ", line)
+    assert problem in line
 
 
 @pytest.mark.parametrize("value", ["False", "no", "0", '"false"', "''"])
@@ -150,6 +181,13 @@ def test_e30_a_flag_has_one_spelling(flag: str, capsys: pytest.CaptureFixture[st
     assert f"unrecognized arguments: {flag}" in usage(["eval", flag], capsys)
 
 
+@pytest.mark.parametrize("words", [["push", "--accept"], ["push", "--dry"], ["plan", "--dev=cpu"]])
+def test_e30_so_has_each_flag_of_the_way_to_kaggle(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert f"unrecognized arguments: {words[1]}" in usage(words, capsys)
+
+
 def test_faulty_data_is_an_error_of_data_and_writes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -162,13 +200,33 @@ def test_faulty_data_is_an_error_of_data_and_writes_nothing(
     assert not (tmp_path / "data").exists()
 
 
-def test_a_stage_before_its_time_names_the_command(capsys: pytest.CaptureFixture[str]) -> None:
-    sets = ["--set", "split.seed=7"]
-    for stage in ("mine", "train", "eval", "predict", "package", "rehearse", "report"):
-        code, line = told([stage, *sets], capsys)
-        assert code == 4
-        command = "invoke prepare --run runs/demo.toml --set=split.seed=7"
-        assert line == f"prepare has not been made; run: {command}"
+@pytest.mark.parametrize(
+    "words",
+    [
+        *([stage] for stage in (*graph.STAGES[1:], "report")),
+        *([stage, "--dry-run"] for stage in ("publish", "push", "submit")),
+        ["push", "--as=notebook", "--accept-risk"],
+    ],
+    ids=" ".join,
+)
+def test_a_stage_before_its_time_names_the_command(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, line = told([*words, "--set", "split.seed=7"], capsys)
+    command = "invoke prepare --run runs/demo.toml --set=split.seed=7"
+    assert (code, line) == (4, f"prepare has not been made; run: {command}")
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_plan_before_its_time_names_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    told_of = "prepare is missing or stale; run: invoke prepare --run runs/demo.toml"
+    assert told(["plan"], capsys) == (4, told_of)
+
+
+def test_without_a_login_kaggle_is_not_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    code, line = told(["publish", "--base", "--dry-run"], capsys)
+    assert (code, line.startswith("no login for Kaggle: ")) == (2, True)
+    assert line.endswith("; then: invoke doctor")
 
 
 def test_a_finished_stage_is_silent_on_stderr_and_ends_with_0(
@@ -184,6 +242,127 @@ def test_a_finished_stage_is_silent_on_stderr_and_ends_with_0(
     assert "next: invoke mine" in out
 
 
+# What a machine is told
+
+
+def test_a_machine_is_told_one_object_and_a_person_beside_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pretended(*_: object) -> dict[str, object]:
+        sys.stdout.write("for a person\n")
+        return {"version": 3, "key": "é"}
+
+    monkeypatch.setattr(start, "start", pretended)
+    for stage in MACHINES:
+        assert main([stage, "--json"]) == 0
+        out, err = capsys.readouterr()
+        assert (json.loads(out), out.count("\n")) == ({"version": 3, "key": "é"}, 1)
+        assert err == "for a person\n"
+        assert main([stage]) == 0
+        assert capsys.readouterr() == ("for a person\n", "")
+
+
+@pytest.mark.parametrize("error", CODES)
+def test_a_machine_is_told_an_error_too(
+    error: type[errors.ParityError],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        sys.stdout.write("for a person\n")
+        found = error("a size differs:\n\tlayer 1")
+        found.add_note('{"findings": [1]}')
+        raise found
+
+    monkeypatch.setattr(start, "start", fail)
+    assert main(["doctor", "--json"]) == CODES[error]
+    out, err = capsys.readouterr()
+    assert err == "for a person\nerror: a size differs: layer 1\n"
+    assert out.count("\n") == 1
+    assert json.loads(out) == {
+        "class": error.__name__,
+        "error": "a size differs: layer 1",
+        "exit_code": CODES[error],
+        "findings": [1],
+    }
+
+
+@pytest.mark.parametrize("stage", MACHINES[:-1])
+def test_a_machine_is_told_of_a_stage_before_its_time(
+    stage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main([stage, "--json"])
+    out, err = capsys.readouterr()
+    record = json.loads(out)
+    assert (code, record["class"], record["exit_code"]) == (4, "StaleInput", 4)
+    assert record["error"].endswith("run: invoke prepare --run runs/demo.toml")
+    assert err == f"error: {record['error']}\n"
+
+
+# Which function is started
+
+
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Call no stage, but note which would be, and whether it takes what it is given."""
+    found: list[Any] = []
+
+    class Noted:
+        def __init__(self, stage: str) -> None:
+            self.stage = stage
+
+        def __getattr__(self, name: str) -> Any:
+            module = importlib.import_module(f"parity.stages.{self.stage}")
+            taken = inspect.signature(getattr(module, name))
+
+            def call(*given: Any, **options: Any) -> None:
+                taken.bind(*given, **options)
+                bare = [one for one in given if not isinstance(one, Run)]
+                found.append((f"{self.stage}.{name}", bare, options))
+
+            return call
+
+    monkeypatch.setattr(start, "_of", Noted)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["story"], ("story.story", [None, ()], {})),
+        (["demo", "--quick"], ("demo.demo", [None], {"quick": True, "overrides": ()})),
+        (["prepare"], ("prepare.prepare", [], {})),
+        (["mine", "--import", "n.jsonl"], ("mine.mine", [Path("n.jsonl")], {})),
+        (["train", "--where=image"], ("inside.inside", [["train", "--where=image"]], {})),
+        (["eval"], ("evaluate.evaluate", ["best"], {"against": None, "accept_polluted": False})),
+        (["rehearse"], ("rehearse.rehearse", ["here"], {})),
+        (["rehearse", "--image"], ("rehearse.rehearse", ["image"], {})),
+        (["rehearse", "--where", "image"], ("rehearse.rehearse", ["image"], {})),
+        (["reload", "runs/demo.toml", "--out", "x"], ("roundtrip.reload", [Path("x")], {})),
+        (["publish"], ("publish.publish", ["bundle"], {})),
+        (["publish", "--base", "--dry-run"], ("publish.show", ["base"], {})),
+        (["push"], ("push.push", ["script"], {"risk": False})),
+        (["push", "--as=notebook", "--accept-risk"], ("push.push", ["notebook"], {"risk": True})),
+        (["push", "--as=notebook", "--dry-run"], ("push.show", ["notebook"], {})),
+        (["follow"], ("follow.follow", [0.0], {})),
+        (["follow", "--minutes", "1.5"], ("follow.follow", [1.5], {})),
+        (["submit"], ("submit.submit", [], {})),
+        (["submit", "--dry-run"], ("submit.show", [], {})),
+        (["plan", "--queries=9"], ("plan.plan", [], {"device": "", "queries": 9})),
+        (["doctor"], ("doctor.doctor", ["offline"], {})),
+        (["doctor", "--online"], ("doctor.doctor", ["online"], {})),
+        (["image", "--base", "localhost/a:1"], ("image.build", ["localhost/a:1"], {})),
+        (["image.lock", "--freeze", "f"], ("image.lock", [Path("f")], {})),
+    ],
+    ids=str,
+)
+def test_words_start_one_function_with_what_it_takes(
+    words: list[str], wanted: tuple[object, ...], called: list[Any]
+) -> None:
+    assert main(words) == 0
+    assert called == [wanted]
+
+
 def test_nothing_of_python_is_shown() -> None:
     out, err = process(["prepare", "runs/nope.toml"]).communicate(timeout=60)
     assert out == ""
@@ -195,7 +374,7 @@ WAITING = """
 import sys, time
 from parity.stages import start
 from parity.__main__ import main
-start.start = lambda asked: (print("under way", flush=True), time.sleep(60))
+start.start = lambda asked, words: (print("under way", flush=True), time.sleep(60))
 raise SystemExit(main(sys.argv[1:]))
 """
 

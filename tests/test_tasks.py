@@ -19,9 +19,9 @@ import tasks
 from parity import __main__ as command
 from parity.stages import graph
 
-TOOLS = ("story", "report", "demo", "test")
-DEV = {"fmt", "lint", "type", "imports", "test", "check", "slow", "lock"}
-ROUNDED = ("mine", "train", "eval", "predict", "package", "rehearse")
+TOOLS = ("story", "report", "demo", "test", "plan", "doctor", "wheels", "image.build", "image.lock")
+DEV = {"fmt", "lint", "type", "imports", "test", "check", "slow", "lock", "kaggle-standin"}
+ROUNDED = tuple(name for name in graph.STAGES if name != "prepare")
 HEAVY = ("torch", "transformers", "peft", "pandas", "numpy", "pydantic", "parity", "kaggle")
 
 
@@ -50,8 +50,9 @@ def invoke(*words: str) -> None:
 def every() -> Iterator[tuple[str, "Task[Any]"]]:
     for name, task in tasks.namespace.tasks.items():
         yield name, task
-    for name, task in tasks.namespace.collections["dev"].tasks.items():
-        yield f"dev.{name}", task
+    for group, collection in tasks.namespace.collections.items():
+        for name, task in collection.tasks.items():
+            yield f"{group}.{name}", task
 
 
 def parsed(words: str) -> argparse.Namespace:
@@ -91,11 +92,17 @@ def test_stages_are_numbered_in_their_order() -> None:
 
 @pytest.mark.parametrize("name", [name for name, _ in every()])
 def test_a_task_starts_parity_or_a_dev_tool(name: str, asked: Asked) -> None:
-    invoke(name)
+    invoke(name, *["--freeze=x"] * (name == "image.lock"))
     assert asked
     for words in map(shlex.split, asked):
         assert words[0] == sys.executable
-        known = (["-m", "pytest"], ["-m", "ruff"], ["-m", "mypy"], ["tools/lock.py"])
+        known = (
+            ["-m", "pytest"],
+            ["-m", "ruff"],
+            ["-m", "mypy"],
+            ["tools/lock.py"],
+            ["tests/kagglestandin_server.py"],
+        )
         linter = "from importlinter.cli import lint_imports_command as run; run()"
         if words[1:3] == ["-m", "parity"]:
             parsed(shlex.join(words))
@@ -133,6 +140,39 @@ def test_eval_hands_on_what_is_scored(asked: Asked) -> None:
         True,
     )
     assert (bare.adapter, bare.against, bare.accept_polluted) == ("best", None, False)
+
+
+@pytest.mark.parametrize("name", ["prepare", "mine", "train", "eval", "rehearse"])
+def test_where_a_stage_runs_is_handed_on(name: str, asked: Asked) -> None:
+    invoke(name, "--where", "image")
+    invoke(name)
+    assert [one.where for one in map(parsed, asked)] == ["image", "here"]
+
+
+def test_the_way_to_kaggle_hands_on_its_options(asked: Asked) -> None:
+    invoke("publish", "--base", "--dry-run")
+    invoke("push", "--as", "notebook", "--accept-risk", "--json")
+    invoke("follow", "--minutes", "5")
+    invoke("submit", "--dry-run")
+    publish, push, follow, submit = map(parsed, asked)
+    assert (publish.base, publish.dry_run, publish.json) == (True, True, False)
+    assert (push.form, push.accept_risk, push.json, push.dry_run) == ("notebook", True, True, False)
+    assert follow.minutes == 5.0
+    assert submit.dry_run
+
+
+def test_tools_hand_on_their_options(asked: Asked) -> None:
+    invoke("plan", "--device", "l4x4", "--queries", "9")
+    invoke("doctor", "--online")
+    invoke("image", "--base", "localhost/standin:py312")
+    invoke("image.lock", "--freeze", "freeze.txt")
+    invoke("rehearse", "--image")
+    plan, doctor, image, lock, rehearse = map(parsed, asked)
+    assert (plan.device, plan.queries) == ("l4x4", 9)
+    assert doctor.online
+    assert (image.stage, image.base) == ("image", "localhost/standin:py312")
+    assert (lock.stage, lock.freeze) == ("image.lock", Path("freeze.txt"))
+    assert rehearse.image
 
 
 def test_mine_hands_on_a_file_to_import(asked: Asked) -> None:

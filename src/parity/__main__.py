@@ -1,15 +1,23 @@
 """`python -m parity STAGE RUN [--round N] [--set section.key=value ...]`: start one stage."""
 
 import argparse
+import contextlib
+import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from parity.run.errors import ParityError
 
 _DEMO = "runs/demo.toml"
+_HERE = ("prepare", "mine", "train", "eval", "predict", "package", "rehearse", "report")
+_REMOTE = ("publish", "push", "follow", "submit")
+_TOOLS = ("image", "wheels", "plan", "doctor")
+_INSIDE = ("prepare", "mine", "train", "eval", "predict", "rehearse")
+"""Stages that can run inside the built image."""
+_FORMS = ("script", "notebook")
 _INTERRUPTED, _CLOSED = 130, 141  # what a shell returns for Ctrl-C and for a closed pipe
 
 
@@ -35,24 +43,39 @@ def _run(words: Sequence[str]) -> int:
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     # It looks for kernels on a hub, finds none, and says so at every start.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    machine = bool(getattr(asked, "json", False))  # then a person's lines go beside it
     try:
-        _start(asked)
+        with contextlib.redirect_stdout(sys.stderr if machine else sys.stdout):
+            result = _start(asked, list(words))
     except ParityError as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        line = " ".join(str(error).split())
+        print("error:", line, file=sys.stderr)
+        if machine:
+            told = {"error": line, "class": type(error).__name__, "exit_code": error.exit_code}
+            for note in getattr(error, "__notes__", ()):  # what was found beside it
+                told |= json.loads(note)
+            print(json.dumps(told, sort_keys=True))
         return error.exit_code
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on from here", file=sys.stderr)
         return _INTERRUPTED
+    if machine:
+        print(json.dumps(result, sort_keys=True))
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="parity", description=__doc__)
     stages = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
-    for name in ("prepare", "mine", "train", "eval", "predict", "package", "rehearse", "report"):
+    for name in (*_HERE, *_REMOTE, *_TOOLS):
         stage = stages.add_parser(name, allow_abbrev=False)
         stage.add_argument("run", nargs="?", default=_DEMO, type=Path)
         _common(stage)
+    lock = stages.add_parser("image.lock", allow_abbrev=False)
+    lock.add_argument("--freeze", type=Path, required=True)
+    lock.add_argument("--git-commit", default="")
+    lock.add_argument("--build-date", default="")
+    _flags(stages.choices)
     stages.choices["mine"].add_argument("--import", dest="imported", type=Path)
     score = stages.choices["eval"]
     score.add_argument("--adapter", default="best")
@@ -72,17 +95,48 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _flags(stages: Mapping[str, argparse.ArgumentParser]) -> None:
+    """Add what the way to Kaggle needs."""
+    for name in _INSIDE:
+        stages[name].add_argument("--where", choices=("here", "image"), default="here")
+    for name in (*_REMOTE, "plan", "doctor"):
+        stages[name].add_argument("--json", action="store_true")
+    for name in ("publish", "push", "submit"):
+        stages[name].add_argument("--dry-run", action="store_true")
+    stages["rehearse"].add_argument("--image", action="store_true")
+    stages["publish"].add_argument("--base", action="store_true")
+    stages["push"].add_argument("--as", dest="form", choices=_FORMS, default=_FORMS[0])
+    stages["push"].add_argument("--accept-risk", action="store_true")
+    stages["follow"].add_argument("--minutes", type=_at_least(0.0), default=0.0)
+    stages["plan"].add_argument("--device", default="")
+    stages["plan"].add_argument("--queries", type=_at_least(0), default=0)
+    stages["doctor"].add_argument("--online", action="store_true")
+    stages["image"].add_argument("--base", default="")
+
+
+def _at_least(least: float) -> Callable[[str], float]:
+    """Return what reads a number of the kind of `least`, and refuses a smaller one."""
+
+    def number(text: str) -> float:
+        value = type(least)(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{text}: want {least} or more")
+        return value
+
+    return number
+
+
 def _common(stage: argparse.ArgumentParser) -> None:
     stage.add_argument("--round", type=int, default=0)
     stage.add_argument("--set", dest="overrides", action="append", default=[])
 
 
-def _start(asked: argparse.Namespace) -> None:
-    """Import the one stage that is asked for, and start it."""
+def _start(asked: argparse.Namespace, words: list[str]) -> object:
+    """Import the one stage that is asked for, and start it; return what a machine is told."""
     # Imported here: each stage costs what it needs, and `--help` costs nothing.
     from parity.stages import start  # noqa: PLC0415
 
-    start.start(asked)
+    return start.start(asked, words)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
 """Exemplars: never the answer itself, and the same ones whatever else is asked."""
 
+import json
 import os
 import random
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import tiny
@@ -25,13 +26,15 @@ from parity.competition.exemplars import (
     leaks,
     pool,
     read,
+    text_digest,
     write,
 )
 from parity.competition.lineage import normalise
 from parity.competition.questions import MisconceptionId, Query, QueryId
 from parity.competition.splits import Split, make
+from parity.run import files
 from parity.run.config import SplitConfig
-from parity.run.errors import BadData, Polluted
+from parity.run.errors import BadData, Mismatch, Polluted
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 SHOWING: tuple[Mode, ...] = tuple(mode for mode in MODES if mode != "none")
@@ -301,6 +304,11 @@ def test_the_file_holds_ids_alone_and_brings_the_pool_back(tmp_path: Path) -> No
         ('{"misconception_id":1,"query_id":"99_B"}', "no labelled row '99_B'"),
         ('{"misconception_id":2,"query_id":"10_B"}', "no misconception 2"),
         ('{"misconception_id":1}', "want query_id and misconception_id"),
+        ('{"query_id":"10_B","sha256":""}', "want query_id and misconception_id"),
+        (
+            '{"misconception_id":1,"query_id":"10_B","text":"x"}',
+            "want query_id and misconception_id",
+        ),
         ("[]", "want query_id and misconception_id"),
     ],
 )
@@ -313,6 +321,57 @@ def test_a_line_that_fits_no_file_is_refused_by_number(
         handle.write(line + "\n")
     with pytest.raises(BadData, match=f"line 2: {problem}"):
         read(path, tiny.queries(), tiny.corpus())
+
+
+def packed(path: Path, *digests: object) -> Path:
+    """Write the pool as a bundle has it; None is a line without a digest."""
+    rows = []
+    for one, told in zip(tiny_pool(), digests, strict=False):
+        row = {"query_id": one.query.query_id, "misconception_id": one.misconception_id}
+        rows.append(row if told is None else {**row, "sha256": told})
+    files.write_jsonl(path, rows)
+    return path
+
+
+def test_a_line_may_carry_the_digest_of_its_text(tmp_path: Path) -> None:
+    own = [text_digest(one) for one in tiny_pool()]
+    assert len({*own}) == len(own) > 4
+    for digests in (own, [None if place % 2 else one for place, one in enumerate(own)]):
+        path = packed(tmp_path / "exemplars.jsonl", *digests)
+        assert read(path, tiny.queries(), tiny.corpus()) == tiny_pool()
+
+
+@pytest.mark.parametrize("told", ["f" * 64, "", None, 7], ids=str)
+def test_a_digest_of_another_text_is_refused(tmp_path: Path, told: object) -> None:
+    path = packed(tmp_path / "exemplars.jsonl", None, text_digest(tiny_pool()[1]))
+    row = {"misconception_id": 1, "query_id": "30_A", "sha256": told}
+    with path.open("a", encoding="utf-8") as handle:
+        handle.write(json.dumps(row) + "\n")
+    with pytest.raises(Mismatch) as caught:
+        read(path, tiny.queries(), tiny.corpus())
+    wanted = "exemplar 30_A: its text here is not the one it was packed with"
+    assert str(caught.value) == wanted
+
+
+@pytest.mark.parametrize(
+    "name", [field.name for field in fields(Query) if field.name not in ("query_id", "answer")]
+)
+def test_a_text_that_changed_in_the_competition_is_refused(tmp_path: Path, name: str) -> None:
+    first = tiny_pool()[0]
+    path = packed(tmp_path / "exemplars.jsonl", text_digest(first))
+    value = getattr(first.query, name)
+    changes: dict[str, Any] = {name: value + 1 if isinstance(value, int) else f"{value} "}
+    changed = [replace(one, **changes) if one == first.query else one for one in tiny.queries()]
+    with pytest.raises(Mismatch, match=r"^exemplar 10_B: its text here is not"):
+        read(path, changed, tiny.corpus())
+    assert read(packed(path, None), changed, tiny.corpus())  # nothing says what it was
+
+
+def test_a_sentence_that_changed_in_the_corpus_is_refused(tmp_path: Path) -> None:
+    path = packed(tmp_path / "exemplars.jsonl", text_digest(tiny_pool()[0]))
+    corpus = {**tiny.corpus(), MisconceptionId(1): "Adds the numerators"}
+    with pytest.raises(Mismatch, match=r"^exemplar 10_B: its text here is not"):
+        read(path, tiny.queries(), corpus)
 
 
 def test_a_pool_of_texts_without_words_is_searched_too() -> None:

@@ -53,6 +53,16 @@ def test_a_folder_is_described_by_its_files(tmp_path: Path) -> None:
     assert (again.name, again.folder, again.licence) == (str(tmp_path), tmp_path, "")
 
 
+def test_a_record_names_files_that_lie_elsewhere(tmp_path: Path) -> None:
+    """A bundle names its base by the same record, without being one."""
+    base = models.write(tmp_path / "base", "llama")
+    (tmp_path / "bundle").mkdir()
+    bases.write_record(base, tmp_path / "bundle")
+    found = bases.recorded(tmp_path / "bundle" / "base.json", tmp_path / "mounted")
+    assert (found.name, found.licence, found.folder) == ("llama", "", tmp_path / "mounted")
+    assert found.digest() == base.digest()
+
+
 def test_any_other_byte_is_another_base(tmp_path: Path) -> None:
     base = models.write(tmp_path / "one", "llama")
     other = models.write(tmp_path / "two", "llama", seed=1)

@@ -1,5 +1,6 @@
 """A run file is strict: what is not known or has another type is refused by its name."""
 
+import json
 from itertools import product
 from pathlib import Path
 from typing import Any, get_args
@@ -18,6 +19,9 @@ CHANGED: dict[str, object] = {
     "prompt.exemplars": {"exemplars": "fixed", "exemplar_count": 1},
     "prompt.exemplar_count": {"exemplars": "random", "exemplar_count": 2},
     "training.targets": {"targets": ["q_proj"]},
+    "shipping.owner": {"owner": "somebody"},
+    "shipping.model": {"model": "owner/model/transformers/small/1"},
+    "shipping.wheels": {"wheels": ["faiss-cpu"]},
 }
 """Where one value alone cannot be changed, or not to the next number or word."""
 
@@ -103,6 +107,17 @@ def test_values_are_read_into_their_sections(tmp_path: Path) -> None:
         ("[prompt]\nexemplar_count = 2\n", "prompt: exemplars = 'none' with exemplar_count = 2"),
         ("[training]\nclip = inf\n", "training.clip: Out of range float values"),
         ("[training]\nclip = nan\n", "training.clip: Out of range float values"),
+        ('[encoder]\nspread = "layers"\n', "encoder.spread: Input should be 'queries' or 'model'"),
+        ('[shipping]\ndevice = "t4"\n', "shipping.device: Input should be 'cpu', 't4x2', "),
+        ("[shipping]\nhours = 0.0\n", "shipping.hours: Input should be greater than 0"),
+        (
+            "[shipping]\nqueries = 0\n",
+            "shipping.queries: Input should be greater than or equal to 1",
+        ),
+        ("[shipping]\nrehearsed = 0\n", "shipping.rehearsed: Input should be greater than or"),
+        ('[shipping]\nwheels = "faiss-cpu"\n', "shipping.wheels: Input should be a valid array"),
+        ("[shipping]\nwheels = [1]\n", "shipping.wheels.0: Input should be a valid string"),
+        ("[shipping]\ntoken = 1\n", "shipping.token: unknown key"),
         ("[split]\nseed = 2024-11-12\n", "split.seed: Object of type date is not"),
         ("when = 2024-11-12\n", "when: Object of type date is not"),
         ('name = "x"\n', "`name` and `overrides` are not keys"),
@@ -118,6 +133,47 @@ def test_what_does_not_fit_is_refused_by_its_key(tmp_path: Path, text: str, mess
 def test_a_backslash_and_an_n_is_no_newline(tmp_path: Path, key: str) -> None:
     path = run_file(tmp_path, f"[prompt]\n{key} = '<instruct>\\n{{question}}'\n")
     assert refusal(path) == f"prompt: {key} holds a backslash and an n; write a real newline"
+
+
+@pytest.mark.parametrize(
+    ("key", "names"),
+    [
+        ("owner", ("", "ann", "ann-2")),
+        ("model", ("", "owner/model/transformers/small-2.5/1", "o/m/pyTorch/v/120")),
+    ],
+)
+def test_a_name_on_kaggle_is_taken_as_it_is(
+    tmp_path: Path, key: str, names: tuple[str, ...]
+) -> None:
+    for name in names:
+        config = load(run_file(tmp_path, f"[shipping]\n{key} = {name!r}\n"))
+        assert getattr(config.shipping, key) == name
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("owner", "Ann"),
+        ("owner", "ann lee"),
+        ("owner", "ann_lee"),
+        ("owner", "ann/bundle"),
+        ("owner", "ann\n"),
+        ("model", "owner/model"),
+        ("model", "owner/model/transformers/small"),
+        ("model", "owner/model/transformers/small/latest"),
+        ("model", "owner/model/transformers/small/0"),
+        ("model", "owner/model/transformers/small/01"),
+        ("model", "owner/model/transformers/small/1\n"),
+        ("model", "owner/model/transformers/small/1/2"),
+        ("model", "owner//transformers/small/1"),
+        ("model", "/owner/model/transformers/small/1"),
+    ],
+)
+def test_a_name_that_kaggle_has_not_or_that_is_not_pinned_is_refused(
+    tmp_path: Path, key: str, name: str
+) -> None:
+    said = refusal(run_file(tmp_path, f"[shipping]\n{key} = {json.dumps(name)}\n"))
+    assert said.startswith(f"shipping.{key}: String should match pattern")
 
 
 def test_a_file_in_another_encoding_is_refused(tmp_path: Path) -> None:

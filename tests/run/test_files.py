@@ -1,5 +1,6 @@
 """A write is whole or never was: the old stays, and nothing temporary is left behind."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from parity.run.errors import BadData
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 rows = st.lists(st.dictionaries(texts, texts | st.integers() | st.lists(texts), max_size=3))
 
-in_one_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+in_one_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -216,3 +217,37 @@ def test_a_file_that_is_no_json_is_named(tmp_path: Path, data: bytes, problem: s
     with pytest.raises(BadData) as caught:
         files.read_json(path)
     assert str(caught.value) == f"{path}: {problem}"
+
+
+def test_a_link_is_the_same_file(tmp_path: Path) -> None:
+    files.write_text(tmp_path / "weights", "heavy")
+    files.link(tmp_path / "weights", tmp_path / "again")
+    assert (tmp_path / "again").samefile(tmp_path / "weights")
+    assert not (tmp_path / "again").is_symlink()
+
+
+def test_a_link_to_a_link_is_the_file_that_it_leads_to(tmp_path: Path) -> None:
+    files.write_text(tmp_path / "blobs" / "ab12", "heavy")
+    (tmp_path / "weights").symlink_to(Path("blobs") / "ab12")  # as a hub's cache has them
+    files.link(tmp_path / "weights", tmp_path / "again")
+    assert not (tmp_path / "again").is_symlink()
+    assert (tmp_path / "again").samefile(tmp_path / "blobs" / "ab12")
+
+
+def test_where_the_disk_has_no_links_the_file_is_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object) -> None:
+        raise OSError(errno.EXDEV, "another disk")
+
+    monkeypatch.setattr(os, "link", none)
+    files.write_text(tmp_path / "weights", "heavy")
+    files.link(tmp_path / "weights", tmp_path / "again")
+    assert tree(tmp_path) == {"weights": "heavy", "again": "heavy"}
+    assert not (tmp_path / "again").samefile(tmp_path / "weights")
+
+
+def test_a_link_to_nothing_makes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="weights"):
+        files.link(tmp_path / "weights", tmp_path / "again")
+    assert names(tmp_path) == []

@@ -3,9 +3,10 @@
 import json
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from parity.run import ledger
 from parity.run.errors import BadData
-from parity.run.ledger import LAYERS, SCHEMA, Evidence
+from parity.run.ledger import LAYERS, SCHEMA, Evidence, Step
 
 RECORD = Evidence(
     run="first",
@@ -24,6 +25,14 @@ RECORD = Evidence(
     layers=dict.fromkeys(LAYERS, "") | {"data": "aa", "ranking": "bb"},
     score={"map": 0.1 + 0.2, "rows": 12, "interval": [0.25, 0.5]},
     made="2026-11-24T10:00:00Z",
+)
+STEP = Step(
+    run="first",
+    round=1,
+    step="push",
+    key="cc",
+    refs={"kernel": "ann/first-kernel", "version": 3, "sources": ["ann/first-bundle/2"]},
+    made="2026-11-24T11:00:00+00:00",
 )
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
@@ -40,13 +49,27 @@ records = st.builds(
     score=scores,
     made=texts,
 )
+steps = st.builds(
+    Step,
+    run=st.sampled_from(("one", "two")),
+    round=st.integers(0, 1),
+    step=st.sampled_from(("publish", "push", "follow", "submit")),
+    key=texts,
+    refs=st.dictionaries(texts, texts | st.integers() | st.lists(texts), max_size=2),
+    made=texts,
+)
+
+in_one_folder = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None
+)
 
 
-def test_where_there_is_no_ledger_there_is_no_evidence(tmp_path: Path) -> None:
+def test_where_there_is_no_ledger_there_is_no_evidence_and_no_step(tmp_path: Path) -> None:
     assert ledger.read(tmp_path / "ledger.jsonl") == []
+    assert ledger.steps(tmp_path / "ledger.jsonl") == []
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@in_one_folder
 @given(st.lists(records, max_size=3))
 def test_records_come_back_oldest_first(tmp_path: Path, added: list[Evidence]) -> None:
     path = tmp_path / "data" / "ledger.jsonl"
@@ -124,3 +147,92 @@ def test_two_processes_at_once_lose_no_line_of_each_other(tmp_path: Path) -> Non
     assert path.read_bytes().count(b"\n") == len(found) == 400
     for run in ("one", "two"):
         assert [number for name, number in found if name == run] == list(range(200))
+
+
+@in_one_folder
+@given(st.lists(records | steps, max_size=5))
+def test_steps_and_evidence_share_one_file_and_never_meet(
+    tmp_path: Path, added: list[Evidence | Step]
+) -> None:
+    path = tmp_path / "data" / "ledger.jsonl"
+    evidence, taken = ledger.read(path), ledger.steps(path)
+    for record in added:
+        if isinstance(record, Evidence):
+            ledger.append(path, record)
+            evidence.append(record)
+            continue
+        ledger.append_step(path, record)
+        if replace(record, made="") not in [replace(one, made="") for one in taken]:
+            taken.append(record)
+    assert ledger.read(path) == evidence
+    assert ledger.steps(path) == taken
+
+
+def test_a_step_taken_again_is_no_second_record(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    ledger.append_step(path, STEP)
+    ledger.append(path, RECORD)
+    before = path.read_bytes()
+    for again in (STEP, replace(STEP, made="2027-01-01T00:00:00+00:00")):
+        ledger.append_step(path, again)
+        assert path.read_bytes() == before
+    assert ledger.steps(path) == [STEP]
+
+
+def test_values_that_the_file_writes_alike_are_alike(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    for sources in (("a", "b"), ["a", "b"], ("a", "b")):
+        ledger.append_step(path, replace(STEP, refs={"sources": sources}))
+    assert ledger.steps(path) == [replace(STEP, refs={"sources": ["a", "b"]})]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"run": "second"},
+        {"round": 0},
+        {"step": "publish"},
+        {"key": "dd"},
+        {"refs": {**STEP.refs, "version": 4}},
+        {"refs": {}},
+    ],
+    ids=str,
+)
+def test_whatever_else_differs_is_another_step(tmp_path: Path, change: dict[str, Any]) -> None:
+    path = tmp_path / "ledger.jsonl"
+    other = replace(STEP, **change)
+    for one in (STEP, other, STEP):
+        ledger.append_step(path, one)
+    assert ledger.steps(path) == [STEP, other]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"schema": SCHEMA + 1},
+        {"schema": None},
+        {"schema": "1"},
+        {"where": "there"},
+        {"key": ...},
+        {"schema": ...},
+    ],
+    ids=str,
+)
+def test_a_step_of_another_schema_is_refused_and_evidence_still_read(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    path = tmp_path / "ledger.jsonl"
+    ledger.append(path, RECORD)
+    row = {key: value for key, value in {**asdict(STEP), **change}.items() if value is not ...}
+    with path.open("a", encoding="utf-8") as handle:
+        handle.write(json.dumps(row) + "\n")
+    with pytest.raises(BadData, match=f"a step of another schema; this version reads {SCHEMA}"):
+        ledger.steps(path)
+    assert ledger.read(path) == [RECORD]
+
+
+def test_a_record_s_time_is_utc_to_the_second() -> None:
+    made = datetime.fromisoformat(ledger.now())
+    assert made.utcoffset() == timedelta()
+    assert made.microsecond == 0
+    assert abs(datetime.now(tz=UTC) - made) < timedelta(minutes=1)

@@ -1,8 +1,9 @@
 """The bundle is found by its manifest wherever it is mounted, and only when it is whole."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -13,9 +14,10 @@ from parity.run import config as configs
 from parity.run import digest, files
 from parity.run.errors import BadConfig, BadData, Mismatch
 from parity.run.ledger import LAYERS
-from parity.shipping import bundle
+from parity.shipping import bundle, sealed
 
 SHOWN = {name: digest.of_text(name) for name in (*bundle.PINNED, "split", "lineage", "data")}
+SCORES = {"best": {"map": 0.25, "rows": 12}}
 
 
 def made(folder: Path, layers: dict[str, str] = SHOWN, config: str = "") -> Path:
@@ -29,7 +31,7 @@ def made(folder: Path, layers: dict[str, str] = SHOWN, config: str = "") -> Path
     folder.mkdir(parents=True)
     for name, text in texts.items():
         (folder / name).write_text(text)
-    bundle.seal(folder, run="small", round_=1, layers=layers)
+    bundle.seal(folder, run="small", round_=1, layers=layers, cv=SCORES, spread="queries")
     return folder
 
 
@@ -51,8 +53,26 @@ def test_a_bundle_is_found_at_any_depth(tmp_path: Path, mount: str) -> None:
     found = bundle.find(tmp_path)
     assert found.folder == tmp_path / mount
     assert (found.run, found.round, found.layers) == ("small", 1, SHOWN)
+    assert found.facts == {"cv": SCORES, "spread": "queries"}
     assert found.config.scoring.bootstrap == 200
     assert found.digest == files.read_json(tmp_path / mount / "manifest.json")["digest"]
+
+
+def test_the_manifest_says_what_the_bundle_is_beside_its_files(tmp_path: Path) -> None:
+    folder = made(tmp_path / "bundle")
+    record = files.read_json(folder / "manifest.json")
+    names = ("adapter_model.safetensors", "exemplars.jsonl", "run.json")
+    assert record.keys() == {"kind", "schema", "facts", "files", "digest"}
+    assert (record["kind"], record["schema"]) == ("bundle", 1)
+    assert record["files"] == digest.of_tree(folder, names)
+    assert record["facts"] == {
+        "run": "small",
+        "round": 1,
+        "layers": SHOWN,
+        "cv": SCORES,
+        "spread": "queries",
+    }
+    assert sealed.read(folder).facts == record["facts"]
 
 
 def test_no_bundle_is_refused(tmp_path: Path) -> None:
@@ -94,15 +114,31 @@ def test_a_file_that_is_not_the_sealed_one_is_named(
     assert refused(folder) == f"bundle bundle: {name} is not the file its manifest names"
 
 
-@pytest.mark.parametrize("key", ["run", "round", "layers", "files", "digest", "kind", "schema"])
+def edits(record: dict[str, Any], key: str) -> Iterator[dict[str, Any]]:
+    """Yield a record with one key changed, and without it."""
+    yield {**record, key: "other"}
+    yield {name: value for name, value in record.items() if name != key}
+
+
+@pytest.mark.parametrize("key", ["run", "round", "layers", "cv", "spread"])
+def test_a_fact_that_was_edited_is_refused(tmp_path: Path, key: str) -> None:
+    folder = made(tmp_path / "bundle")
+    record = files.read_json(folder / "manifest.json")
+    for facts in edits(record["facts"], key):
+        files.write_json(folder / "manifest.json", {**record, "facts": facts})
+        assert refused(folder) == "bundle: manifest.json was changed after it was sealed"
+
+
+@pytest.mark.parametrize("key", ["kind", "schema", "facts", "files", "digest"])
 def test_a_manifest_that_was_edited_is_refused(tmp_path: Path, key: str) -> None:
     folder = made(tmp_path / "bundle")
-    path = folder / "manifest.json"
-    record = files.read_json(path)
-    without = {name: value for name, value in record.items() if name != key}
-    for changed in ({**record, key: "other"}, without):
-        files.write_json(path, changed)
-        assert refused(folder).endswith("manifest.json was changed after it was sealed")
+    record = files.read_json(folder / "manifest.json")
+    for changed in edits(record, key):
+        files.write_json(folder / "manifest.json", changed)
+        whole = changed.keys() >= {"kind", "schema", "facts", "files"}
+        whole = whole and changed["kind"] == "bundle"
+        said = "was changed after it was sealed" if whole else "is no manifest of a base, "
+        assert refused(folder).startswith(f"bundle: manifest.json {said}")
 
 
 def test_a_manifest_cut_short_is_named(tmp_path: Path) -> None:
@@ -120,8 +156,8 @@ def test_a_config_of_another_version_is_refused_by_its_key(tmp_path: Path) -> No
 @settings(max_examples=25, deadline=None)
 @given(
     st.dictionaries(
-        st.text("abcdefgh._-", min_size=1, max_size=9).filter(lambda name: name.strip(".")),
-        st.binary(max_size=30),
+        st.from_regex("[a-h_][a-h._=-]{0,8}", fullmatch=True),
+        st.binary(min_size=1, max_size=30),
         min_size=1,
         max_size=4,
     )
@@ -141,15 +177,16 @@ def test_equal_files_have_one_digest_in_any_folder(
     assert len(digests) == 1
 
 
-def test_any_other_byte_name_run_round_or_layer_is_another_digest(tmp_path: Path) -> None:
-    folders = [made(tmp_path / name) for name in "abcde"]
+def test_any_other_byte_name_run_round_layer_or_fact_is_another_digest(tmp_path: Path) -> None:
+    folders = [made(tmp_path / name) for name in "abcdef"]
     (folders[1] / "run.json").write_text("{}")
     (folders[2] / "run.json").rename(folders[2] / "Run.json")
     digests = {bundle.seal(folder, run="small", round_=1, layers=SHOWN) for folder in folders[:3]}
     digests.add(bundle.seal(folders[3], run="small", round_=0, layers=SHOWN))
     digests.add(bundle.seal(folders[4], run="other", round_=1, layers=SHOWN))
     digests.add(bundle.seal(folders[0], run="small", round_=1, layers={**SHOWN, "base": "x"}))
-    assert len(digests) == 6
+    digests.add(bundle.seal(folders[5], run="small", round_=1, layers=SHOWN, spread="model"))
+    assert len(digests) == 7
 
 
 def test_pinned_layers_stand_in_the_order_of_evidence() -> None:

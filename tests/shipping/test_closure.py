@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-KERNEL = ROOT / "kaggle" / "kernel.py"
+KERNEL = ROOT / "src" / "parity" / "kernel.py"
 DISTRIBUTIONS = {"sklearn": "scikit-learn"}
 IMPORTED = {
-    *("accelerate", "numpy", "pandas", "peft", "pydantic", "safetensors", "sklearn"),
+    *("accelerate", "numpy", "packaging", "pandas", "peft", "pydantic", "safetensors", "sklearn"),
     *("tokenizers", "torch", "tqdm", "transformers"),
 }
 ON_DEMAND = {"gguf", "huggingface_hub"}
@@ -43,7 +43,10 @@ def source_of(module: str) -> Path | None:
 
 
 def closure() -> dict[str, Path]:
-    """Return the project's modules that the kernel loads."""
+    """Return the project's modules that the package's half of the kernel loads.
+
+    Its script loads none: it runs before there is a package.
+    """
     found: dict[str, Path] = {}
     waiting = sorted(imported(KERNEL, within=False))
     while waiting:

@@ -14,8 +14,8 @@ from parity.competition.exemplars import Exemplar
 from parity.competition.questions import Corpus, MisconceptionId
 from parity.competition.ranking import Ranking
 from parity.run import config as configs
-from parity.run import files
-from parity.run.errors import BadData
+from parity.run import digest, files
+from parity.run.errors import BadData, Mismatch
 from parity.run.ledger import LAYERS
 from parity.shipping import bundle, report
 from parity.shipping.bundle import Bundle
@@ -41,7 +41,14 @@ def written(folder: Path) -> Ranking:
         np.array([[0.5, 0.25], [0.125, 0.0]], dtype=np.float32),
     )
     vectors = np.eye(2, 4, dtype=np.float32)
-    report.write(folder, shipped(folder / "bundle"), LAYERS_HERE, found, vectors)
+    report.write(
+        folder,
+        shipped(folder / "bundle"),
+        LAYERS_HERE,
+        ranking=found,
+        vectors=vectors,
+        facts={"seconds": {"test": 1.5}, "wheelhouse": "w" * 64},
+    )
     return found
 
 
@@ -96,7 +103,8 @@ def test_a_report_is_read_back_as_evidence(tmp_path: Path) -> None:
     assert (evidence.status, evidence.score, evidence.label) == ("unscored", {}, "test")
     carried = {name: LAYERS_THERE[name] for name in ("split", "lineage")}
     assert evidence.layers == {**LAYERS_HERE, **carried}
-    assert record["bundle"] == "b" * 64
+    assert (record["bundle"], record["base"], record["schema"]) == ("b" * 64, "base here", 1)
+    assert (record["seconds"], record["wheelhouse"]) == ({"test": 1.5}, "w" * 64)
     assert record["environment"]["packages"]["numpy"] == np.__version__
     assert evidence.made.endswith("+00:00")
     again = rankings.read(tmp_path / "probe_ranking.jsonl")
@@ -120,6 +128,29 @@ def test_a_kernel_that_left_no_report_is_told(tmp_path: Path) -> None:
         report.read(tmp_path)
 
 
+def test_a_report_of_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    written(tmp_path)
+    path = tmp_path / report.NAME
+    files.write_json(path, {**files.read_json(path), "schema": report.SCHEMA + 1})
+    with pytest.raises(BadData, match="a report of schema 2; this version reads 1"):
+        report.read(tmp_path)
+
+
+def test_the_report_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever finds it finds everything it speaks of."""
+    order: list[str] = []
+    kept = files.replacing
+
+    def noted(path: Path) -> Any:
+        order.append(path.name)
+        return kept(path)
+
+    monkeypatch.setattr(files, "replacing", noted)
+    written(tmp_path / "working")
+    made = [name for name in order if name != "probe.jsonl"]  # the bundle's
+    assert made == ["probe_ranking.jsonl", "probe.npy", "run_report.json"]
+
+
 def test_a_layer_that_evidence_does_not_know_is_refused(tmp_path: Path) -> None:
     found = Ranking((), np.zeros((0, 0), np.int64), np.zeros((0, 0), np.float32))
     with pytest.raises(BadData, match="unknown layer 'corpus'"):
@@ -127,7 +158,40 @@ def test_a_layer_that_evidence_does_not_know_is_refused(tmp_path: Path) -> None:
             tmp_path,
             shipped(tmp_path / "bundle"),
             {"corpus": "c"},
-            found,
-            np.zeros((0, 4), np.float32),
+            ranking=found,
+            vectors=np.zeros((0, 4), np.float32),
+            facts={},
         )
     assert bundle.PINNED[0] == "corpus"  # which is checked, and never written
+
+
+def packed(folder: Path, texts: list[str]) -> Bundle:
+    """Return a bundle whose probe rows carry the digests of these texts."""
+    rows = [{"query_id": f"{n}_A", "sha256": digest.of_text(text)} for n, text in enumerate(texts)]
+    files.write_jsonl(folder / "probe.jsonl", rows)
+    config = configs.build({"name": "small"}, "test")
+    layers = {name: f"{name} there" for name in bundle.PINNED}
+    return Bundle(folder, "small", 1, config, layers, "b" * 64)
+
+
+def test_a_prompt_that_differs_is_named_by_its_row(tmp_path: Path) -> None:
+    there = packed(tmp_path, ["one", "two"])
+    report.prove(there, there.layers, ["one", "two"])
+    changed = {**there.layers, "texts": "others", "tokens": "others"}
+    with pytest.raises(Mismatch, match=r"^probe 1_A: its prompt here is not the one"):
+        report.prove(there, changed, ["one", "three"])
+
+
+@pytest.mark.parametrize("name", ["corpus", "exemplars", "template"])
+def test_what_decides_the_prompts_is_named_before_them(tmp_path: Path, name: str) -> None:
+    there = packed(tmp_path, ["one", "two"])
+    changed = {**there.layers, name: "another", "texts": "others"}
+    with pytest.raises(Mismatch, match=rf"^layer {name}: another here, "):
+        report.prove(there, changed, ["three", "four"])
+
+
+@pytest.mark.parametrize("name", ["tokens", "pool", "base", "adapter"])
+def test_a_later_layer_is_named_where_the_prompts_are_equal(tmp_path: Path, name: str) -> None:
+    there = packed(tmp_path, ["one"])
+    with pytest.raises(Mismatch, match=rf"^layer {name}: "):
+        report.prove(there, {**there.layers, name: "another"}, ["one"])

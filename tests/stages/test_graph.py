@@ -2,6 +2,8 @@
 
 import re
 import shutil
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,20 @@ from stages import bench as benches
 from stages.bench import Bench
 
 from parity.run.errors import ParityError, StaleInput
-from parity.stages import graph
+from parity.stages import follow, graph, publish, push, submit
 from parity.stages.graph import STAGES, Survey, folder
 from parity.stages.run import Run
 from parity.stages.work import working
 
 ROUND = ("prepare", "mine", "train", "eval", "predict")
 """What `made` has done."""
+THERE: dict[str, Callable[[Run], object]] = {
+    "publish": publish.publish,
+    "push": push.push,
+    "follow": follow.follow,
+    "submit": submit.submit,
+}
+"""Stages that need Kaggle."""
 
 
 def states(run: Run, *, stages: tuple[str, ...] = ROUND) -> dict[str, str]:
@@ -47,13 +56,20 @@ def test_the_stages_stand_in_the_order_in_which_they_are_made(bench: Bench) -> N
         assert set(own) <= set(STAGES[:place])
 
 
+def test_the_way_to_kaggle_comes_last_and_each_step_needs_the_one_before(bench: Bench) -> None:
+    run = bench.run()
+    assert STAGES[-5:] == ("rehearse", *THERE)
+    for before, stage in pairwise(STAGES[-5:]):
+        assert [name for name, _ in graph.needs(run, stage)] == ["package", before]
+
+
 def test_before_anything_is_made_everything_is_missing(bench: Bench) -> None:
     assert set(states(bench.run(), stages=STAGES).values()) == {"missing"}
 
 
 def test_what_was_made_is_done_and_what_was_not_is_missing(made: Bench) -> None:
     found = states(made.run(), stages=STAGES)
-    assert found == dict.fromkeys(ROUND, "done") | {"package": "missing", "rehearse": "missing"}
+    assert found == dict.fromkeys(STAGES, "missing") | dict.fromkeys(ROUND, "done")
 
 
 @pytest.mark.parametrize(
@@ -101,7 +117,7 @@ def test_where_a_run_reads_and_computes_is_no_part_of_what_it_is(made: Bench) ->
     shutil.copytree(made.source, elsewhere)
     made.write(
         data={"source": str(elsewhere)},
-        encoder={"device": "auto", "token_budget": 64},
+        encoder={"device": "auto", "token_budget": 64, "spread": "model"},
         training={"tracker": "tensorboard"},
     )
     assert stale(made.run()) == []
@@ -204,7 +220,7 @@ def test_a_stage_whose_inputs_are_missing_refuses_and_writes_nothing(
     bench: Bench, stage: str
 ) -> None:
     with pytest.raises(StaleInput) as caught:
-        bench.make(stage)
+        THERE[stage](bench.run()) if stage in THERE else bench.make(stage)
     assert str(caught.value) == "prepare has not been made; run: invoke prepare --run small.toml"
     assert caught.value.exit_code == 4
     assert not bench.data.exists()
@@ -215,6 +231,37 @@ def test_the_first_stage_that_is_missing_is_the_one_named(bench: Bench) -> None:
     for stage in STAGES[2:]:
         told = refused(bench.run(), stage)
         assert told == "mine of round 0 has not been made; run: invoke mine --run small.toml"
+
+
+def test_the_way_to_kaggle_stops_at_the_first_step_that_was_not_taken(made: Bench) -> None:
+    run = made.run()
+    for before, stage in pairwise(("package", "rehearse", *THERE)):
+        for later in STAGES[STAGES.index(stage) :]:
+            told = f"{before} of round 0 has not been made; run: invoke {before} --run small.toml"
+            assert refused(run, later) == told
+        benches.pretend(run, before)
+        assert set(Survey().require(run, stage)) >= {"package of round 0", f"{before} of round 0"}
+
+
+def test_another_bundle_makes_every_step_after_it_stale(made: Bench) -> None:
+    run = made.run()
+    after = ("rehearse", *THERE)
+    benches.pretend(run, "package", *after)
+    assert set(states(run, stages=STAGES).values()) == {"done"}
+    with working(run, "package") as work:
+        work.out("weights").write_text("others")
+    assert states(run, stages=after) == dict.fromkeys(after, "stale")
+    assert why(run, "rehearse") == "package of round 0 was made anew since"
+    assert refused(run, "submit").endswith("run: invoke rehearse --run small.toml")
+
+
+@pytest.mark.parametrize("stage", THERE)
+def test_a_step_on_kaggle_depends_on_no_section_of_the_run_file(made: Bench, stage: str) -> None:
+    run = made.run()
+    benches.pretend(run, "package", "rehearse", *THERE)
+    other = made.run("shipping.hours=5.0", "shipping.owner=ann", "training.tracker=tensorboard")
+    assert Survey().standing(other, stage).state == "done"
+    assert graph.config_of(other, stage) == {"overrides": list(other.config.overrides)}
 
 
 def test_a_further_round_needs_the_adapter_of_the_one_before(bench: Bench) -> None:
@@ -245,6 +292,14 @@ def test_rounds_are_counted_from_what_was_begun(made: Bench) -> None:
     made.make("mine", round_=1)
     assert graph.rounds(run) == 2
     assert graph.rounds(run.at(1)) == 2
+
+
+def test_each_round_goes_to_kaggle_by_itself(made: Bench) -> None:
+    benches.pretend(made.run(), "package", "rehearse", *THERE)
+    made.make("mine", round_=1)
+    run = made.run(round_=1)
+    assert states(run, stages=tuple(THERE)) == dict.fromkeys(THERE, "missing")
+    assert refused(run, "publish").endswith("run: invoke train --run small.toml --round 1")
 
 
 def test_where_nothing_is_held_out_a_bundle_needs_no_score(bench: Bench) -> None:

@@ -5,7 +5,7 @@ beside it, a global generator or a library's version, so a prompt is the same in
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +17,7 @@ from parity.competition.questions import Corpus, MisconceptionId, Qrels, Query, 
 from parity.competition.splits import Split
 from parity.run import digest, files
 from parity.run.config import PromptConfig
-from parity.run.errors import BadData, Polluted
+from parity.run.errors import BadData, Mismatch, Polluted
 
 Mode = Literal["none", "fixed", "question", "random", "batch"]
 
@@ -69,13 +69,16 @@ def write(path: Path, pool: Iterable[Exemplar]) -> None:
 def read(path: Path, queries: Iterable[Query], corpus: Corpus) -> tuple[Exemplar, ...]:
     """Read what `write` wrote, taking the texts from the competition's files.
 
+    A line that carries the digest of its text is proven by it.
+
     Raises:
         BadData: a line is no exemplar, or names an id that the files do not have.
+        Mismatch: a text here is not the one its line was written for.
     """
     known = {one.query_id: one for one in queries}
     found = []
     for number, row in enumerate(files.read_jsonl(path), start=1):
-        if not isinstance(row, dict) or row.keys() != {"query_id", "misconception_id"}:
+        if not isinstance(row, dict) or row.keys() - {"sha256"} != {"query_id", "misconception_id"}:
             raise BadData(f"{path}, line {number}: want query_id and misconception_id")
         query_id, right = row["query_id"], row["misconception_id"]
         if query_id not in known:
@@ -83,7 +86,14 @@ def read(path: Path, queries: Iterable[Query], corpus: Corpus) -> tuple[Exemplar
         if right not in corpus:
             raise BadData(f"{path}, line {number}: no misconception {right!r} in the corpus")
         found.append(Exemplar(known[query_id], right, corpus[right]))
+        if row.get("sha256", wanted := text_digest(found[-1])) != wanted:
+            raise Mismatch(f"exemplar {query_id}: its text here is not the one it was packed with")
     return tuple(found)
+
+
+def text_digest(one: Exemplar) -> str:
+    """Return the digest of all that a prompt can show of an exemplar."""
+    return digest.of_value([asdict(one.query), one.misconception_id, one.passage])
 
 
 def guard(pool: Iterable[Exemplar], split: Split) -> None:

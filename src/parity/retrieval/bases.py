@@ -82,27 +82,17 @@ def describe(name: str, folder: Path, licence: str = "") -> Base:
     """
     record = folder / _BASE_FILE
     if record.is_file():
-        known = files.read_json(record)
-        return Base(known["name"], folder, known["files"], known["licence"])
+        return recorded(record, folder)
     if not (folder / "config.json").is_file():
         raise BadConfig(f"encoder.base = {name!r}: {folder.name}/config.json is missing")
     names = [path.name for path in folder.iterdir() if path.is_file()]
     return Base(name, folder, digest.of_tree(folder, set(names) - _SKIPPED), licence)
 
 
-def find(root: Path, wanted: str) -> Base:
-    """Return the base with this digest anywhere under `root`, every file of it proven.
-
-    Raises:
-        Mismatch: no base there has this digest, or a file is not the one it names.
-    """
-    for record in sorted(root.rglob(_BASE_FILE)):
-        base = describe(record.parent.name, record.parent)
-        # A bundle names its base by the same record, without being one.
-        if base.digest() == wanted and (record.parent / "config.json").is_file():
-            verify(base)
-            return base
-    raise Mismatch(f"no base with digest {wanted[:12]} under {root.name}/; attach its dataset")
+def recorded(record: Path, folder: Path) -> Base:
+    """Return the base that a `base.json` names, its files in another folder, as proven before."""
+    known = files.read_json(record)
+    return Base(known["name"], folder, known["files"], known["licence"])
 
 
 def write_record(base: Base, folder: Path) -> None:

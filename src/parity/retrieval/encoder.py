@@ -5,7 +5,9 @@ length, so nothing is ever padded. Tokens come from `tokenizer.json` through the
 library alone, and EOS is appended here, so that no library version can change them.
 """
 
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from transformers import AutoConfig, AutoModel, BitsAndBytesConfig
 from transformers.utils import logging
 
 from parity.retrieval import adapter as adapters
-from parity.retrieval import attention, trie
+from parity.retrieval import attention, hardware, trie
 from parity.retrieval.bases import Base
 from parity.retrieval.search import Embeddings
 from parity.retrieval.workers import Workers
@@ -26,6 +28,21 @@ from parity.run.errors import BadConfig, Mismatch
 from parity.run.progress import progress
 
 Tokens = Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """What one `embed` took, over all processes.
+
+    Attributes:
+        tokens: that were computed, shared prefixes once.
+        packs: in how many packs.
+        seconds: wall time.
+    """
+
+    tokens: int = 0
+    packs: int = 0
+    seconds: float = 0.0
 
 
 class Encoder:
@@ -40,6 +57,7 @@ class Encoder:
         dtype: compute dtype.
         adapter: sha256 of the adapter's weights, empty for the bare base.
         workers: the processes that share its packs.
+        embedded: what the last `embed` took.
     """
 
     def __init__(
@@ -63,6 +81,7 @@ class Encoder:
             Mismatch: weights would be newly initialised, or the adapter does not fit.
         """
         self.base, self.config, self.workers = base, config, workers or Workers()
+        self.embedded = Embedded()
         self.device = _device(config)
         self.dtype = _dtype(config, self.device)
         self.model = _load(base, config, self.device, self.dtype)
@@ -78,13 +97,15 @@ class Encoder:
         self.adapter = ""
         if adapter is not None:
             self.model, record = adapters.load(self.model, adapter, base, layers=config.layers)
-            self.model.to(self.device)
+            if not _spread(self.model, base):
+                self.model.to(self.device)
             self.adapter = record.weights
         self.model.eval()
 
     def digest(self) -> str:
         """Return the digest of everything that decides an embedding but texts and hardware."""
-        how = self.config.model_dump(mode="json", exclude={"base", "revision", "device"})
+        apart = {"base", "revision", "device", "spread"}
+        how = self.config.model_dump(mode="json", exclude=apart)
         return digest.of_value([self.base.digest(), self.adapter, how, str(self.dtype)])
 
     def count(self, text: str) -> int:
@@ -114,9 +135,12 @@ class Encoder:
 
         The result depends on the sequences and the token budget only.
         """
-        packs = self._packs(sequences)
-        with torch.inference_mode(), progress(label, sum(map(len, packs)), "tok") as bar:
-            return self._vectors(packs, bar.update).cpu().numpy()
+        started, packs = time.monotonic(), self._packs(sequences)
+        tokens = sum(map(len, packs))
+        with torch.inference_mode(), progress(label, tokens, "tok") as bar:
+            vectors = self._vectors(packs, bar.update).cpu().numpy()
+        self.embedded = Embedded(tokens, len(packs), round(time.monotonic() - started, 3))
+        return vectors
 
     def encode(self, sequences: Sequence[Tokens]) -> torch.Tensor:
         """Return (n, d) float32 unit vectors in the order asked; own packs carry gradients."""
@@ -144,6 +168,7 @@ class Encoder:
         """Return the pooled states (m, d) of a pack's owned sequences."""
         if self.causal:
             nodes = attention.forward(self.model, pack, self.device, self.dtype)  # (n, d)
+            nodes = nodes.to(self.device)  # the last layer may lie on another GPU
             return nodes[torch.as_tensor(pack.last, device=self.device)]  # (m, d)
         width = int(pack.depth[-1]) + 1
         ids = torch.as_tensor(pack.ids, device=self.device).view(-1, width)  # (u, width)
@@ -203,7 +228,7 @@ def _load(base: Base, config: EncoderConfig, device: torch.device, dtype: torch.
         dtype=dtype,
         attn_implementation="eager" if capped else "sdpa",
         quantization_config=quantised if config.quantise == "4bit" else None,
-        device_map={"": device} if config.quantise == "4bit" else None,
+        device_map=hardware.device_map(config, device),
         ignore_mismatched_sizes=True,  # refused below, in words
         output_loading_info=True,
     )
@@ -212,7 +237,23 @@ def _load(base: Base, config: EncoderConfig, device: torch.device, dtype: torch.
         key = fresh[0] if fresh else sorted(map(str, info["mismatched_keys"]))[0]
         raise Mismatch(f"base {base.name}: {key} is not in its files and would be random")
     _keep_unpacked(model)
-    return model.requires_grad_(False).to(device)
+    model.requires_grad_(False)
+    return model.to(device) if not _spread(model, base) else model
+
+
+def _spread(model: Any, base: Base) -> bool:
+    """Return whether its layers lie on several devices, from which none may be moved.
+
+    Raises:
+        BadConfig: the GPUs together are too small, so that layers were left outside of them.
+    """
+    places = set(getattr(model, "hf_device_map", {}).values())
+    if len(places) > 1 and places & {"cpu", "disk"}:
+        raise BadConfig(
+            f"base {base.name} does not fit all GPUs together: encoder.quantise = '4bit' or fewer "
+            "encoder.layers"
+        )
+    return len(places) > 1
 
 
 def _keep_unpacked(model: Any) -> None:

@@ -112,7 +112,7 @@ class EncoderConfig(Section):
     token_budget: int = Field(1024, ge=64)
     """Tokens in one pack; part of a ranking's identity."""
     spread: Literal["queries", "model"] = "queries"
-    """Over several GPUs of one machine: queries are dealt out, or the layers are (a large model)."""
+    """Over several GPUs: the queries are dealt out, or a large model's layers are."""
 
 
 class MiningConfig(Section):
@@ -183,8 +183,10 @@ class ShippingConfig(Section):
     """Kaggle's name of the account; empty is whoever the client is logged in as."""
     licence: str = ""
     """Kaggle's name of the bundle's licence, such as apache-2.0; publish refuses without one."""
-    model: str = Field("", pattern=r"^$|^[^/]+/[^/]+/[^/]+/[^/]+/[1-9][0-9]*$")
-    """Pinned Kaggle model that is the base, owner/model/framework/variation/N; empty: own dataset."""
+    base_licence: str = ""
+    """Licence of the base, SPDX, where its own record does not say; its dataset needs one."""
+    model: str = Field("", pattern=r"^$|^([\w.-]+/){4}[1-9][0-9]*$")
+    """Pinned Kaggle model that is the base, owner/model/framework/variation/N; else a dataset."""
     wheels: tuple[str, ...] = ("bitsandbytes",)
     """Packages the kernel needs and the image lacks."""
     device: Literal["cpu", "t4x2", "l4x1", "l4x4", "a100", "h100"] = "t4x2"

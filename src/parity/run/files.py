@@ -101,6 +101,8 @@ def link(source: Path, target: Path) -> None:
     """Make `target` the same file as `source`, copied where the disk has no links."""
     try:
         os.link(source.resolve(), target)
+    except FileExistsError:
+        raise
     except OSError:  # another disk, or a disk without links
         shutil.copy2(source, target)
 

@@ -6,7 +6,7 @@ between two records is the cause. Append-only; a field that is not known is empt
 
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -70,6 +70,29 @@ class Evidence:
             raise BadData(f"evidence of {self.run}: unknown layer {odd[0]!r}")
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Something that was done on Kaggle, and what Kaggle calls it.
+
+    Attributes:
+        run: the run's name.
+        round: its round.
+        step: `publish`, `push`, `follow` or `submit`.
+        key: digest or key of what it was done with; joins it to the evidence.
+        refs: what Kaggle calls it, versions and all.
+        made: ISO date and time, UTC.
+        schema: version of this record.
+    """
+
+    run: str
+    round: int
+    step: Literal["publish", "push", "follow", "submit"]
+    key: str
+    refs: dict[str, Any]
+    made: str = ""
+    schema: int = SCHEMA
+
+
 def now() -> str:
     """Return the time as ISO, UTC, whole seconds: a record's `made`."""
     return datetime.now(tz=UTC).isoformat(timespec="seconds")
@@ -77,15 +100,16 @@ def now() -> str:
 
 def append(path: Path, evidence: Evidence) -> None:
     """Add one line to the ledger, in one write."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     record = asdict(evidence)
     record["layers"] = {name: evidence.layers.get(name, "") for name in LAYERS}
-    line = (canonical(record) + "\n").encode("utf-8")
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        os.write(handle, line)
-    finally:
-        os.close(handle)
+    _add(path, record)
+
+
+def append_step(path: Path, step: Step) -> None:
+    """Add a step to the ledger, in one write, unless it stands there already."""
+    known = [_content(one) for one in steps(path)]
+    if _content(step) not in known:
+        _add(path, asdict(step))
 
 
 def read(path: Path) -> list[Evidence]:
@@ -94,9 +118,21 @@ def read(path: Path) -> list[Evidence]:
     Raises:
         BadData: a record of a newer schema.
     """
-    if not path.is_file():
-        return []
-    return [_record(row, str(path)) for row in files.read_jsonl(path)]
+    return [_record(row, str(path)) for row in _rows(path) if not _is_step(row)]
+
+
+def steps(path: Path) -> list[Step]:
+    """Return all steps taken on Kaggle, oldest first; an empty list where there is no ledger.
+
+    Raises:
+        BadData: a record of a newer schema.
+    """
+    found = []
+    for row in filter(_is_step, _rows(path)):
+        if row.get("schema") != SCHEMA or set(row) != set(Step.__dataclass_fields__):
+            raise BadData(f"{path}: a step of another schema; this version reads {SCHEMA}")
+        found.append(Step(**row))
+    return found
 
 
 def from_json(text: str) -> Evidence:
@@ -106,6 +142,29 @@ def from_json(text: str) -> Evidence:
         BadData: it is no record of a schema this version reads.
     """
     return _record(json.loads(text), "evidence")
+
+
+def _rows(path: Path) -> list[Any]:
+    return files.read_jsonl(path) if path.is_file() else []
+
+
+def _is_step(row: Any) -> bool:
+    return isinstance(row, dict) and "step" in row
+
+
+def _content(step: Step) -> str:
+    """Return a step as the file holds it, less its time."""
+    return canonical(asdict(replace(step, made="")))
+
+
+def _add(path: Path, record: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    line = (canonical(record) + "\n").encode("utf-8")
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(handle, line)
+    finally:
+        os.close(handle)
 
 
 def _record(row: Any, origin: str) -> Evidence:

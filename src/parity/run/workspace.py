@@ -34,6 +34,11 @@ class Workspace:
         return self.data / "bases"
 
     @property
+    def uploads(self) -> Path:
+        """Upload state of the Kaggle client, a folder for each content."""
+        return self.data / "uploads"
+
+    @property
     def prepare(self) -> Path:
         """Folder of `queries`, `test_queries`, `corpus`, `qrels`, `split`, `exemplars`, `probe`."""
         return self.root / "prepare"
@@ -86,6 +91,21 @@ class Workspace:
                 "this needs a checkout of the project, not only its wheel: git clone it"
             )
         return root
+
+    @property
+    def image_lock(self) -> Path:
+        """The lock of Kaggle's image."""
+        return self.checkout / "kaggle" / "image.lock"
+
+    @property
+    def wheelhouse(self) -> Path:
+        """Folder of the wheels that the image lacks, with their lock."""
+        return self.checkout / "offline_wheels"
+
+    @property
+    def kernel(self) -> Path:
+        """The kernel's script."""
+        return self.checkout / "kaggle" / "kernel.py"
 
     def relative(self, path: Path) -> str:
         """Return `path` relative to the data folder, for manifests; absolute ones stay out."""

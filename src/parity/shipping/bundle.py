@@ -4,18 +4,18 @@ Ids and digests only: the competition's text is on Kaggle already, under its own
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from parity.competition.tables import MAPPING, SAMPLE, TEST, TRAIN
 from parity.run import config as configs
-from parity.run import digest, files
+from parity.run import files
 from parity.run.config import Config
 from parity.run.errors import BadData, Mismatch
+from parity.shipping import sealed
+from parity.shipping.sealed import Sealed
 
-MANIFEST = "manifest.json"
-SCHEMA = 1
 PINNED = ("corpus", "exemplars", "template", "texts", "tokens", "pool", "base", "adapter")
 """Layers that must be the same in every environment, in causal order; later ones may differ by
 hardware. `corpus` and `pool` are no layers of evidence: there the digest of all files stands for
@@ -34,6 +34,7 @@ class Bundle:
         layers: what the trained adapter showed on the probe, and split, lineage, data, corpus
             and pool.
         digest: of all its files.
+        facts: what else its manifest says: scores, digests of the locks, how the model is spread.
     """
 
     folder: Path
@@ -42,6 +43,7 @@ class Bundle:
     config: Config
     layers: dict[str, str]
     digest: str
+    facts: dict[str, Any] = field(default_factory=dict)
 
     def check(self, layers: Mapping[str, str]) -> None:
         """Check that texts, tokens and weights here are those the adapter was trained with.
@@ -58,25 +60,21 @@ class Bundle:
                 )
 
 
-def seal(folder: Path, *, run: str, round_: int, layers: Mapping[str, str]) -> str:
+def seal(folder: Path, *, run: str, round_: int, layers: Mapping[str, str], **facts: Any) -> str:
     """Write the manifest of a bundle whose other files are there; return the bundle's digest.
 
+    Args:
+        folder: flat.
+        run: the run's name.
+        round_: its round.
+        layers: what the adapter showed on the probe when it was saved, and its data layers.
+        facts: what else its manifest is to say, such as scores and the digests of the locks.
+
     Raises:
-        BadData: the folder is not flat.
+        BadData: the folder is not flat, or a name in it would not reach Kaggle.
     """
-    if deep := sorted(path.name for path in folder.iterdir() if path.is_dir()):
-        raise BadData(f"a bundle is flat; {deep[0]} is a folder")
-    names = {path.name for path in folder.iterdir()} - {MANIFEST}
-    record = {
-        "kind": "bundle",
-        "schema": SCHEMA,
-        "run": run,
-        "round": round_,
-        "layers": dict(layers),
-        "files": digest.of_tree(folder, names),
-    }
-    files.write_json(folder / MANIFEST, {**record, "digest": digest.of_value(record)})
-    return digest.of_value(record)
+    told = {"run": run, "round": round_, "layers": dict(layers), **facts}
+    return sealed.seal(folder, "bundle", told)
 
 
 def find(root: Path) -> Bundle:
@@ -85,14 +83,7 @@ def find(root: Path) -> Bundle:
     Raises:
         Mismatch: there is none, or more than one, or a file is not the one its manifest names.
     """
-    found = [path for path in sorted(root.rglob(MANIFEST)) if _is_bundle(path)]
-    if not found:
-        for path in sorted(root.rglob(MANIFEST)):
-            files.read_json(path)  # one that is broken may have been it
-    if len(found) != 1:
-        there = ", ".join(str(path.parent.relative_to(root)) for path in found) or "none"
-        raise Mismatch(f"want one bundle under {root.name}/, found: {there}; attach one dataset")
-    return read(found[0].parent)
+    return _opened(sealed.find(root, "bundle"))
 
 
 def read(folder: Path) -> Bundle:
@@ -101,15 +92,17 @@ def read(folder: Path) -> Bundle:
     Raises:
         Mismatch: a file is missing or is not the one the manifest names.
     """
-    record = files.read_json(folder / MANIFEST)
-    sealed = record.pop("digest", "")
-    if digest.of_value(record) != sealed:
-        raise Mismatch(f"bundle {folder.name}: {MANIFEST} was changed after it was sealed")
-    for name, expected in sorted(record["files"].items()):
-        if not (folder / name).is_file() or digest.of_file(folder / name) != expected:
-            raise Mismatch(f"bundle {folder.name}: {name} is not the file its manifest names")
-    config = configs.build(files.read_json(folder / "run.json"), f"{folder.name}/run.json")
-    return Bundle(folder, record["run"], record["round"], config, record["layers"], sealed)
+    return _opened(sealed.read(folder))
+
+
+def _opened(found: Sealed) -> Bundle:
+    place = found.folder
+    config = configs.build(files.read_json(place / "run.json"), f"{place.name}/run.json")
+    facts = dict(found.facts)
+    if missing := sorted({"run", "round", "layers"} - facts.keys()):
+        raise Mismatch(f"bundle {place.name}: its manifest names no {missing[0]}; pack it anew")
+    run, round_, layers = facts.pop("run"), facts.pop("round"), facts.pop("layers")
+    return Bundle(place, run, round_, config, layers, found.digest, facts)
 
 
 def competition(root: Path) -> Path:
@@ -130,11 +123,3 @@ def competition(root: Path) -> Path:
             "times; attach the competition itself"
         )
     return found[0]
-
-
-def _is_bundle(path: Path) -> bool:
-    try:
-        record: Any = files.read_json(path)
-    except BadData:
-        return False  # some other dataset's file of that name
-    return isinstance(record, dict) and record.get("kind") == "bundle"

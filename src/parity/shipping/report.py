@@ -1,6 +1,6 @@
 """What a kernel run leaves beside the submission: `run_report.json`, and the probe's answers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,13 @@ from parity.competition.questions import Corpus, Query
 from parity.competition.ranking import Ranking
 from parity.competition.tables import Competition
 from parity.run import digest, environment, files, ledger
-from parity.run.errors import BadData
+from parity.run.errors import BadData, Mismatch
 from parity.run.ledger import Evidence
-from parity.shipping.bundle import Bundle
+from parity.shipping.bundle import PINNED, Bundle
 
 NAME = "run_report.json"
+SCHEMA = 1
+_ROWS = "probe.jsonl"
 
 
 def probe(shipped: Bundle, queries: Sequence[Query]) -> list[Query]:
@@ -28,7 +30,7 @@ def probe(shipped: Bundle, queries: Sequence[Query]) -> list[Query]:
         BadData: an id is not among the labelled rows.
     """
     known = {query.query_id: query for query in queries}
-    ids = [row["query_id"] for row in files.read_jsonl(shipped.folder / "probe.jsonl")]
+    ids = [row["query_id"] for row in files.read_jsonl(shipped.folder / _ROWS)]
     if missing := [one for one in ids if one not in known]:
         raise BadData(f"probe: {missing[0]} is no labelled row of the mounted train.csv")
     return [known[one] for one in ids]
@@ -48,14 +50,39 @@ def mounted(corpus: Corpus, pool: Sequence[Exemplar]) -> dict[str, str]:
     return {"corpus": digest.of_value(corpus), "pool": digest.of_value(shown)}
 
 
+def prove(shipped: Bundle, layers: Mapping[str, str], texts: Sequence[str]) -> None:
+    """Check that the probe's prompts and all pinned layers are those of the bundle.
+
+    Args:
+        shipped: the bundle.
+        layers: what was measured here, `mounted` among it.
+        texts: the probe's prompts as rendered here, in the bundle's order.
+
+    Raises:
+        Mismatch: names the first layer that differs, and of texts the first row.
+    """
+    before = PINNED[: PINNED.index("texts")]
+    if all(layers[name] == shipped.layers.get(name) for name in before):
+        rows = files.read_jsonl(shipped.folder / _ROWS)
+        for row, text in zip(rows, texts, strict=True):
+            if row.get("sha256", here := digest.of_text(text)) != here:
+                raise Mismatch(
+                    f"probe {row['query_id']}: its prompt here is not the one that the adapter of "
+                    f"{shipped.run} was trained with; the texts of train.csv differ"
+                )
+    shipped.check(layers)
+
+
 def write(
     folder: Path,
     shipped: Bundle,
-    layers: dict[str, str],
+    layers: Mapping[str, str],
+    *,
     ranking: Ranking,
     vectors: NDArray[np.float32],
+    facts: Mapping[str, Any],
 ) -> None:
-    """Write the report and the probe's ranking and embeddings.
+    """Write the probe's ranking and embeddings, and last the report.
 
     Args:
         folder: the kernel's working folder.
@@ -63,6 +90,7 @@ def write(
         layers: what was measured here; split and lineage are the bundle's own.
         ranking: the probe's.
         vectors: (n, d) float32, the probe's embeddings.
+        facts: what else there is to tell: image, GPUs, seconds by phase, bytes of memory.
     """
     rankings.write(folder / "probe_ranking.jsonl", ranking)
     files.write_array(folder / "probe.npy", vectors)
@@ -77,7 +105,10 @@ def write(
         made=ledger.now(),
     )
     record = {
+        **facts,
+        "schema": SCHEMA,
         "bundle": shipped.digest,
+        "base": layers.get("base", ""),
         "environment": environment.found(),
         "evidence": asdict(evidence),
     }
@@ -88,10 +119,12 @@ def read(folder: Path) -> tuple[Evidence, dict[str, Any]]:
     """Return the evidence and the whole record that a kernel left in `folder`.
 
     Raises:
-        BadData: there is no report.
+        BadData: there is no report, or one of a newer schema.
     """
     path = folder / NAME
     if not path.is_file():
         raise BadData(f"{path}: the kernel left no report")
     record: dict[str, Any] = files.read_json(path)
+    if record.get("schema", 0) > SCHEMA:
+        raise BadData(f"{path}: a report of schema {record['schema']}; this version reads {SCHEMA}")
     return Evidence(**record["evidence"]), record

@@ -59,15 +59,15 @@ def seal(folder: Path, kind: Kind, facts: Mapping[str, Any]) -> str:
     names = sorted({path.name for path in folder.iterdir()} - {MANIFEST})
     for name in names:
         _refuse(folder / name, kind)
-    record = {
-        "kind": kind,
-        "schema": SCHEMA,
-        "facts": dict(facts),
-        "files": digest.of_tree(folder, names),
-    }
+    record = _record(kind, facts, digest.of_tree(folder, names))
     sealed = digest.of_value(record)
     files.write_json(folder / MANIFEST, {**record, "digest": sealed})
     return sealed
+
+
+def digest_of(kind: Kind, facts: Mapping[str, Any], contents: Mapping[str, str]) -> str:
+    """Return the digest that `seal` would give files of these sha256, by name."""
+    return digest.of_value(_record(kind, facts, contents))
 
 
 def read(folder: Path) -> Sealed:
@@ -75,7 +75,7 @@ def read(folder: Path) -> Sealed:
 
     Raises:
         Mismatch: a file is missing or is not the one the manifest names, or the manifest was
-            changed.
+            changed or is of another schema.
     """
     record = files.read_json(folder / MANIFEST)
     if not _is_sealed(record):
@@ -83,6 +83,10 @@ def read(folder: Path) -> Sealed:
     sealed = record.pop("digest", "")
     if digest.of_value(record) != sealed:
         raise Mismatch(f"{folder.name}: {MANIFEST} was changed after it was sealed")
+    if (schema := record["schema"]) != SCHEMA:
+        raise Mismatch(
+            f"{folder.name}: {MANIFEST} is of schema {schema}; this version reads {SCHEMA}"
+        )
     kind, contents = record["kind"], record["files"]
     for name, expected in sorted(contents.items()):
         if not (folder / name).is_file() or digest.of_file(folder / name) != expected:
@@ -112,6 +116,10 @@ def link(names: Iterable[Path], folder: Path) -> None:
     folder.mkdir(parents=True)
     for path in names:
         files.link(path, folder / path.name)
+
+
+def _record(kind: Kind, facts: Mapping[str, Any], contents: Mapping[str, str]) -> dict[str, Any]:
+    return {"kind": kind, "schema": SCHEMA, "facts": dict(facts), "files": dict(contents)}
 
 
 def _refuse(path: Path, kind: Kind) -> None:

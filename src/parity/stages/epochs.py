@@ -157,6 +157,8 @@ def frozen(config: Config) -> dict[str, Any]:
     """Return the resolved config as plain values, less where this machine keeps its files."""
     plain = config.model_dump(mode="json")
     plain["data"]["source"] = ""
+    del plain["shipping"]  # how it travels is no part of what an adapter is
+    plain["encoder"]["spread"] = "queries"
     plain["encoder"]["base"] = load.portable(config.encoder.base)
     kept = [one for one in config.overrides if one.partition("=")[0].strip() not in _PLACES]
     plain["overrides"] = kept

@@ -11,11 +11,15 @@ from typing import Any, Literal
 from parity.competition.tables import MAPPING, SAMPLE, TEST, TRAIN
 from parity.run import digest
 from parity.run import manifest as manifests
-from parity.run.errors import StaleInput
+from parity.run.config import ShippingConfig
+from parity.run.errors import BadConfig, StaleInput
 from parity.run.manifest import Manifest
 from parity.stages.run import Run
 
-STAGES = ("prepare", "mine", "train", "eval", "predict", "package", "rehearse")
+STAGES = (
+    *("prepare", "mine", "train", "eval", "predict", "package", "rehearse"),
+    *("publish", "push", "follow", "submit"),
+)
 """In order; all but the first belong to a round."""
 
 _SECTIONS = {
@@ -24,8 +28,12 @@ _SECTIONS = {
     "train": ("prompt", "encoder", "training", "scoring"),
     "eval": ("prompt", "encoder", "scoring"),
     "predict": ("prompt", "encoder"),
-    "package": ("data", "prompt", "encoder"),
+    "package": ("data", "prompt", "encoder", "shipping"),
     "rehearse": (),
+    "publish": (),
+    "push": (),
+    "follow": (),
+    "submit": (),
 }
 # Where a run reads and computes is no part of what it is: digests of data and layers judge that.
 _FREE = {
@@ -33,7 +41,10 @@ _FREE = {
     ("encoder", "device"),
     ("encoder", "token_budget"),
     ("training", "tracker"),
+    *(("shipping", key) for key in ShippingConfig.model_fields if key != "wheels"),
 }
+_SPREAD = ("encoder", "spread")  # how the kernel runs: a bundle says so, an adapter does not
+_LOCKS = ("image.lock", "wheels.lock")
 
 State = Literal["done", "stale", "missing"]
 
@@ -81,6 +92,10 @@ def needs(run: Run, stage: str) -> list[tuple[str, Run]]:
         "predict": [("prepare", run), ("train", run)],
         "package": [("prepare", run), ("train", run), ("eval", run)],
         "rehearse": [("package", run), ("predict", run)],
+        "publish": [("package", run), ("rehearse", run)],
+        "push": [("package", run), ("publish", run)],
+        "follow": [("package", run), ("push", run)],
+        "submit": [("package", run), ("follow", run)],
     }
     if stage == "package" and run.config.split.kind == "full":
         return wanted[stage][:2]  # nothing is held out, so nothing was scored
@@ -140,6 +155,11 @@ class Survey:
             now = raw_files(Path(run.config.data.source))
             odd = sorted(name for name in found.inputs if now.get(name) != found.inputs[name])
             return f"{odd[0]} is not the file it was made from" if odd else ""
+        if stage == "package":
+            now = locks(run)
+            odd = sorted(name for name in now if found.inputs.get(name) != now[name])
+            if odd:
+                return f"{odd[0]} was made anew since"
         for name, where in needs(run, stage):
             below = self.standing(where, name)
             label = label_of(name, where)
@@ -161,6 +181,15 @@ def raw_files(source: Path) -> dict[str, str]:
     return {name: digest.of_file(source / name) for name in names if (source / name).is_file()}
 
 
+def locks(run: Run) -> dict[str, str]:
+    """Return name → sha256 of the locks of image and wheels, those that are there."""
+    try:
+        paths = (run.workspace.image_lock, run.workspace.wheelhouse / _LOCKS[1])
+    except BadConfig:  # no checkout, so nothing is packed here either
+        return {}
+    return {path.name: digest.of_file(path) for path in paths if path.is_file()}
+
+
 def label_of(stage: str, run: Run) -> str:
     """Return how a stage of a round is named in manifests and to a person."""
     return stage if stage == "prepare" else f"{stage} of round {run.round}"
@@ -171,7 +200,8 @@ def _changed_config(run: Run, stage: str, found: Manifest) -> str:
     for section in _SECTIONS[stage]:
         before = found.config.get(section, {})
         for key, value in now[section].items():
-            if (section, key) not in _FREE and before.get(key) != value:
+            free = (section, key) in _FREE or ((section, key) == _SPREAD and stage != "package")
+            if not free and before.get(key) != value:
                 return f"{section}.{key} was {before.get(key)!r}, the run now says {value!r}"
     return ""
 

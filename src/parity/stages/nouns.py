@@ -88,3 +88,10 @@ def shown(
     """
     shelf.guard(nouns.pool, nouns.split)
     return shelf.shown(queries, nouns.pool, config)
+
+
+def texts(nouns: Nouns) -> list[str]:
+    """Return every text of the competition, which may not leave unless a licence lets it."""
+    queries = [*nouns.queries, *nouns.test]
+    said = [(one.subject, one.construct, one.question, one.correct, one.wrong) for one in queries]
+    return [*nouns.corpus.values(), *(text for row in said for text in row)]

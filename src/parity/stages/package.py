@@ -1,46 +1,149 @@
-"""6. Adapter → bundle, the flat folder that goes to Kaggle."""
+"""6. Adapter → bundle and wheelhouse, the flat folders that go to Kaggle, scanned and sealed."""
 
 import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
+from parity.competition import exemplars
 from parity.competition.lineage import Lineage
+from parity.container import freeze, image, wheel_lock, wheels
+from parity.container.wheel_lock import Wheel
 from parity.reconcile.tables import scores_table
 from parity.retrieval import adapter as adapters
 from parity.retrieval import bases
 from parity.retrieval.bases import Base
 from parity.run import config as configs
-from parity.run import files
-from parity.shipping import bundle, card, report
-from parity.stages import epochs, evaluate, evidence, load, nouns
+from parity.run import digest, environment, files
+from parity.run.errors import StaleInput
+from parity.shipping import bundle, card, report, scan, sealed
+from parity.stages import epochs, evaluate, evidence, graph, load, nouns
+from parity.stages.nouns import Nouns
 from parity.stages.run import Run
 from parity.stages.work import Work, working
 
+WHEELS_LOCK = "wheels.lock"
+
 
 def package(run: Run) -> None:
-    """Gather adapter, frozen config, ids and digests into one folder, and seal it."""
-    with working(run, "package") as work:
-        target = work.folder / "bundle"
-        with files.replacing(target) as temporary:
-            shutil.copytree(run.workspace.adapter(run.round), temporary)
-            for name in ("exemplars.jsonl", "probe.jsonl"):
-                shutil.copy2(run.workspace.prepare / name, temporary / name)
-            base = load.base(run)
-            bases.write_record(base, temporary)
-            files.write_text(temporary / "README.md", _card(run, base))
-            sealed = bundle.seal(
-                temporary, run=run.config.name, round_=run.round, layers=_layers(run, work)
-            )
-        work.outputs = [f"bundle/{path.name}" for path in sorted(target.iterdir())]
-        work.facts = {"digest": sealed}
-        size = sum(path.stat().st_size for path in target.iterdir())
-        print(f"bundle {sealed[:12]}, {len(work.outputs)} files, {size / 1e6:.1f} MB: {target}")
+    """Gather what the kernel needs into two folders, look for what must not leave, seal them.
+
+    Raises:
+        BadData: a secret, a path of this machine, a pickle or unlicensed text was found.
+        StaleInput: a wheel that the run names is not here; names the command.
+    """
+    with working(run, "package", inputs=graph.locks(run)) as work:
+        known = nouns.load(run)
+        said = [] if run.config.data.licence else nouns.texts(known)
+        house = _wheelhouse(run, work.folder / "wheelhouse")
+        made = _bundle(run, work, known, said, house)
+        work.outputs = [
+            f"{name}/{path.name}"
+            for name in ("bundle", "wheelhouse")
+            for path in sorted((work.folder / name).iterdir())
+        ]
+        work.facts = {"digest": made, "wheelhouse": house}
 
 
-def _layers(run: Run, work: Work) -> dict[str, str]:
+def _wheelhouse(run: Run, target: Path) -> str:
+    """Make the wheelhouse: the project's own wheel and those the run names; return its digest."""
+    chosen = _chosen(run)
+    with files.replacing(target) as temporary:
+        own = wheels.build_own(run.workspace.checkout, temporary)
+        for wheel in chosen:
+            files.link(run.workspace.wheelhouse / wheel.file, temporary / wheel.file)
+        scan.scan(temporary)
+        pins = [f"kaggle-parity=={environment.version('kaggle-parity')}"]
+        install = sorted([*pins, *(wheel.pin for wheel in chosen)])
+        made = sealed.seal(
+            temporary, "wheelhouse", {"install": install, "code": environment.code()}
+        )
+    told = ", ".join([own.name.split("-")[0], *(wheel.name for wheel in chosen)])
+    print(f"wheelhouse {made[:12]}: {told}")
+    return made
+
+
+def _chosen(run: Run) -> tuple[Wheel, ...]:
+    """Return the run's wheels, each proven to lie here."""
+    mend = run.command("wheels")
+    lock = wheel_lock.read(run.workspace.wheelhouse / WHEELS_LOCK)
+    frozen = freeze.fingerprint(freeze.parse(image.freeze(run.workspace.image_lock)))
+    chosen = wheel_lock.select(lock, run.config.shipping.wheels, under=frozen, mend=mend)
+    if gone := wheel_lock.missing(chosen, run.workspace.wheelhouse):
+        raise StaleInput(f"offline_wheels/{gone[0].file} is not here; run: {mend}")
+    return chosen
+
+
+def _bundle(run: Run, work: Work, known: Nouns, said: Iterable[str], house: str) -> str:
+    target = work.folder / "bundle"
+    with files.replacing(target) as temporary:
+        shutil.copytree(run.workspace.adapter(run.round), temporary)
+        _write_ids(run, known, temporary)
+        base = load.base(run)
+        bases.write_record(base, temporary)
+        files.write_text(temporary / "README.md", _card(run, base))
+        scan.scan(temporary, said)
+        made = bundle.seal(
+            temporary,
+            run=run.config.name,
+            round_=run.round,
+            layers=_layers(run, work, known),
+            **_facts(run, house),
+        )
+    size = sum(path.stat().st_size for path in target.iterdir())
+    count = len(list(target.iterdir()))
+    print(f"bundle {made[:12]}, {count} files, {size / 1e6:.1f} MB: {target}")
+    return made
+
+
+def _write_ids(run: Run, known: Nouns, folder: Path) -> None:
+    """Write exemplars and probe: ids, and of each row the digest of the text it stands for.
+
+    The probe's are of the rendered texts, where an evaluation has kept them.
+    """
+    files.write_jsonl(
+        folder / "exemplars.jsonl",
+        (
+            {
+                "query_id": one.query.query_id,
+                "misconception_id": one.misconception_id,
+                "sha256": exemplars.text_digest(one),
+            }
+            for one in known.pool
+        ),
+    )
+    path = run.workspace.texts(run.round, evaluate.BEST)
+    kept = files.read_jsonl(path) if path.is_file() else []
+    shown = {row["query_id"]: {"sha256": digest.of_text(row["text"])} for row in kept}
+    files.write_jsonl(
+        folder / "probe.jsonl",
+        ({"query_id": one.query_id, **shown.get(one.query_id, {})} for one in known.probe),
+    )
+
+
+def _facts(run: Run, house: str) -> dict[str, Any]:
+    """Return what the bundle's manifest says beside its layers."""
+    lock = image.read(run.workspace.image_lock)
+    rows = evaluate.read(run, evaluate.BEST)
+    return {
+        "wheelhouse": house,
+        "spread": run.config.encoder.spread,
+        "image": {
+            "reference": lock.reference,
+            "git_commit": lock.value("git_commit"),
+            "build_date": lock.value("build_date"),
+            "lock": lock.digest(),
+        },
+        "wheels_lock": wheel_lock.read(run.workspace.wheelhouse / WHEELS_LOCK).digest(),
+        "cv": {name: scores.as_json() for name, scores in rows.items()},
+    }
+
+
+def _layers(run: Run, work: Work, known: Nouns) -> dict[str, str]:
     """Return what the chosen epoch showed on the probe when it was saved, and its data layers."""
-    number = work.found[f"train of round {run.round}"].facts["best_epoch"]
+    number = work.found[graph.label_of("train", run)].facts["best_epoch"]
     record = files.read_json(run.workspace.stage("train", run.round) / f"epoch-{number}.json")
     lineage = Lineage.read(run.workspace.adapter(run.round) / "lineage.json")
-    known = nouns.load(run)
     data = evidence.data_layers(run, known, lineage)
     return {**data, **report.mounted(known.corpus, known.pool), **record["layers"]}
 

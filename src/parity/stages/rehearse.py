@@ -1,55 +1,137 @@
-"""7. Bundle → the kernel's script run offline → evidence `rehearsal`."""
+"""7. Bundle → the kernel's script run offline, twice → evidence `rehearsal`."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from parity.competition import tables
+from parity.competition import submission, tables
+from parity.retrieval import hardware
 from parity.run import files, ledger
 from parity.run.errors import Mismatch
 from parity.run.ledger import LAYERS
-from parity.container import wheels
-from parity.shipping import bundle, rehearsal, report
+from parity.shipping import bundle, hidden, isolation, layouts, rehearsal, report
+from parity.shipping.layouts import Layout
+from parity.shipping.rehearsal import Ran
 from parity.stages import graph, load
 from parity.stages.run import Run
 from parity.stages.work import working
 
+SUBMISSION = "submission.csv"
+MADE = (SUBMISSION, report.NAME, "probe_ranking.jsonl", "probe.npy")
+"""What a kernel leaves behind."""
+
+_GIB = 1 << 30
+
 
 def rehearse(run: Run) -> None:
-    """Run `kaggle/kernel.py` as Kaggle would and compare all it made with what was made here.
+    """Run `kaggle/kernel.py` as Kaggle would: on the local test, then on a long one never seen.
+
+    `rehearse_image` does it in the image.
 
     Raises:
         Mismatch: the kernel failed, or its submission is not the local one, byte for byte.
+        BadData: its submission for the long test is none that Kaggle would score.
     """
-    checkout = run.workspace.checkout
+    source = Path(run.config.data.source)
     with working(run, "rehearse") as work:
         root = work.folder / "kaggle"
-        shipped = graph.folder(run, "package") / "bundle"
-        base = load.base(run)
-        wheel = wheels.build_own(checkout, work.folder / "wheels")
-        source = Path(run.config.data.source)
-        named = (tables.MAPPING, tables.SAMPLE, tables.TEST, tables.TRAIN)
-        weights = {name: base.folder / name for name in base.files}
-        rehearsal.lay_out(
-            root,
-            {
-                run.config.data.competition: {name: source / name for name in named},
-                f"{run.config.name}-bundle": {path.name: path for path in shipped.iterdir()},
-                f"{run.config.name}-base": weights,
-                f"{run.config.name}-wheelhouse": {wheel.name: wheel},
-            },
-        )
-        files.write_json(
-            root / "input" / f"{run.config.name}-base" / "base.json",
-            files.read_json(shipped / "base.json"),
-        )
-        print(rehearsal.run(checkout / "kaggle" / "kernel.py", root).strip())
+        ran = run_here(run, root, source, layouts.owner)
+        print(f"{ran.output.strip()} ({ran.isolation})")
         found, _ = report.read(root / "working")
         ledger.append(run.workspace.ledger, replace(found, kind="rehearsal"))
-        print(_layers(bundle.read(shipped).layers, found.layers))
-        mine = graph.folder(run, "predict") / "submission.csv"
-        _same(mine, root / "working" / "submission.csv")
-        made = ("submission.csv", report.NAME, "probe_ranking.jsonl", "probe.npy")
-        work.outputs = [f"kaggle/working/{name}" for name in made]
+        shipped = bundle.read(graph.folder(run, "package") / "bundle")
+        print(layers_told(shipped.layers, found.layers, "rehearsal"))
+        _same(graph.folder(run, "predict") / SUBMISSION, root / "working" / SUBMISSION)
+        work.outputs = [f"kaggle/working/{name}" for name in MADE]
+        longer = _hidden(run, work.folder / "hidden", source)
+        speed = longer.pop("speed")
+        work.facts = {"isolation": ran.isolation, "hidden": longer, "speed": speed}
+
+
+def run_here(run: Run, root: Path, competition: Path, layout: Layout) -> Ran:
+    """Lay the run's datasets out in `root` and run the kernel's script there, kept apart.
+
+    Args:
+        run: with its bundle and wheelhouse packed.
+        root: stands for /kaggle; replaced.
+        competition: folder of the four files.
+        layout: where Kaggle mounts what is attached.
+
+    Raises:
+        Mismatch: the kernel failed; gives its last line.
+    """
+    rehearsal.lay_out(root, attached(run, competition), layout)
+    checkout = run.workspace.checkout
+    places = (checkout / "src", checkout / "data", run.workspace.data, competition)
+    apart = isolation.isolated(
+        run.workspace.kernel, root, hidden=places, threads=hardware.threads()
+    )
+    return rehearsal.run(root, apart)
+
+
+def attached(run: Run, competition: Path) -> dict[str, dict[str, Path]]:
+    """Return what Kaggle attaches to the kernel: name there → file name → file here."""
+    config, base = run.config, load.base(run)
+    name = f"{config.shipping.owner or 'owner'}/{config.name}"
+    packed = graph.folder(run, "package")
+    named = (tables.MAPPING, tables.SAMPLE, tables.TEST, tables.TRAIN)
+    return {
+        config.data.competition: {file: competition / file for file in named},
+        f"{name}-bundle": {path.name: path for path in (packed / "bundle").iterdir()},
+        f"{name}-wheelhouse": {path.name: path for path in (packed / "wheelhouse").iterdir()},
+        config.shipping.model or f"{name}-base": {file: base.folder / file for file in base.files},
+    }
+
+
+def layers_told(here: Mapping[str, str], there: Mapping[str, str], where: str) -> str:
+    """Say in how many layers training and a kernel agree, and the first in which they do not."""
+    known = [name for name in LAYERS if here.get(name) and there.get(name)]
+    odd = [name for name in known if here[name] != there[name]]
+    told = f"layers equal in training and {where}: {len(known) - len(odd)} of {len(known)}"
+    return f"{told}; first that differs: {odd[0]}" if odd else told
+
+
+def _hidden(run: Run, place: Path, source: Path) -> dict[str, Any]:
+    """Rank a test that nobody has seen, check the answer, and tell what Kaggle's would take here.
+
+    It is made of the competition's text, so nothing of it stays.
+    """
+    files.remove(place)
+    try:
+        wanted = place / "competition"
+        rows = hidden.write(source, wanted, run.config.shipping.rehearsed)
+        ran = run_here(run, place / "kaggle", wanted, layouts.slug)
+        working_ = place / "kaggle" / "working"
+        sample = [query.query_id for query in tables.read_test(wanted)]
+        found = submission.read(working_ / SUBMISSION)
+        submission.check(found, sample, tables.read_corpus(wanted))
+        _, record = report.read(working_)
+    finally:
+        files.remove(place)
+    ranking = record["seconds"]["test"]
+    whole = ran.seconds - ranking + ranking / rows * run.config.shipping.queries
+    facts = {"rows": rows, "seconds": round(ran.seconds, 1), "ranking": ranking, "whole": whole}
+    facts |= {"memory": record["memory"], "speed": record["speed"]}
+    print(_told(run, facts))
+    return facts
+
+
+def _told(run: Run, facts: Mapping[str, Any]) -> str:
+    shipping, peak = run.config.shipping, facts["memory"]
+    gpus = "".join(f", {used / _GIB:.1f} on a GPU" for used in peak["gpus"])
+    over = ", which is over" if facts["whole"] > shipping.hours * 3600 else ""
+    return (
+        f"hidden test: {facts['rows']} rows in {_time(facts['seconds'])}; {shipping.queries} rows "
+        f"would take {_time(facts['whole'])} here, limit {shipping.hours:g} h{over}; "
+        f"peak memory {peak['host'] / _GIB:.1f} GiB{gpus}"
+    )
+
+
+def _time(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _same(mine: Path, theirs: Path) -> None:
@@ -64,11 +146,3 @@ def _same(mine: Path, theirs: Path) -> None:
         f"row {row}: the kernel's submission is not the local one ({theirs.parent.name} against "
         f"{mine.parent.name}); the layers above say where they part"
     )
-
-
-def _layers(here: dict[str, str], there: dict[str, str]) -> str:
-    """Say in how many layers training and rehearsal agree, and the first in which they do not."""
-    known = [name for name in LAYERS if here.get(name) and there.get(name)]
-    odd = [name for name in known if here[name] != there[name]]
-    told = f"layers equal in training and rehearsal: {len(known) - len(odd)} of {len(known)}"
-    return f"{told}; first that differs: {odd[0]}" if odd else told

@@ -37,7 +37,7 @@ class Run:
         """Return the command a person types for a stage of this run and round."""
         words = ["invoke", stage, "--run", self.file.as_posix()]
         words += [f"--set={value}" for value in self.config.overrides]
-        if self.round and stage not in ("prepare", "report"):
+        if self.round and stage not in ("prepare", "report", "wheels"):
             words += ["--round", str(self.round)]
         return shlex.join([*words, *flags])
 

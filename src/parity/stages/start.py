@@ -2,40 +2,104 @@
 
 import argparse
 import importlib
+from collections.abc import Sequence
+from typing import Any
 
 from parity.stages.run import Run, open_run
 
 
-def start(asked: argparse.Namespace) -> None:
-    """Start the stage or tool that was asked for.
+def start(asked: argparse.Namespace, words: Sequence[str]) -> Any:
+    """Start the stage or tool that was asked for; return what `--json` prints.
 
     Each is imported only when it is the one: a story needs no torch, and loads in a moment.
+
+    Args:
+        asked: the words, parsed.
+        words: the words, for what starts them anew inside the image.
     """
-    sets = tuple(asked.overrides)
+    sets = tuple(asked.overrides) if "overrides" in asked else ()
     if asked.stage == "story":
-        from parity.stages.story import story  # noqa: PLC0415
+        return _of("story").story(asked.run, sets)
+    if asked.stage == "demo":
+        return _of("demo").demo(asked.data, quick=asked.quick, overrides=sets)
+    if asked.stage == "image.lock":
+        return _of("image").lock(
+            asked.freeze, {"git_commit": asked.git_commit, "build_date": asked.build_date}
+        )
+    run = open_run(asked.run, sets, asked.round)
+    if getattr(asked, "where", "here") == "image" and asked.stage != "rehearse":
+        return _of("inside").inside(run, words)
+    return _STARTS.get(asked.stage, _stage)(asked, run)
 
-        story(asked.run, sets)
-    elif asked.stage == "demo":
-        from parity.stages.demo import demo  # noqa: PLC0415
 
-        demo(asked.data, quick=asked.quick, overrides=sets)
-    else:
-        _stage(asked, open_run(asked.run, sets, asked.round))
+def _of(stage: str) -> Any:
+    return importlib.import_module(f"parity.stages.{stage}")
 
 
-def _stage(asked: argparse.Namespace, run: Run) -> None:
-    if asked.stage == "mine":
-        from parity.stages.mine import mine  # noqa: PLC0415
+def _stage(asked: argparse.Namespace, run: Run) -> Any:
+    return getattr(_of(asked.stage), asked.stage)(run)
 
-        mine(run, asked.imported)
-    elif asked.stage == "eval":
-        from parity.stages.evaluate import evaluate  # noqa: PLC0415
 
-        evaluate(run, asked.adapter, against=asked.against, accept_polluted=asked.accept_polluted)
-    elif asked.stage == "reload":
-        from parity.stages.roundtrip import reload  # noqa: PLC0415
+def _mine(asked: argparse.Namespace, run: Run) -> Any:
+    return _of("mine").mine(run, asked.imported)
 
-        reload(run, asked.out)
-    else:
-        getattr(importlib.import_module(f"parity.stages.{asked.stage}"), asked.stage)(run)
+
+def _eval(asked: argparse.Namespace, run: Run) -> Any:
+    return _of("evaluate").evaluate(
+        run, asked.adapter, against=asked.against, accept_polluted=asked.accept_polluted
+    )
+
+
+def _reload(asked: argparse.Namespace, run: Run) -> Any:
+    return _of("roundtrip").reload(run, asked.out)
+
+
+def _rehearse(asked: argparse.Namespace, run: Run) -> Any:
+    where = "image" if asked.image or asked.where == "image" else "here"
+    return _of("rehearse").rehearse(run, where)
+
+
+def _publish(asked: argparse.Namespace, run: Run) -> Any:
+    what = "base" if asked.base else "bundle"
+    return (_of("publish").show if asked.dry_run else _of("publish").publish)(run, what)
+
+
+def _push(asked: argparse.Namespace, run: Run) -> Any:
+    if asked.dry_run:
+        return _of("push").show(run, asked.form)
+    return _of("push").push(run, asked.form, risk=asked.accept_risk)
+
+
+def _follow(asked: argparse.Namespace, run: Run) -> Any:
+    return _of("follow").follow(run, asked.minutes)
+
+
+def _submit(asked: argparse.Namespace, run: Run) -> Any:
+    return (_of("submit").show if asked.dry_run else _of("submit").submit)(run)
+
+
+def _plan(asked: argparse.Namespace, run: Run) -> Any:
+    return _of("plan").plan(run, device=asked.device, queries=asked.queries)
+
+
+def _doctor(asked: argparse.Namespace, run: Run) -> Any:
+    return _of("doctor").doctor(run, "online" if asked.online else "offline")
+
+
+def _image(asked: argparse.Namespace, run: Run) -> Any:
+    return _of("image").build(run, asked.base)
+
+
+_STARTS = {
+    "mine": _mine,
+    "eval": _eval,
+    "reload": _reload,
+    "rehearse": _rehearse,
+    "publish": _publish,
+    "push": _push,
+    "follow": _follow,
+    "submit": _submit,
+    "plan": _plan,
+    "doctor": _doctor,
+    "image": _image,
+}

@@ -1,0 +1,190 @@
+"""What runs on Kaggle: `python -m parity.kernel KAGGLE BUNDLE WHEELHOUSE BASE STARTED`.
+
+Its script, `kaggle/kernel.py`, has found and proven the folders and started a process for each GPU,
+or one where the model itself is spread over them. What can fail comes before the hours of ranking;
+one process writes, and `run_report.json` last: whoever finds it finds everything.
+"""
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from parity.competition import exemplars, submission, tables
+from parity.competition.exemplars import Exemplar
+from parity.competition.questions import Query
+from parity.competition.tables import Competition
+from parity.retrieval import bases, hardware
+from parity.retrieval.encoder import Encoder
+from parity.retrieval.probing import Probed, measure
+from parity.retrieval.retrieve import Found, Index, index, retrieve
+from parity.retrieval.workers import Workers, launched
+from parity.run import environment
+from parity.run.errors import ParityError
+from parity.shipping import bundle, report, sealed, surroundings
+from parity.shipping.bundle import Bundle
+
+_TOLD = {"run_type": "KAGGLE_KERNEL_RUN_TYPE", "rerun": "KAGGLE_IS_COMPETITION_RERUN"}
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """What the script has found, every file of it proven.
+
+    Attributes:
+        kaggle: /kaggle, or what stands for it.
+        bundle: folder of the bundle.
+        wheelhouse: folder of the wheelhouse.
+        base: folder of the base's weights.
+        started: when the script was started, seconds since 1970.
+    """
+
+    kaggle: Path
+    bundle: Path
+    wheelhouse: Path
+    base: Path
+    started: float
+
+
+@dataclass(slots=True)
+class _Laps:
+    """Seconds by phase; the first counts from when the script was started."""
+
+    last: float
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def end(self, phase: str) -> None:
+        now = time.time()
+        self.seconds[phase] = round(now - self.last, 2)
+        self.last = now
+
+
+@dataclass(frozen=True, slots=True)
+class _Mounted:
+    """The competition as it is attached, and what the bundle names of it."""
+
+    read: Competition
+    pool: tuple[Exemplar, ...]
+    probe: list[Query]
+
+
+def main(words: Sequence[str]) -> int:
+    """Do the kernel's work; return its exit code.
+
+    Args:
+        words: the folders of `Attached`, in order, and when the script was started.
+    """
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it looks for a hub, and says so
+    kaggle, packed, house, base = map(Path, words[:4])
+    try:
+        run(Attached(kaggle, packed, house, base, float(words[4])))
+    except ParityError as error:
+        if os.environ.get("RANK", "0") == "0":  # of several processes one talks
+            print("error:", " ".join(str(error).split()), file=sys.stderr, flush=True)
+        return error.exit_code
+    return 0
+
+
+def run(attached: Attached) -> None:
+    """Check everything, rank probe and test, and write what there is to write.
+
+    Raises:
+        ParityError: something is not what the bundle was made for; nothing was written.
+    """
+    laps = _Laps(attached.started)
+    shipped = bundle.read(attached.bundle)
+    facts = {
+        "image": surroundings.image(shipped.facts.get("image", {})),
+        "vendored": surroundings.vendored(sealed.read(attached.wheelhouse).facts["install"]),
+        "wheelhouse": shipped.facts["wheelhouse"],
+        "kaggle": {name: os.environ.get(variable, "") for name, variable in _TOLD.items()},
+    }
+    mounted = _mounted(attached, shipped)
+    laps.end("start")
+    workers = launched()
+    encoder = _encoder(attached, shipped, workers)
+    laps.end("load")
+    passages = index(encoder, shipped.config.prompt, mounted.read.corpus)
+    laps.end("corpus")
+    probed, layers = _probe(shipped, mounted, encoder, passages)
+    laps.end("probe")
+    found = _test(shipped, mounted, encoder, passages)
+    laps.end("test")
+    facts |= {
+        "seconds": laps.seconds,
+        "memory": hardware.peak(workers, encoder.device),
+        "gpus": hardware.gpus(),
+        "dtype": str(encoder.dtype).removeprefix("torch."),
+        "speed": _speed(encoder, layers["precision"]),
+    }
+    if workers.main:
+        _write(attached.kaggle / "working", shipped, mounted, found, (probed, layers), facts)
+
+
+def _mounted(attached: Attached, shipped: Bundle) -> _Mounted:
+    read = tables.read(bundle.competition(attached.kaggle / "input"))
+    pool = exemplars.read(shipped.folder / "exemplars.jsonl", read.queries, read.corpus)
+    return _Mounted(read, pool, report.probe(shipped, read.queries))
+
+
+def _encoder(attached: Attached, shipped: Bundle, workers: Workers) -> Encoder:
+    spread = {"spread": shipped.facts.get("spread", "queries")}
+    config = shipped.config.encoder.model_copy(update=spread)
+    base = bases.recorded(shipped.folder / "base.json", attached.base)
+    return Encoder(base, config, adapter=shipped.folder, workers=workers)
+
+
+def _probe(
+    shipped: Bundle, mounted: _Mounted, encoder: Encoder, passages: Index
+) -> tuple[Probed, dict[str, str]]:
+    """Rank the probe and return every layer that was measured, the pinned ones proven."""
+    prompt = shipped.config.prompt
+    shown = exemplars.shown(mounted.probe, mounted.pool, prompt)
+    probed = measure(encoder, prompt, mounted.probe, passages, shown)
+    layers = {**probed.layers, "data": report.data(mounted.read)}
+    pinned = {**layers, **report.mounted(mounted.read.corpus, mounted.pool)}
+    report.prove(shipped, pinned, probed.found.asked.texts)
+    return probed, layers
+
+
+def _test(shipped: Bundle, mounted: _Mounted, encoder: Encoder, passages: Index) -> Found:
+    prompt, asked = shipped.config.prompt, mounted.read.test
+    shown = exemplars.shown(asked, mounted.pool, prompt)
+    return retrieve(encoder, prompt, asked, passages, shown, k=submission.K)
+
+
+def _speed(encoder: Encoder, precision: str) -> dict[str, Any]:
+    """Return how fast the test was embedded, for plans."""
+    gpu = environment.gpu() if encoder.device.type == "cuda" else ""
+    told = {"gpu": gpu, "precision": precision, "processes": encoder.workers.world}
+    return {**told, **asdict(encoder.embedded)}
+
+
+def _write(
+    working: Path,
+    shipped: Bundle,
+    mounted: _Mounted,
+    found: Found,
+    probe: tuple[Probed, dict[str, str]],
+    facts: dict[str, Any],
+) -> None:
+    (probed, layers), read = probe, mounted.read
+    sha256 = submission.write(working / "submission.csv", found.ranking, read.sample, read.corpus)
+    rows = len(read.sample)
+    report.write(
+        working,
+        shipped,
+        {**layers, "submission": sha256},
+        ranking=probed.found.ranking,
+        vectors=probed.found.vectors,
+        facts={**facts, "submission": {"sha256": sha256, "rows": rows}},
+    )
+    print(f"{rows} rows, submission {sha256[:12]}, bundle {shipped.digest[:12]}", flush=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

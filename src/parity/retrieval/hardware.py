@@ -1,0 +1,66 @@
+"""What this process computes on, and how a model too large for one GPU lies over several."""
+
+import resource
+import sys
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from parity.retrieval.workers import Workers
+from parity.run.config import EncoderConfig
+
+_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes in which a process's memory is counted
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU.
+
+    Attributes:
+        name: as its driver calls it.
+        capability: compute capability, such as `7.5`.
+        memory: bytes.
+    """
+
+    name: str
+    capability: str
+    memory: int
+
+
+def device_map(config: EncoderConfig, device: torch.device) -> str | dict[str, torch.device] | None:
+    """Return where a model's layers go, as transformers wants it; None is wherever it is moved.
+
+    Layers are spread evenly where the run says so and this process sees several GPUs.
+    """
+    if config.spread == "model" and device.type == "cuda" and torch.cuda.device_count() > 1:
+        return "balanced"
+    return {"": device} if config.quantise == "4bit" else None
+
+
+def threads() -> int:
+    """Return how many threads torch computes on, which OMP_NUM_THREADS sets."""
+    return torch.get_num_threads()
+
+
+def gpus() -> list[dict[str, Any]]:
+    """Return the GPUs that this process sees, as plain values of `Gpu`; none on a CPU."""
+    if not torch.cuda.is_available():
+        return []
+    found = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+    return [asdict(Gpu(one.name, f"{one.major}.{one.minor}", one.total_memory)) for one in found]
+
+
+def peak(workers: Workers, device: torch.device) -> dict[str, Any]:
+    """Return the most memory that was in use, summed over all processes.
+
+    Every process has to call it. `host` is bytes; `gpus` is bytes that tensors took, one number a
+    GPU.
+    """
+    count = torch.cuda.device_count() if device.type == "cuda" else 0
+    used = [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _UNIT]
+    used += [torch.cuda.max_memory_allocated(index) for index in range(count)]
+    total = torch.tensor(used, dtype=torch.int64, device=device)  # (1 + gpus,)
+    workers.add_up([total])
+    host, *each = total.tolist()
+    return {"host": host, "gpus": each}

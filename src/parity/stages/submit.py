@@ -1,0 +1,74 @@
+"""11. The kernel's checked version → one submission to the competition."""
+
+from typing import Any
+
+from parity.remote import door as doors
+from parity.remote import submit as submitting
+from parity.remote.clock import Clock, WallClock
+from parity.remote.follow import Version
+from parity.run import digest, files, ledger
+from parity.run.errors import Mismatch
+from parity.run.ledger import Step
+from parity.run.manifest import Manifest
+from parity.stages import graph
+from parity.stages.follow import OUTPUT, SUBMISSION
+from parity.stages.graph import Survey
+from parity.stages.run import Run
+from parity.stages.work import working
+
+
+def submit(run: Run, *, clock: Clock | None = None) -> dict[str, Any]:
+    """Make sure Kaggle holds one submission of the followed version; return key and number.
+
+    Raises:
+        Mismatch: what was fetched is not what the ledger has of this version.
+        Refused: none is left today, or Kaggle said no.
+        StaleInput: no version was followed to its end.
+        Unknown: it may have taken it; the same command finds out first.
+    """
+    with working(run, "submit") as work, doors.opened(clock or WallClock()) as door:
+        version, key = _checked(run, work.found[graph.label_of("follow", run)])
+        competition = run.config.data.competition
+        done = submitting.submit(door, competition, version, key, run.workspace.uploads)
+        refs = {
+            "ref": done.ref,
+            "competition": competition,
+            "kernel": version.ref,
+            "version": version.number,
+        }
+        step = Step(run.config.name, run.round, "submit", key, refs, ledger.now())
+        ledger.append_step(run.workspace.ledger, step)
+        work.facts = {"key": key, **refs}
+        files.write_json(work.out("submitted.json"), work.facts)
+    told = "made" if done.sent else "was there: none made"
+    print(f"submission {done.ref} ({key}): {told}")
+    print(f"next: {run.command('follow')}   (collects the score)")
+    return {"key": key, **refs}
+
+
+def show(run: Run, *, clock: Clock | None = None) -> dict[str, list[str]]:
+    """Print every call that `submit` would make; only ask, change nothing."""
+    found = Survey().require(run, "submit")
+    version, key = _checked(run, found[graph.label_of("follow", run)])
+    with doors.opened(clock or WallClock()) as door:
+        lines = submitting.steps(door, run.config.data.competition, version, key)
+    print("\n".join(f"would: {line}" for line in lines))
+    return {"would": lines}
+
+
+def _checked(run: Run, followed: Manifest) -> tuple[Version, str]:
+    """Return version and key of what was followed, proven against the ledger."""
+    facts = followed.facts
+    kernels = [
+        one
+        for one in ledger.read(run.workspace.ledger)
+        if one.kind == "kernel" and (one.run, one.round) == (run.config.name, run.round)
+    ]
+    place = graph.folder(run, "follow") / OUTPUT / SUBMISSION
+    if not kernels or kernels[-1].layers["submission"] != digest.of_file(place):
+        raise Mismatch(
+            f"{place} is not the submission that the ledger has of this kernel; "
+            f"run: {run.command('follow')}"
+        )
+    version = Version(facts["kernel"], facts["version"])
+    return version, submitting.key_of(facts["bundle"], version.number)
