@@ -14,7 +14,7 @@ from invoke.context import Context
 from invoke.tasks import Task, task
 
 DEMO = "runs/demo.toml"
-WORKERS = ("-n", "auto", "--maxprocesses", "4")  # of pytest; each loads torch
+WORKERS = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadgroup")  # of pytest; each loads torch
 Help = dict[str, str]
 SETS: Help = {"set_": "section.key=value over the run file; may be repeated"}
 RUN: Help = {**SETS, "run": f"run file, one experiment (default: {DEMO})"}

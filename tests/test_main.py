@@ -32,6 +32,7 @@ CODES = {
     errors.Unknown: 8,
     errors.RunFailed: 9,
 }
+NO_FACTS = {"git_commit": "", "build_date": ""}
 USAGE = 2  # what argparse returns, as for a wrong setting
 MACHINES = ("publish", "push", "follow", "submit", "plan", "doctor")
 """What can tell a machine: `--json`."""
@@ -152,9 +153,11 @@ def test_a_missing_run_file_lists_the_ones_there(
         (["mine", "--where", "there"], "argument --where: invalid choice: 'there' (choose from "),
         (["package", "--where", "image"], "unrecognized arguments: --where"),
         (["push", "--as", "gist"], "argument --as: invalid choice: 'gist' (choose from "),
-        (["follow", "--minutes", "soon"], "argument --minutes: invalid float value: 'soon'"),
+        (["follow", "--minutes", "soon"], "argument --minutes: invalid number value: 'soon'"),
         (["follow", "--dry-run"], "unrecognized arguments: --dry-run"),
-        (["plan", "--queries", "1e4"], "argument --queries: invalid int value: '1e4'"),
+        (["follow", "--minutes", "-1"], "argument --minutes: -1: want 0.0 or more"),
+        (["plan", "--queries", "-5"], "argument --queries: -5: want 0 or more"),
+        (["plan", "--queries", "1e4"], "argument --queries: invalid number value: '1e4'"),
         (["image.lock"], "the following arguments are required: --freeze"),
         (["wheels", "--json"], "unrecognized arguments: --json"),
     ],
@@ -335,9 +338,9 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         (["mine", "--import", "n.jsonl"], ("mine.mine", [Path("n.jsonl")], {})),
         (["train", "--where=image"], ("inside.inside", [["train", "--where=image"]], {})),
         (["eval"], ("evaluate.evaluate", ["best"], {"against": None, "accept_polluted": False})),
-        (["rehearse"], ("rehearse.rehearse", ["here"], {})),
-        (["rehearse", "--image"], ("rehearse.rehearse", ["image"], {})),
-        (["rehearse", "--where", "image"], ("rehearse.rehearse", ["image"], {})),
+        (["rehearse"], ("rehearse.rehearse", [], {})),
+        (["rehearse", "--image"], ("rehearse_image.rehearse_image", [], {})),
+        (["rehearse", "--where", "image"], ("rehearse_image.rehearse_image", [], {})),
         (["reload", "runs/demo.toml", "--out", "x"], ("roundtrip.reload", [Path("x")], {})),
         (["publish"], ("publish.publish", ["bundle"], {})),
         (["publish", "--base", "--dry-run"], ("publish.show", ["base"], {})),
@@ -352,7 +355,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         (["doctor"], ("doctor.doctor", ["offline"], {})),
         (["doctor", "--online"], ("doctor.doctor", ["online"], {})),
         (["image", "--base", "localhost/a:1"], ("image.build", ["localhost/a:1"], {})),
-        (["image.lock", "--freeze", "f"], ("image.lock", [Path("f")], {})),
+        (["image.lock", "--freeze", "f"], ("image.lock", [Path("f"), NO_FACTS], {})),
     ],
     ids=str,
 )

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from parity.retrieval.encoder import Encoder
 from parity.retrieval.probing import Probed, measure
 from parity.retrieval.retrieve import Found, Index, index, retrieve
 from parity.retrieval.workers import Workers, launched
-from parity.run import environment
 from parity.run.errors import ParityError
 from parity.shipping import bundle, report, sealed, surroundings
 from parity.shipping.bundle import Bundle
@@ -119,7 +118,7 @@ def run(attached: Attached) -> None:
         "memory": hardware.peak(workers, encoder.device),
         "gpus": hardware.gpus(),
         "dtype": str(encoder.dtype).removeprefix("torch."),
-        "speed": _speed(encoder, layers["precision"]),
+        "speed": encoder.speed(),
     }
     if workers.main:
         _write(attached.kaggle / "working", shipped, mounted, found, (probed, layers), facts)
@@ -132,8 +131,11 @@ def _mounted(attached: Attached, shipped: Bundle) -> _Mounted:
 
 
 def _encoder(attached: Attached, shipped: Bundle, workers: Workers) -> Encoder:
-    spread = {"spread": shipped.facts.get("spread", "queries")}
-    config = shipped.config.encoder.model_copy(update=spread)
+    config = shipped.config.encoder
+    told: dict[str, Any] = {"spread": shipped.facts.get("spread", "queries")}
+    if config.precision == "bf16" and hardware.lacks_bf16():
+        told["precision"] = "fp16"  # Kaggle's T4; the layer `precision` names the difference
+    config = config.model_copy(update=told)
     base = bases.recorded(shipped.folder / "base.json", attached.base)
     return Encoder(base, config, adapter=shipped.folder, workers=workers)
 
@@ -155,13 +157,6 @@ def _test(shipped: Bundle, mounted: _Mounted, encoder: Encoder, passages: Index)
     prompt, asked = shipped.config.prompt, mounted.read.test
     shown = exemplars.shown(asked, mounted.pool, prompt)
     return retrieve(encoder, prompt, asked, passages, shown, k=submission.K)
-
-
-def _speed(encoder: Encoder, precision: str) -> dict[str, Any]:
-    """Return how fast the test was embedded, for plans."""
-    gpu = environment.gpu() if encoder.device.type == "cuda" else ""
-    told = {"gpu": gpu, "precision": precision, "processes": encoder.workers.world}
-    return {**told, **asdict(encoder.embedded)}
 
 
 def _write(

@@ -224,7 +224,12 @@ def test_our_own_publish_that_was_cut_off_is_a_warning(tmp_path: Path) -> None:
     keep(tmp_path / "uploads" / "abc" / "state.json")
     (found,) = checks.uploads(tmp_path, 1000, tmp_path / "uploads")
     assert found.level == "warning"
-    assert found.mend.startswith("invoke publish")
+    assert found.mend == f"invoke publish, or: rm -r {tmp_path / 'uploads'}/*/"
+
+
+def test_a_mark_of_what_was_told_is_no_upload_state(tmp_path: Path) -> None:
+    keep(tmp_path / "uploads" / "abc.mark")
+    assert levels(checks.uploads(tmp_path, 1000, tmp_path / "uploads")) == ["ok"]
 
 
 # Kaggle itself

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kagglestandin_plan import Fault, Reply, Twist
+from kagglestandin_plan import Cut, Fault, Reply, Twist
 from kagglestandin_server import StandIn
-from kagglestandin_state import Dataset, Version
+from kagglestandin_state import Dataset, File, Version
 from remote.voyage import Voyage
 
 from parity.remote import held
@@ -40,6 +40,14 @@ def test_a_dataset_that_is_not_seen_is_none(door: Door, standin: StandIn) -> Non
     assert door.datasets.held(REF) is not None
 
 
+def test_files_are_those_of_the_version(door: Door, standin: StandIn) -> None:
+    plant(standin, "", "")
+    for number, one in enumerate(standin.kaggle.datasets[REF].versions, start=1):
+        one.files = {f"part-{number}.txt": File.of(b"x" * number)}
+    found = [door.datasets.files(REF, number) for number in (1, 2)]
+    assert found == [{"part-1.txt": 1}, {"part-2.txt": 2}]
+
+
 def test_an_error_within_a_list_is_told(door: Door, standin: StandIn) -> None:
     plant(standin, "")
     says = Twist(after=lambda *call: {**call[2], "errorMessage": "Version is being made"})
@@ -53,6 +61,15 @@ def test_any_status_but_ok_makes_none(status: str, door: Door, standin: StandIn)
     standin.inject_faults(Fault(("CreateDataset",), Reply(200, {"status": status})))
     with pytest.raises(Refused, match=f"^publish {REF}: Kaggle answers status '{status}'$"):
         door.datasets.make_version(REF, [], notes="", new=("some bundle", "other"))
+
+
+def test_an_upload_whose_session_is_dead_begins_anew(way: Voyage, tmp_path: Path) -> None:
+    dead = [Fault(("PUT",), Cut(503)), Fault(("QUERY",), Reply(500), times=99)]
+    way.standin.inject_faults(*dead)
+    parcel = way.parcels["bundle"]
+    with way.door() as door, door.datasets.uploaded(parcel.folder, tmp_path / "state") as tokens:
+        assert len(tokens) == len(parcel.sizes)
+    assert len(way.standin.sent("QUERY")) == 1
 
 
 def test_an_answer_that_is_no_answer_is_asked_for_again_and_no_file_is_blamed(

@@ -102,7 +102,9 @@ def test_who_finds_a_mark_and_nothing_else_tells_it_after_a_while(world: World) 
     assert not world.mark.exists()
 
 
-@pytest.mark.parametrize("odd", [KeyboardInterrupt(), Unknown("not ready in time")])
+@pytest.mark.parametrize(
+    "odd", [KeyboardInterrupt(), Unknown("not ready in time"), Refused("not for you to see")]
+)
 def test_who_is_cut_off_while_it_is_waited_for_does_not_tell_it_again(
     odd: BaseException, world: World
 ) -> None:
@@ -146,6 +148,23 @@ def test_a_lost_reply_of_what_does_not_show_is_unknown_and_marked(world: World) 
         world.once()
     assert world.mark.is_file()
     assert (len(world.told), world.clock.time) == (1, GRACE)
+
+
+def test_a_no_to_the_question_is_no_word_of_what_was_told(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look() -> int | None:
+        if world.told:
+            raise Refused("not for you to see")
+        return None
+
+    world.fails = Unknown("the connection was lost")
+    with monkeypatch.context() as patch:
+        patch.setattr(world, "look", look)
+        with pytest.raises(Refused):
+            world.once()
+    assert world.mark.is_file()
+    assert world.once() == (TOLD, False)
 
 
 def test_whatever_else_goes_wrong_leaves_the_mark(world: World) -> None:

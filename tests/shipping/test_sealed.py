@@ -225,9 +225,8 @@ def test_a_file_that_is_not_the_sealed_one_is_named(
 ) -> None:
     folder = made(tmp_path / "small-base")
     harm(folder / name)
-    for call in (lambda: sealed.read(folder), lambda: sealed.find(tmp_path, "base")):
-        told = refused(call)
-        assert told == f"base small-base: {name} is not the file its manifest names"
+    told = refused(lambda: sealed.read(folder))
+    assert told == f"base small-base: {name} is not the file its manifest names"
 
 
 @pytest.mark.parametrize("key", ["facts", "files", "schema", "digest", "more"])
@@ -241,7 +240,7 @@ def test_a_manifest_that_was_edited_is_refused(tmp_path: Path, key: str) -> None
 def test_one_kind_cannot_pass_for_another(tmp_path: Path) -> None:
     path = made(tmp_path / "input" / "a") / MANIFEST
     files.write_json(path, {**files.read_json(path), "kind": "bundle"})
-    told = refused(lambda: sealed.find(tmp_path / "input", "bundle"))
+    told = refused(lambda: sealed.read(path.parent))
     assert told == "a: manifest.json was changed after it was sealed"
 
 
@@ -268,55 +267,8 @@ def test_a_manifest_of_another_schema_is_refused(tmp_path: Path) -> None:
     record = {**files.read_json(path), "schema": sealed.SCHEMA + 1}
     del record["digest"]
     files.write_json(path, {**record, "digest": digest.of_value(record)})
-    for call in (lambda: sealed.read(tmp_path / "a"), lambda: sealed.find(tmp_path, "base")):
-        told = refused(call)
-        assert told == f"a: {MANIFEST} is of schema 2; this version reads {sealed.SCHEMA}"
-
-
-# Found wherever it is mounted
-
-
-@pytest.mark.parametrize("mount", [".", "small", "datasets/ann/small", "a/b/c/d/e/versions/7"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_each_is_found_at_any_depth_among_the_others(
-    tmp_path: Path, mount: str, kind: Kind
-) -> None:
-    root = tmp_path / "input"
-    made(root / mount, kind)
-    for other in KINDS:
-        if other != kind:
-            made(root / "others" / other, other)
-    files.write_json(root / "somebody" / MANIFEST, ["no object"])
-    (root / "broken").mkdir()
-    (root / "broken" / MANIFEST).write_text("{")
-    found = sealed.find(root, kind)
-    assert (found.kind, found.folder) == (kind, root / mount)
-    assert found == sealed.read(root / mount)
-
-
-def test_where_there_is_none_the_kind_and_the_place_are_named(tmp_path: Path) -> None:
-    root = tmp_path / "input"
-    made(root / "a", "base")
-    files.write_json(root / "b" / MANIFEST, {"kind": "wheelhouse"})
-    told = refused(lambda: sealed.find(root, "wheelhouse"))
-    assert told == "want one wheelhouse under input/, found: none; attach one dataset"
-
-
-def test_two_are_refused_and_named_even_when_they_are_equal(tmp_path: Path) -> None:
-    root = tmp_path / "input"
-    for name in ("new", "datasets/old"):
-        made(root / name)
-    told = refused(lambda: sealed.find(root, "base"))
-    assert told == "want one base under input/, found: datasets/old, new; attach one dataset"
-
-
-@pytest.mark.parametrize("cut", [b'{"kind": "base",', b"", b'{"kind": "b\xff"}'])
-def test_where_there_is_none_a_broken_manifest_is_what_is_told(tmp_path: Path, cut: bytes) -> None:
-    made(tmp_path / "bundle", "bundle")
-    path = made(tmp_path / "small-base") / MANIFEST
-    path.write_bytes(cut)
-    told = refused(lambda: sealed.find(tmp_path, "base"), BadData)
-    assert told.startswith(f"{path}: not ")
+    told = refused(lambda: sealed.read(tmp_path / "a"))
+    assert told == f"a: {MANIFEST} is of schema 2; this version reads {sealed.SCHEMA}"
 
 
 # Large files are not copied

@@ -248,11 +248,25 @@ def test_another_bundle_makes_every_step_after_it_stale(made: Bench) -> None:
     after = ("rehearse", *THERE)
     benches.pretend(run, "package", *after)
     assert set(states(run, stages=STAGES).values()) == {"done"}
-    with working(run, "package") as work:
+    with working(run, "package", inputs=graph.locks(run)) as work:
         work.out("weights").write_text("others")
     assert states(run, stages=after) == dict.fromkeys(after, "stale")
     assert why(run, "rehearse") == "package of round 0 was made anew since"
     assert refused(run, "submit").endswith("run: invoke rehearse --run small.toml")
+
+
+def test_a_bundle_is_of_the_locks_and_of_how_the_kernel_is_to_run(
+    made: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = made.run()
+    benches.pretend(run, "package")
+    assert states(run, stages=("train", "package")) == {"train": "done", "package": "done"}
+    spread = made.run('encoder.spread="model"')
+    assert states(spread, stages=("train", "package")) == {"train": "done", "package": "stale"}
+    more = made.run('shipping.wheels=["faiss-cpu"]')
+    assert states(more, stages=("train", "package")) == {"train": "done", "package": "stale"}
+    monkeypatch.setattr(graph, "locks", lambda _: {"image.lock": "another"})
+    assert why(run, "package") == "image.lock was made anew since"
 
 
 @pytest.mark.parametrize("stage", THERE)

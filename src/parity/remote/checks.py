@@ -187,16 +187,16 @@ def uploads(scratch: Path, user: int, own: Path) -> list[Finding]:
     Args:
         scratch: the machine's temporary folder.
         user: number of the account on this machine.
-        own: this project's upload state, a folder for each content.
+        own: this project's upload state, a folder for each content; its marks have to stay.
     """
     found = []
     for folder in (scratch / f".kaggle-uploads-{user}", scratch / ".kaggle" / "uploads"):
         if folder.is_dir() and any(folder.iterdir()):
             what = f"upload state of the Kaggle client in {folder}: it can mix two builds in a file"
             found.append(Finding("warning", what, f"rm -r {folder}", "local"))
-    if own.is_dir() and (begun := sorted(path.name for path in own.iterdir())):
+    if own.is_dir() and (begun := [path for path in own.iterdir() if path.is_dir()]):
         what = f"{len(begun)} uploads were begun and not ended; they go on when published again"
-        found.append(Finding("warning", what, f"invoke publish, or: rm -r {own}", "local"))
+        found.append(Finding("warning", what, f"invoke publish, or: rm -r {own}/*/", "local"))
     return found or [Finding("ok", "no upload state of an earlier publish")]
 
 

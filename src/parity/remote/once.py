@@ -45,9 +45,17 @@ def once(
         return found, False
     files.write_text(mark, "")
     try:
-        made = _told(clock, look, tell)
+        made = tell()
+    except Refused:
+        files.remove(mark)
+        raise
+    except Unknown:
+        if (shown := waiting.until(clock, look, GRACE)) is None:
+            raise
+        made = shown
+    try:
         prove(made)
-    except (Refused, Mismatch, RunFailed):
+    except (Mismatch, RunFailed):
         files.remove(mark)
         raise
     files.remove(mark)
@@ -64,12 +72,3 @@ def taken(clock: Clock, mark: Path, look: Callable[[], T | None]) -> T | None:
         found = waiting.until(clock, look, GRACE)
     files.remove(mark)
     return found
-
-
-def _told(clock: Clock, look: Callable[[], T | None], tell: Callable[[], T]) -> T:
-    try:
-        return tell()
-    except Unknown:
-        if (shown := waiting.until(clock, look, GRACE)) is None:
-            raise
-        return shown

@@ -1,33 +1,30 @@
 """One encoder: base weights, adapter, tokens in, unit vectors out.
 
 Causal models run as packed prefix tries (last-token pooling); other encoders as batches of equal
-length, so nothing is ever padded. Tokens come from `tokenizer.json` through the tokenizers
-library alone, and EOS is appended here, so that no library version can change them.
+length, so nothing is ever padded.
 """
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModel, BitsAndBytesConfig
 from transformers.utils import logging
 
 from parity.retrieval import adapter as adapters
 from parity.retrieval import attention, hardware, trie
 from parity.retrieval.bases import Base
+from parity.retrieval.reader import Reader, Tokens
 from parity.retrieval.search import Embeddings
 from parity.retrieval.workers import Workers
-from parity.run import digest, files
+from parity.run import digest, environment
 from parity.run.config import EncoderConfig
 from parity.run.errors import BadConfig, Mismatch
 from parity.run.progress import progress
-
-Tokens = Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +42,11 @@ class Embedded:
     seconds: float = 0.0
 
 
-class Encoder:
-    """A loaded model.
+class Encoder(Reader):
+    """A loaded model, which reads texts as its `Reader` does.
 
     Attributes:
-        base: the base weights.
-        config: how they run.
         model: the Hugging Face module, with the adapter where there is one.
-        causal: whether it runs as a prefix trie.
         device: where it lies.
         dtype: compute dtype.
         adapter: sha256 of the adapter's weights, empty for the bare base.
@@ -80,20 +74,19 @@ class Encoder:
             BadConfig: the pooling does not fit the model, or the device cannot do the precision.
             Mismatch: weights would be newly initialised, or the adapter does not fit.
         """
-        self.base, self.config, self.workers = base, config, workers or Workers()
+        self.workers = workers or Workers()
         self.embedded = Embedded()
         self.device = _device(config)
         self.dtype = _dtype(config, self.device)
         self.model = _load(base, config, self.device, self.dtype)
         # The attention layers say it; a model's type does not (EmbeddingGemma is a `gemma3_text`).
-        self.causal = any(getattr(one, "is_causal", False) for one in self.model.modules())
-        if self.causal != (config.pooling == "last"):
+        causal = any(getattr(one, "is_causal", False) for one in self.model.modules())
+        if causal != (config.pooling == "last"):
             raise BadConfig(
                 f"encoder.pooling = {config.pooling!r}: {self.model.config.model_type} is "
-                f"{'causal and needs last' if self.causal else 'no causal model; mean or cls'}"
+                f"{'causal and needs last' if causal else 'no causal model; mean or cls'}"
             )
-        self._tokenizer = _tokenizer(base.folder)
-        self._eos = _closing(self._tokenizer, self.model.config, base) if self.causal else []
+        super().__init__(base, config, self.model.config, causal=causal)
         self.adapter = ""
         if adapter is not None:
             self.model, record = adapters.load(self.model, adapter, base, layers=config.layers)
@@ -108,43 +101,30 @@ class Encoder:
         how = self.config.model_dump(mode="json", exclude=apart)
         return digest.of_value([self.base.digest(), self.adapter, how, str(self.dtype)])
 
-    def count(self, text: str) -> int:
-        """Return how many tokens `text` has, special ones included."""
-        return len(self._body(self._tokenizer.encode(text).ids)) + len(self._eos)
-
-    def tokenize(self, texts: Sequence[str], limit: int) -> list[list[int]]:
-        """Return token ids, special ones included, at most `limit` a text (the tail is cut)."""
-        if self._eos:
-            encoded = self._tokenizer.encode_batch(list(texts))
-            return [self._body(one.ids)[: limit - len(self._eos)] + self._eos for one in encoded]
-        self._tokenizer.enable_truncation(limit)  # keeps the closing special token
-        try:
-            return [one.ids for one in self._tokenizer.encode_batch(list(texts))]
-        finally:
-            self._tokenizer.no_truncation()
-
-    def _body(self, ids: list[int]) -> list[int]:
-        """Return `ids` without EOS at the end, which some tokenizers and some texts write."""
-        stop = len(ids)
-        while stop and ids[stop - 1 : stop] == self._eos:
-            stop -= 1
-        return ids[:stop]
-
     def embed(self, sequences: Sequence[Tokens], label: str = "encode") -> Embeddings:
         """Return (n, d) float32 unit vectors, without gradients, in the order asked.
 
         The result depends on the sequences and the token budget only.
         """
-        started, packs = time.monotonic(), self._packs(sequences)
+        started, packs = time.monotonic(), self.packs(sequences)
         tokens = sum(map(len, packs))
         with torch.inference_mode(), progress(label, tokens, "tok") as bar:
             vectors = self._vectors(packs, bar.update).cpu().numpy()
         self.embedded = Embedded(tokens, len(packs), round(time.monotonic() - started, 3))
         return vectors
 
+    def speed(self) -> dict[str, Any]:
+        """Return what the last `embed` took, and on what: a fact for `plan`."""
+        return {
+            **asdict(self.embedded),
+            "processes": self.workers.world,
+            "precision": f"{str(self.dtype).removeprefix('torch.')}/{self.config.quantise}",
+            "gpu": environment.gpu() if self.device.type == "cuda" else "",
+        }
+
     def encode(self, sequences: Sequence[Tokens]) -> torch.Tensor:
         """Return (n, d) float32 unit vectors in the order asked; own packs carry gradients."""
-        return self._vectors(self._packs(sequences), lambda _: None)
+        return self._vectors(self.packs(sequences), lambda _: None)
 
     def _vectors(self, packs: list[trie.Pack], done: Callable[[int], object]) -> torch.Tensor:
         width = self.model.config.hidden_size
@@ -158,11 +138,6 @@ class Encoder:
         owner = np.concatenate([np.zeros(0, np.int64), *(pack.owner for pack in packs)])
         back = torch.as_tensor(np.argsort(owner, kind="stable"), device=self.device)
         return torch.cat(self.workers.share(parts))[back]  # (n, d)
-
-    def _packs(self, sequences: Sequence[Tokens]) -> list[trie.Pack]:
-        if self.causal:
-            return trie.pack(sequences, self.config.token_budget)
-        return trie.rows(sequences, self.config.token_budget)
 
     def _states(self, pack: trie.Pack) -> torch.Tensor:
         """Return the pooled states (m, d) of a pack's owned sequences."""
@@ -192,7 +167,7 @@ def _dtype(config: EncoderConfig, device: torch.device) -> torch.dtype:
 
     `torch.cuda.is_bf16_supported()` counts emulation as support; compute capability does not.
     """
-    native = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    native = device.type == "cuda" and not hardware.lacks_bf16(device)
     if config.precision == "bf16" and device.type == "cuda" and not native:
         raise BadConfig("encoder.precision = 'bf16': this GPU has no bf16 units (capability < 8)")
     if config.precision == "auto":
@@ -265,29 +240,3 @@ def _keep_unpacked(model: Any) -> None:
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
-
-
-def _closing(tokenizer: Tokenizer, config: Any, base: Base) -> list[int]:
-    """Return the token that ends a sequence: the tokenizer's own where it adds one, else EOS."""
-    probe = tokenizer.encode("a")
-    if probe.special_tokens_mask[-1:] == [1]:  # not always eos_token_id: Qwen3-Embedding
-        return list(probe.ids[-1:])
-    eos = config.eos_token_id
-    if eos is None:
-        raise BadConfig(f"base {base.name}: config.json has no eos_token_id to end a text with")
-    return [eos[0] if isinstance(eos, list) else eos]
-
-
-def _tokenizer(folder: Path) -> Tokenizer:
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise BadConfig(
-            f"{folder.name}: tokenizer.json is missing (other files are read differently by "
-            "different library versions); save the base once with its fast tokenizer"
-        )
-    tokenizer = Tokenizer.from_file(str(path))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    if tokenizer.get_vocab_size() > files.read_json(folder / "config.json")["vocab_size"]:
-        raise Mismatch(f"{folder.name}: tokens were added that the model has no embedding for")
-    return tokenizer

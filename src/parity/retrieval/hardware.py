@@ -9,6 +9,7 @@ import torch
 
 from parity.retrieval.workers import Workers
 from parity.run.config import EncoderConfig
+from parity.run.errors import BadConfig
 
 _UNIT = 1 if sys.platform == "darwin" else 1024  # bytes in which a process's memory is counted
 
@@ -36,6 +37,36 @@ def device_map(config: EncoderConfig, device: torch.device) -> str | dict[str, t
     if config.spread == "model" and device.type == "cuda" and torch.cuda.device_count() > 1:
         return "balanced"
     return {"": device} if config.quantise == "4bit" else None
+
+
+def spread(model: Any, name: str) -> bool:
+    """Return whether a model's layers lie on several devices, from which none may be moved.
+
+    Args:
+        model: as transformers loaded it.
+        name: of its base, for a person.
+
+    Raises:
+        BadConfig: the GPUs together are too small, so that layers were left outside of them.
+    """
+    places = set(getattr(model, "hf_device_map", {}).values())
+    if len(places) > 1 and places & {"cpu", "disk"}:
+        raise BadConfig(
+            f"base {name} does not fit all GPUs together: encoder.quantise = '4bit' or fewer "
+            "encoder.layers"
+        )
+    return len(places) > 1
+
+
+def lacks_bf16(device: torch.device | None = None) -> bool:
+    """Return whether a GPU has no units for bf16, whatever it emulates: capability below 8.
+
+    Args:
+        device: a CUDA device; None is the first one, where there is any.
+    """
+    if device is None and not torch.cuda.is_available():
+        return False
+    return torch.cuda.get_device_capability(device) < (8, 0)
 
 
 def threads() -> int:

@@ -12,6 +12,7 @@ from parity.competition.questions import Corpus, MisconceptionId, Query, QueryId
 from parity.competition.ranking import Ranking
 from parity.retrieval import prompts, search
 from parity.retrieval.encoder import Encoder
+from parity.retrieval.reader import Reader
 from parity.retrieval.search import Embeddings
 from parity.run import digest
 from parity.run.config import PromptConfig
@@ -49,29 +50,29 @@ class Asked:
 
 
 def ask(
-    encoder: Encoder, config: PromptConfig, queries: Sequence[Query], exemplars: Exemplars
+    reader: Reader, config: PromptConfig, queries: Sequence[Query], exemplars: Exemplars
 ) -> Asked:
     """Render and tokenize queries.
 
     Raises:
         BadConfig: exemplars are switched on and not one query carries any.
     """
-    asked = render(encoder, config, queries, exemplars)
+    asked = render(reader, config, queries, exemplars)
     need_exemplars(config, asked)
     return asked
 
 
 def render(
-    encoder: Encoder, config: PromptConfig, queries: Sequence[Query], exemplars: Exemplars
+    reader: Reader, config: PromptConfig, queries: Sequence[Query], exemplars: Exemplars
 ) -> Asked:
     """Do as `ask` does for queries that are a part of what is asked: none need carry exemplars."""
     prompts.check(config)
     rendered = [
-        prompts.query(config, one, exemplars.get(one.query_id, ()), count=encoder.count)
+        prompts.query(config, one, exemplars.get(one.query_id, ()), count=reader.count)
         for one in queries
     ]
     texts = [one.text for one in rendered]
-    tokens = encoder.tokenize(texts, config.query_max)
+    tokens = reader.tokenize(texts, config.query_max)
     carrying = sum(one.exemplars > 0 for one in rendered)
     return Asked(texts, tokens, carrying, sum(one.cut for one in rendered))
 
@@ -124,10 +125,10 @@ def index(encoder: Encoder, config: PromptConfig, corpus: Corpus) -> Index:
     )
 
 
-def passages(encoder: Encoder, config: PromptConfig, corpus: Corpus) -> list[list[int]]:
+def passages(reader: Reader, config: PromptConfig, corpus: Corpus) -> list[list[int]]:
     """Return the token ids of every passage, in ascending order of misconception id."""
     texts = [prompts.passage(config, corpus[key]) for key in sorted(corpus)]
-    return encoder.tokenize(texts, config.passage_max)
+    return reader.tokenize(texts, config.passage_max)
 
 
 def retrieve(

@@ -77,15 +77,6 @@ def seal(folder: Path, *, run: str, round_: int, layers: Mapping[str, str], **fa
     return sealed.seal(folder, "bundle", told)
 
 
-def find(root: Path) -> Bundle:
-    """Return the one bundle anywhere under `root`, every file of it proven.
-
-    Raises:
-        Mismatch: there is none, or more than one, or a file is not the one its manifest names.
-    """
-    return _opened(sealed.find(root, "bundle"))
-
-
 def read(folder: Path) -> Bundle:
     """Return the bundle in `folder`, every file of it proven.
 

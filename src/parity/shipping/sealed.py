@@ -94,23 +94,6 @@ def read(folder: Path) -> Sealed:
     return Sealed(kind, folder, contents, record["facts"], sealed)
 
 
-def find(root: Path, kind: Kind) -> Sealed:
-    """Return the one sealed folder of a kind anywhere under `root`, every file of it proven.
-
-    Raises:
-        Mismatch: there is none, or more than one, or a file is not the one its manifest names.
-    """
-    manifests = sorted(root.rglob(MANIFEST))
-    found = [path.parent for path in manifests if _kind_of(path) == kind]
-    if not found:
-        for path in manifests:
-            files.read_json(path)  # one that is broken may have been it
-    if len(found) != 1:
-        there = ", ".join(str(path.relative_to(root)) for path in found) or "none"
-        raise Mismatch(f"want one {kind} under {root.name}/, found: {there}; attach one dataset")
-    return read(found[0])
-
-
 def link(names: Iterable[Path], folder: Path) -> None:
     """Make `folder` hold these files, linked where the disk can, so that weights are not copied."""
     folder.mkdir(parents=True)
@@ -137,14 +120,6 @@ def _refuse(path: Path, kind: Kind) -> None:
         )
     if path.stat().st_size == 0:
         raise BadData(f"{kind}: {name} is empty, and an empty file may be lost on the way")
-
-
-def _kind_of(path: Path) -> str:
-    try:
-        record = files.read_json(path)
-    except BadData:
-        return ""  # some other dataset's file of that name
-    return str(record["kind"]) if _is_sealed(record) else ""
 
 
 def _is_sealed(record: Any) -> bool:

@@ -66,7 +66,7 @@ def evaluate(
         rows = {**scoring.lexical(run.config, known), label: scored.scores}
         record = {name: scores.as_json() for name, scores in rows.items()}
         files.write_json(work.out("scores.json"), {"status": status, "scores": record})
-        work.facts = {"status": status, "adapter": encoder.adapter}
+        work.facts = {"status": status, "adapter": encoder.adapter, "speed": encoder.speed()}
         ledger.append(
             run.workspace.ledger,
             Evidence(

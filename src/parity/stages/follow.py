@@ -82,11 +82,12 @@ def _collect(run: Run, door: Door, minutes: float) -> None:
             words = f"; its last words: {last}" if last else ""
             raise RunFailed(f"{error}{words}; once mended: {run.command('push')}") from error
         work.outputs = [f"{OUTPUT}/{name}" for name in names]
-        found, _ = report.read(place)
+        found, record = report.read(place)
         _append(run, replace(found, kind="kernel"))
         _note(run, version, bundle.digest)
         refs = {"kernel": version.ref, "version": version.number}
         work.facts = {**refs, "bundle": bundle.digest, "submission": found.layers["submission"]}
+        work.facts["speed"] = record.get("speed")
         print(f"{version}: complete, {len(names)} files: {place}")
         print(rehearse.layers_told(bundle.facts["layers"], found.layers, "kernel"))
         print(f"next: {run.command('submit')}")

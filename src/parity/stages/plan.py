@@ -10,7 +10,6 @@ from typing import Any, cast
 from parity.competition.questions import Query
 from parity.retrieval import adapter as adapters
 from parity.retrieval import reader as readers
-from parity.retrieval.encoder import Encoder
 from parity.retrieval.reader import Reader
 from parity.retrieval.retrieve import Asked, ask, passages
 from parity.run import digest
@@ -103,7 +102,7 @@ def _counted(reader: Reader, prompt: PromptConfig, known: Nouns, most: int) -> C
     asked = _ask(reader, prompt, known, rows)
     packs = reader.packs(asked.tokens)
     seconds = time.monotonic() - started
-    corpus = passages(cast(Encoder, reader), prompt, known.corpus)
+    corpus = passages(reader, prompt, known.corpus)
     probe = _ask(reader, prompt, known, known.probe)
     return Counted(
         half=(cut, _nodes(reader, asked.tokens[:cut])),
@@ -116,8 +115,7 @@ def _counted(reader: Reader, prompt: PromptConfig, known: Nouns, most: int) -> C
 
 
 def _ask(reader: Reader, prompt: PromptConfig, known: Nouns, rows: Sequence[Query]) -> Asked:
-    # Of an encoder, what asks needs no more than a reader has.
-    return ask(cast(Encoder, reader), prompt, rows, nouns.shown(known, prompt, rows))
+    return ask(reader, prompt, rows, nouns.shown(known, prompt, rows))
 
 
 def _nodes(reader: Reader, sequences: Sequence[Sequence[int]]) -> int:

@@ -24,5 +24,6 @@ def predict(run: Run) -> None:
         rankings.write(work.out("ranking.jsonl"), found.ranking)
         sample = [query.query_id for query in known.test]
         path = work.out("submission.csv")
-        work.facts = {"sha256": submission.write(path, found.ranking, sample, known.corpus)}
+        sha256 = submission.write(path, found.ranking, sample, known.corpus)
+        work.facts = {"sha256": sha256, "speed": encoder.speed()}
         print(f"{len(sample)} rows of {min(submission.K, len(known.corpus))} ids: {path}")

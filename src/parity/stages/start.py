@@ -55,8 +55,9 @@ def _reload(asked: argparse.Namespace, run: Run) -> Any:
 
 
 def _rehearse(asked: argparse.Namespace, run: Run) -> Any:
-    where = "image" if asked.image or asked.where == "image" else "here"
-    return _of("rehearse").rehearse(run, where)
+    if asked.image or asked.where == "image":
+        return _of("rehearse_image").rehearse_image(run)
+    return _of("rehearse").rehearse(run)
 
 
 def _publish(asked: argparse.Namespace, run: Run) -> Any:
