@@ -122,6 +122,7 @@ def run(attached: Attached) -> None:
     }
     if workers.main:
         _write(attached.kaggle / "working", shipped, mounted, found, (probed, layers), facts)
+    workers.leave()
 
 
 def _mounted(attached: Attached, shipped: Bundle) -> _Mounted:

@@ -63,6 +63,7 @@ def test_a_model_that_all_gpus_together_cannot_hold_is_refused(
 
 @several
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:inner dimension")  # of so small a model
 @pytest.mark.parametrize("quantise", ["none", "4bit"])
 @pytest.mark.parametrize("family", ["llama", "mistral", "qwen2-sliding", "gemma2", "gemma3"])
 def test_a_spread_model_gives_the_vectors_of_one_gpu(

@@ -53,6 +53,11 @@ class Workers:
             for tensor in tensors:
                 dist.all_reduce(tensor)
 
+    def leave(self) -> None:
+        """Leave the others, at the very end; NCCL warns of whoever does not."""
+        if self.world > 1:
+            dist.destroy_process_group()
+
     def wait(self) -> None:
         """Return when every process has come here."""
         if self.world > 1:

@@ -53,8 +53,8 @@ def _wheelhouse(run: Run, target: Path) -> str:
         for wheel in chosen:
             files.link(run.workspace.wheelhouse / wheel.file, temporary / wheel.file)
         scan.scan(temporary)
-        pins = [f"kaggle-parity=={environment.version('kaggle-parity')}"]
-        install = sorted([*pins, *(wheel.pin for wheel in chosen)])
+        version = own.name.split("-")[1]
+        install = sorted([f"kaggle-parity=={version}", *(wheel.pin for wheel in chosen)])
         made = sealed.seal(
             temporary, "wheelhouse", {"install": install, "code": environment.code()}
         )

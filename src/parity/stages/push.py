@@ -67,7 +67,7 @@ def show(run: Run, form: Form = "script", *, clock: Clock | None = None) -> dict
     Survey().require(run, "push")
     refused = plan.refusal(run)
     with doors.opened(clock or WallClock()) as door:
-        lines = pushing.steps(door, _kernel(run, door, form)[1])
+        lines = pushing.steps(door, _kernel(run, door, form)[1], failed(run))
     lines = [f"refuse: {refused}"] * bool(refused) + lines
     print("\n".join(f"would: {line}" for line in lines))
     return {"would": lines}
