@@ -14,7 +14,14 @@ from invoke.context import Context
 from invoke.tasks import Task, task
 
 DEMO = "runs/demo.toml"
-WORKERS = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadgroup")  # of pytest; each loads torch
+WORKERS = (
+    "-n",
+    "auto",
+    "--maxprocesses",
+    "4",
+    "--dist",
+    "loadgroup",
+)  # of pytest; each loads torch
 Help = dict[str, str]
 SETS: Help = {"set_": "section.key=value over the run file; may be repeated"}
 RUN: Help = {**SETS, "run": f"run file, one experiment (default: {DEMO})"}
@@ -109,7 +116,7 @@ evaluate = _verb(
     WHERE,
     ROUND,
 )
-predict = _verb("predict", "5. Adapter → ranking of the test rows → submission.csv.", ROUND)
+predict = _verb("predict", "5. Adapter → ranking of the test rows → submission.csv.", WHERE, ROUND)
 package = _verb("package", "6. Adapter → bundle and wheelhouse, what goes to Kaggle.", ROUND)
 rehearse = _verb(
     "rehearse",

@@ -74,9 +74,11 @@ with tempfile.TemporaryDirectory() as target:  # a folder apart: the image's own
     run = [sys.executable, "-m", "accelerate.commands.launch", *how, *told.split()]
     run += ["--num_processes", str(many), "-m", "parity.kernel"]
     run += map(str, (KAGGLE, bundle, house, weights, STARTED))
-    why = "parity.kernel failed; its last words are above"
+    why, last = "", "parity.kernel ended without a word"
     with subprocess.Popen(run, env=env, stderr=subprocess.PIPE, text=True) as child:
         for line in child.stderr:  # progress too, as it comes
-            why = line.removeprefix("error: ").strip() if line.startswith("error: ") else why
+            last = line.strip() or last
+            if line.startswith("error: ") or line.partition(":")[0].endswith("Error"):
+                why = line.removeprefix("error: ").strip()  # ours, or a crash's own last line
             print(line, end="", file=sys.stderr, flush=True)
-need(child.returncode == 0, why)
+need(child.returncode == 0, why or last)

@@ -225,7 +225,10 @@ def test_the_one_line_of_a_failed_child_is_the_last(given: Input) -> None:
     """With several processes a launcher adds a report of its own, of many lines."""
     lines = ["error: layer texts: a here, b there\n", "Traceback\n", "ChildFailedError\n"]
     assert ended(given, lines) == "error: layer texts: a here, b there"
-    assert ended(given, lines[1:]) == "error: parity.kernel failed; its last words are above"
+    assert ended(given, lines[1:]) == "error: ChildFailedError"
+    crash = ["Traceback\n", "ModuleNotFoundError: No module named 'x'\n", "(a launcher's)\n"]
+    assert ended(given, crash) == "error: ModuleNotFoundError: No module named 'x'"
+    assert ended(given, ["no such option\n", "\n"]) == "error: no such option"
 
 
 def alone(given: Input) -> subprocess.CompletedProcess[str]:

@@ -142,7 +142,7 @@ def test_eval_hands_on_what_is_scored(asked: Asked) -> None:
     assert (bare.adapter, bare.against, bare.accept_polluted) == ("best", None, False)
 
 
-@pytest.mark.parametrize("name", ["prepare", "mine", "train", "eval", "rehearse"])
+@pytest.mark.parametrize("name", ["prepare", "mine", "train", "eval", "predict", "rehearse"])
 def test_where_a_stage_runs_is_handed_on(name: str, asked: Asked) -> None:
     invoke(name, "--where", "image")
     invoke(name)
