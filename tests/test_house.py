@@ -27,7 +27,6 @@ LONG = {"competition/synthetic_rules.py"}
 ELSEWHERE = {
     "__main__.py": "test_main.py",
     "run/errors.py": "test_main.py",
-    "run/process.py": "shipping/test_rehearsal.py",
     "competition/aim.py": "competition/test_splits.py",
     "competition/cuts.py": "competition/test_splits.py",
     "competition/misconceptions.py": "competition/test_tables.py",

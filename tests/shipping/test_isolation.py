@@ -37,7 +37,7 @@ class Kernel:
     def run(self, code: str) -> str:
         """Run a kernel to its end and return what it printed."""
         self.script.write_text(f"{HEAD}{code}{WENT_ON}")
-        printed = rehearsal.run(self.root, self.way).output
+        printed = rehearsal.run(self.root, self.way, 1.0).output
         (self.root / "working" / "went-on").unlink()
         return printed
 

@@ -20,7 +20,7 @@ def kaggle(tmp_path: Path) -> Path:
 def run(kaggle: Path, code: str) -> str:
     """Run a kernel that is not kept apart at all: how is the caller's choice."""
     plain = Isolation("none", [sys.executable, "-c", f"import os, sys\n{code}"], dict(os.environ))
-    return rehearsal.run(kaggle, plain).output
+    return rehearsal.run(kaggle, plain, 1.0).output
 
 
 def failure(kaggle: Path, code: str) -> str:
@@ -104,7 +104,7 @@ def test_progress_is_passed_on_and_noise_is_not(
 
 def test_it_works_in_the_working_folder_and_is_timed(kaggle: Path) -> None:
     words = [sys.executable, "-c", "import os, time; time.sleep(0.2); print(os.getcwd())"]
-    ran = rehearsal.run(kaggle, Isolation("an engine", words, {}))
+    ran = rehearsal.run(kaggle, Isolation("an engine", words, {}), 1.0)
     assert ran.output == f"{kaggle / 'working'}\n"
     assert ran.isolation == "an engine"
     assert 0.2 <= ran.seconds < 20

@@ -141,6 +141,19 @@ def test_a_notebook_holds_the_same_source(shore: Shore) -> None:
     assert cell["source"].startswith(shore.run.workspace.kernel.read_text().rstrip())
 
 
+def test_what_cannot_fit_is_pushed_only_at_a_risk_that_is_recorded(shore: Shore) -> None:
+    publish.publish(shore.run, "base", clock=shore.clock)
+    publish.publish(shore.run, clock=shore.clock)
+    sets = ("shipping.base_licence=Apache-2.0", "shipping.hours=0.001")
+    late = open_run(shore.run.file, sets)
+    with pytest.raises(Mismatch, match=r"invoke push .*--accept-risk"):
+        push.push(late, clock=shore.clock)
+    assert not shore.standin.sent("SaveKernel")
+    assert push.push(late, risk=True, clock=shore.clock)["version"] == 1
+    (step,) = (one for one in ledger.steps(late.workspace.ledger) if one.step == "push")
+    assert "--accept-risk" in step.refs["risk"]
+
+
 def test_nothing_is_pushed_before_its_datasets_are_there(shore: Shore) -> None:
     publish.publish(shore.run, clock=shore.clock)
     with pytest.raises(StaleInput, match=r"parity-base-.*; run: invoke publish .* --base$"):

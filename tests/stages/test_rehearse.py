@@ -122,7 +122,7 @@ def through_the_script(place: Path) -> rehearsal.Ran:
     apart = isolation.isolated(attached.KERNEL, place, threads=1)
     assert apart.name == "guard"
     env = {**apart.env, "GLOO_SOCKET_IFNAME": "lo"}  # a CPU's way of talking
-    return rehearsal.run(place, replace(apart, env=env))
+    return rehearsal.run(place, replace(apart, env=env), 1.0)
 
 
 def test_two_processes_share_the_queries_and_make_the_bytes_of_one(

@@ -195,6 +195,7 @@ def _load(base: Base, config: EncoderConfig, device: torch.device, dtype: torch.
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
     )
+    ready = getattr(shape, "quantization_config", None) is not None  # its files are 4-bit already
     # Gemma 2 caps attention logits, which SDPA cannot.
     capped = bool(getattr(shape, "attn_logit_softcapping", None))
     model, info = AutoModel.from_pretrained(
@@ -202,7 +203,7 @@ def _load(base: Base, config: EncoderConfig, device: torch.device, dtype: torch.
         config=shape,
         dtype=dtype,
         attn_implementation="eager" if capped else "sdpa",
-        quantization_config=quantised if config.quantise == "4bit" else None,
+        quantization_config=None if ready or config.quantise != "4bit" else quantised,
         device_map=hardware.device_map(config, device),
         ignore_mismatched_sizes=True,  # refused below, in words
         output_loading_info=True,

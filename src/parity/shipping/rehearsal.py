@@ -46,14 +46,21 @@ def lay_out(root: Path, attached: Mapping[str, Mapping[str, Path]], layout: Layo
             files.link(source, folder / file)
 
 
-def run(root: Path, isolation: Isolation) -> Ran:
+def run(root: Path, isolation: Isolation, hours: float) -> Ran:
     """Run a kernel that was laid out in `root` to its end, passing on its progress.
 
+    Args:
+        root: what `lay_out` made.
+        isolation: what it is started in.
+        hours: the competition's limit, after which it is ended here as there.
+
     Raises:
-        Mismatch: the kernel failed; gives its last line.
+        Mismatch: the kernel failed, or ran out of time; gives its last line.
     """
     started = time.monotonic()
-    ended = process.watched(isolation.words, env=isolation.env, cwd=root / "working")
+    ended = process.watched(
+        isolation.words, env=isolation.env, cwd=root / "working", seconds=hours * 3600
+    )
     if ended.code:
         last = ended.last.removeprefix("error: ")
         raise Mismatch(f"the kernel failed with exit code {ended.code}: {last}")

@@ -67,7 +67,7 @@ def run_here(run: Run, root: Path, competition: Path, layout: Layout) -> Ran:
     apart = isolation.isolated(
         run.workspace.kernel, root, hidden=places, threads=hardware.threads()
     )
-    return rehearsal.run(root, apart)
+    return rehearsal.run(root, apart, run.config.shipping.hours)
 
 
 def attached(run: Run, competition: Path) -> dict[str, dict[str, Path]]:

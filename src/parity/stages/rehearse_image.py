@@ -41,7 +41,7 @@ def rehearse_image(run: Run) -> None:
     attached = rehearse.attached(run, Path(run.config.data.source))
     rehearsal.lay_out(root, attached, layouts.owner)
     with _within(run, record, root) as isolation:
-        ran = rehearsal.run(root, isolation)
+        ran = rehearsal.run(root, isolation, run.config.shipping.hours)
     print(f"{ran.output.strip()} ({ran.isolation}, {ran.seconds:.0f} s)")
     here, there = _side(place / "kaggle" / "working"), _side(root / "working")
     evidence, _ = report.read(root / "working")

@@ -1,0 +1,36 @@
+"""A base whose files are 4-bit already is the base that is quantised when it is loaded."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import models
+import pytest
+import torch
+from transformers import AutoModel, BitsAndBytesConfig
+
+from parity.retrieval import bases
+
+FOUR_BITS: dict[str, Any] = {
+    "load_in_4bit": True,
+    "bnb_4bit_quant_type": "nf4",
+    "bnb_4bit_use_double_quant": True,
+    "bnb_4bit_compute_dtype": torch.float32,
+}
+
+
+@pytest.mark.parametrize("quantise", ["none", "4bit"])
+def test_shards_that_are_4_bit_already_give_the_same_vectors(tmp_path: Path, quantise: str) -> None:
+    plain = models.write(tmp_path / "plain", "llama", hidden_size=128, intermediate_size=256)
+    model = AutoModel.from_pretrained(
+        str(plain.folder), quantization_config=BitsAndBytesConfig(**FOUR_BITS), dtype=torch.float32
+    )
+    model.save_pretrained(tmp_path / "four")
+    shutil.copy(plain.folder / "tokenizer.json", tmp_path / "four")
+    four = bases.describe("four", tmp_path / "four")
+    assert sum(path.stat().st_size for path in four.folder.glob("*.safetensors")) < sum(
+        path.stat().st_size for path in plain.folder.glob("*.safetensors")
+    )
+    asked = models.sequences()
+    expected = models.load(plain, quantise="4bit").embed(asked)
+    assert models.load(four, quantise=quantise).embed(asked).tobytes() == expected.tobytes()
