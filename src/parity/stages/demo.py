@@ -14,6 +14,7 @@ from parity.stages.prepare import prepare
 from parity.stages.rehearse import rehearse
 from parity.stages.run import Run, open_run
 from parity.stages.train import train
+from parity.stages.wheels import wheels
 
 _OWN, _REAL = "demo", "eedi"
 _ROUNDS = 2
@@ -49,6 +50,8 @@ def demo(data: Path | None, *, quick: bool, overrides: tuple[str, ...] = ()) -> 
     run = open_run(Path("runs") / f"{name}{'-quick' if quick else ''}.toml", chosen)
     last = run.at(_ROUNDS - 1)
     _once(run, "prepare")
+    if run.config.shipping.wheels:
+        wheels(run)  # what packing will need, before the minutes that training takes
     for number in range(_ROUNDS):
         for stage in ("mine", "train", "eval"):
             _once(run.at(number), stage)
