@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from parity.run.errors import BadData
-from parity.shipping.scan import SHORTEST, scan
+from parity.shipping.scan import SHORTEST, refuse_pickles, scan
 
 SAID = "Adds the numerators and the denominators, both"
 LETTERS = "a1" * 20
@@ -67,6 +67,15 @@ def test_a_path_in_the_header_of_weights_is_found(tmp_path: Path) -> None:
 def test_a_pickle_is_found_by_name_or_by_content(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(pickle.dumps({"a": 1}))
     assert f"{name} is a pickle" in refused(tmp_path)
+    with pytest.raises(BadData, match=f"{name} is a pickle"):
+        refuse_pickles(tmp_path)
+
+
+def test_of_a_base_nothing_but_pickles_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text(json.dumps(["/".join(["", "home", "ann"])]))
+    save_file({"a": np.zeros(3, np.float32)}, tmp_path / "model.safetensors")
+    refuse_pickles(tmp_path)
+    assert "absolute path" in refused(tmp_path)
 
 
 @pytest.mark.parametrize("form", [SAID, json.dumps({"text": SAID}), f"in a line: {SAID}."])

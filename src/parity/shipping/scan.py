@@ -43,10 +43,7 @@ def scan(folder: Path, texts: Iterable[str] = ()) -> None:
             continue
         content = _content(path)
         where = f"{folder.name}/{path.name}"
-        if path.suffix in _PICKLED or content.startswith(_MAGIC):
-            raise BadData(
-                f"{where} is a pickle or an archive, which can run code; ship safetensors"
-            )
+        _refuse_pickle(path, content)
         if SECRETS.search(content):
             raise BadData(f"{where} holds what looks like a key or a token; take it out")
         if found := PLACES.search(content):
@@ -56,6 +53,27 @@ def scan(folder: Path, texts: Iterable[str] = ()) -> None:
                 f"{where} holds text of the competition, which has no licence to leave "
                 f"({len(quoted)} characters); state one in data.licence, or ship ids"
             )
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Check that no file of a folder can run code when it is loaded: all that a base is asked.
+
+    Its texts are its publisher's; a vocabulary may well hold what looks like a path.
+
+    Raises:
+        BadData: names the file.
+    """
+    for path in sorted(folder.iterdir()):
+        with path.open("rb") as handle:
+            _refuse_pickle(path, handle.read(len(max(_MAGIC, key=len))))
+
+
+def _refuse_pickle(path: Path, content: bytes) -> None:
+    if path.suffix in _PICKLED or content.startswith(_MAGIC):
+        raise BadData(
+            f"{path.parent.name}/{path.name} is a pickle or an archive, which can run code; "
+            "ship safetensors"
+        )
 
 
 def _content(path: Path) -> bytes:

@@ -8,7 +8,7 @@ from parity.retrieval import bases
 from parity.retrieval.bases import Base
 from parity.run import files
 from parity.run.errors import BadConfig
-from parity.shipping import sealed
+from parity.shipping import scan, sealed
 from parity.shipping.sealed import Sealed
 from parity.stages import graph, load
 from parity.stages.run import Run
@@ -74,6 +74,7 @@ def base(run: Run, user: str) -> Parcel:
 
     Raises:
         BadConfig: its licence is not known.
+        BadData: a file of it is a pickle.
         Mismatch: a file is not the one its record names.
     """
     found = load.base(run)
@@ -87,6 +88,7 @@ def base(run: Run, user: str) -> Parcel:
     folder = run.workspace.root / "base"
     with files.replacing(folder) as temporary:
         sealed.link([found.folder / name for name in found.files], temporary)
+        scan.refuse_pickles(temporary)
         sealed.seal(temporary, "base", facts)
     licence = _KAGGLES.get(facts["licence"].lower(), _OTHER)
     return _parcel(sealed.read(folder), base_ref(run, user), licence)

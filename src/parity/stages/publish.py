@@ -36,7 +36,8 @@ def publish(run: Run, what: What = "bundle", *, clock: Clock | None = None) -> d
     if what == "base":
         with doors.opened(clock or WallClock()) as door:
             return {"base": _one(run, door, parcels.base(run, door.user))}
-    with working(run, "publish") as work, doors.opened(clock or WallClock()) as door:
+    Survey().require(run, "publish")  # before anybody is asked for a login
+    with doors.opened(clock or WallClock()) as door, working(run, "publish") as work:
         _scan(run)
         made = {
             "wheelhouse": _one(run, door, parcels.wheelhouse(run, door.user)),

@@ -39,7 +39,7 @@ def push(
         Unknown: it may have taken it; the same command finds out.
     """
     Survey().require(run, "push")  # before anybody is asked for a login
-    with working(run, "push") as work, doors.opened(clock or WallClock()) as door:
+    with doors.opened(clock or WallClock()) as door, working(run, "push") as work:
         refused = plan.refusal(run)
         if refused and not risk:
             raise refused

@@ -26,7 +26,8 @@ def submit(run: Run, *, clock: Clock | None = None) -> dict[str, Any]:
         StaleInput: no version was followed to its end.
         Unknown: it may have taken it; the same command finds out first.
     """
-    with working(run, "submit") as work, doors.opened(clock or WallClock()) as door:
+    Survey().require(run, "submit")  # before anybody is asked for a login
+    with doors.opened(clock or WallClock()) as door, working(run, "submit") as work:
         version, key = _checked(run, work.found[graph.label_of("follow", run)])
         competition = run.config.data.competition
         done = submitting.submit(door, competition, version, key, run.workspace.uploads)
