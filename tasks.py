@@ -229,6 +229,9 @@ tools = (
         IMPORTS,
         TESTS,
     ),
+    _tool(
+        "faults", "Every fault on the way to Kaggle, by name.", f"{TESTS} -m 'faults and not slow'"
+    ),
     _tool("slow", "The tests that take minutes.", "-m pytest -q -m slow"),
     _tool("kaggle-standin", "Our stand-in for Kaggle, by hand.", "tests/kagglestandin_server.py"),
     _tool(

@@ -65,6 +65,16 @@ def _scratch_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def _no_login_left() -> Iterator[None]:
+    """Let no test leave a login, or a way to the stand-in, to the one after it."""
+    yield
+    left = sorted(name for name in os.environ if name.startswith("KAGGLE_"))
+    for name in left:
+        del os.environ[name]
+    assert not left, f"left behind: {left}"
+
+
+@pytest.fixture(autouse=True)
 def _one_thread() -> None:
     """Let torch compute on one thread, where a test has it loaded at all."""
     torch = sys.modules.get("torch")

@@ -15,6 +15,8 @@ from kagglestandin_plan import Fault, Reply
 from kagglestandin_server import StandIn
 from kagglestandin_state import Json, KernelResult
 
+pytestmark = pytest.mark.faults
+
 STATUS = {"403": 403, "429": 429, "429-seconds": 429, "429-date": 429, "500": 500, "503": 503}
 KINDS = (*STATUS, "drop", "hang", "lost")
 ANYWHERE = [

@@ -20,7 +20,18 @@ from parity import __main__ as command
 from parity.stages import graph
 
 TOOLS = ("story", "report", "demo", "test", "plan", "doctor", "wheels", "image.build", "image.lock")
-DEV = {"fmt", "lint", "type", "imports", "test", "check", "slow", "lock", "kaggle-standin"}
+DEV = {
+    "fmt",
+    "lint",
+    "type",
+    "imports",
+    "test",
+    "check",
+    "slow",
+    "lock",
+    "kaggle-standin",
+    "faults",
+}
 ROUNDED = tuple(name for name in graph.STAGES if name != "prepare")
 HEAVY = ("torch", "transformers", "peft", "pandas", "numpy", "pydantic", "parity", "kaggle")
 

@@ -15,6 +15,7 @@ from parity.remote import waiting
 from parity.remote.clock import WallClock
 from parity.run.errors import ParityError
 
+pytestmark = pytest.mark.faults
 TABLE = faults.TABLE.read_text(encoding="utf-8").splitlines()
 
 

@@ -33,6 +33,13 @@ def reached(standin: StandIn, tmp_path: Path) -> Iterator[StandIn]:
         yield standin
 
 
+@pytest.fixture
+def inner(reached: StandIn) -> Iterator[pytest.MonkeyPatch]:
+    """Patch what is undone before the stand-in is left: undone later, it would put a login back."""
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
 def refused(kind: type[Exception], clock: Stopwatch) -> str:
     """Return the one line with which the door stays shut."""
     with pytest.raises(kind) as caught, session.opened(clock):
@@ -88,11 +95,11 @@ def test_an_environment_that_is_what_it_says_is_taken(
 def test_no_login_is_told_in_one_line(
     reached: StandIn,
     clock: Stopwatch,
-    monkeypatch: pytest.MonkeyPatch,
+    inner: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     for name in LOGINS:
-        monkeypatch.delenv(name, raising=False)
+        inner.delenv(name, raising=False)
     assert refused(BadConfig, clock).startswith(
         "no login for Kaggle: put an API token at ~/.kaggle"
     )
@@ -125,11 +132,11 @@ def test_no_login_ends_a_fresh_process_without_a_traceback(tmp_path: Path) -> No
     ],
 )
 def test_a_token_that_kaggle_does_not_take_is_refused(
-    reply: Reply, reached: StandIn, clock: Stopwatch, monkeypatch: pytest.MonkeyPatch
+    reply: Reply, reached: StandIn, clock: Stopwatch, inner: pytest.MonkeyPatch
 ) -> None:
     for name in LOGINS:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("KAGGLE_API_TOKEN", "kp" * 9)
+        inner.delenv(name, raising=False)
+    inner.setenv("KAGGLE_API_TOKEN", "kp" * 9)
     reached.inject_faults(Fault(("IntrospectToken",), reply, times=9))
     line = "Kaggle refused the login; make a new token, then: invoke doctor"
     assert refused(Refused, clock) == line
@@ -137,29 +144,25 @@ def test_a_token_that_kaggle_does_not_take_is_refused(
 
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_a_kaggle_that_does_not_answer_refuses_no_login(
-    status: int, reached: StandIn, clock: Stopwatch, monkeypatch: pytest.MonkeyPatch
+    status: int, reached: StandIn, clock: Stopwatch, inner: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("KAGGLE_API_TOKEN", "kp" * 9)
+    inner.setenv("KAGGLE_API_TOKEN", "kp" * 9)
     reached.inject_faults(Fault(("IntrospectToken",), Reply(status), times=9))
     assert refused(Unknown, clock) == "Kaggle does not answer at the login; try again later"
 
 
-def test_a_token_that_kaggle_takes_tells_the_user(
-    way: Voyage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with in_process(way.standin, way.folder / "home"):
+def test_a_token_that_kaggle_takes_tells_the_user(way: Voyage) -> None:
+    with in_process(way.standin, way.folder / "home"), pytest.MonkeyPatch.context() as inner:
         for name in LOGINS:
-            monkeypatch.delenv(name, raising=False)
-        monkeypatch.setenv("KAGGLE_API_TOKEN", "kp" * 9)
+            inner.delenv(name, raising=False)
+        inner.setenv("KAGGLE_API_TOKEN", "kp" * 9)
         with session.opened(way.clock) as api:
             assert Door(api, way.clock).user == "me"
 
 
-def test_a_key_that_kaggle_does_not_take_is_refused_at_the_first_call(
-    way: Voyage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with in_process(way.standin, way.folder / "home"):
-        monkeypatch.setenv("KAGGLE_KEY", "another")
+def test_a_key_that_kaggle_does_not_take_is_refused_at_the_first_call(way: Voyage) -> None:
+    with in_process(way.standin, way.folder / "home"), pytest.MonkeyPatch.context() as inner:
+        inner.setenv("KAGGLE_KEY", "another")
         with session.opened(way.clock) as api:
             line = r"^limits of small: Kaggle says 'Unauthenticated' \(401\); run: invoke doctor$"
             with pytest.raises(Refused, match=line):
@@ -269,10 +272,10 @@ def test_everything_is_as_before_after_an_error(
 
 
 def test_everything_is_as_before_where_there_is_no_login(
-    reached: StandIn, clock: Stopwatch, monkeypatch: pytest.MonkeyPatch
+    reached: StandIn, clock: Stopwatch, inner: pytest.MonkeyPatch
 ) -> None:
     for name in LOGINS:
-        monkeypatch.delenv(name, raising=False)
+        inner.delenv(name, raising=False)
     before = replaced()
     refused(BadConfig, clock)
     assert replaced() == before
