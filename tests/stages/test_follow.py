@@ -63,7 +63,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> chains.Chain:
 def shore(made: chains.Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shore]:
     shutil.copytree(made.run.workspace.data, tmp_path / "data")
     monkeypatch.setenv("PARITY_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr(session, "TIMEOUT", (2.0, 2.0))
+    monkeypatch.setattr(session, "TIMEOUT", (10.0, 10.0))
     run = open_run(made.run.file, ("shipping.base_licence=Apache-2.0",))
     working = graph.folder(run, "rehearse") / "kaggle" / "working"
     put_out = {path.name: path.read_bytes() for path in working.iterdir()}
