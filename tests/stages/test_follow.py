@@ -12,6 +12,7 @@ import pytest
 from kagglestandin import Kaggle
 from kagglestandin_server import StandIn, in_process
 from kagglestandin_state import Competition, Json, KernelResult
+from remote.faults import CHANGES
 from remote.voyage import Stopwatch
 from shipping import chain as chains
 
@@ -24,10 +25,6 @@ from parity.stages.graph import Survey
 from parity.stages.run import Run, open_run
 
 COMPETITION = "buggy-rules"
-CHANGES = {"StartBlobUpload", "PUT", "CreateDataset", "CreateDatasetVersion"} | {
-    "SaveKernel",
-    "CreateCodeSubmission",
-}
 
 
 class Shore:

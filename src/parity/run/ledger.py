@@ -35,6 +35,7 @@ LAYERS = (
 )
 """Names of the digests of an evidence record, in causal order; the score follows them."""
 
+StepName = Literal["publish", "push", "follow", "submit"]
 Kind = Literal["cv", "rehearsal", "image", "kernel", "public", "private"]
 
 
@@ -86,7 +87,7 @@ class Step:
 
     run: str
     round: int
-    step: Literal["publish", "push", "follow", "submit"]
+    step: StepName
     key: str
     refs: dict[str, Any]
     made: str = ""

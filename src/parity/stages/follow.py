@@ -16,7 +16,7 @@ from parity.run import manifest as manifests
 from parity.run.errors import Mismatch, RunFailed
 from parity.run.ledger import Evidence, Kind, Step
 from parity.shipping import report, sealed
-from parity.stages import graph, rehearse
+from parity.stages import evidence, graph, rehearse
 from parity.stages.graph import Survey
 from parity.stages.run import Run
 from parity.stages.work import working
@@ -56,9 +56,8 @@ def submitted(run: Run) -> Step | None:
     pushed = manifests.read(graph.folder(run, "push"))
     found = [
         step
-        for step in ledger.steps(run.workspace.ledger)
+        for step in evidence.steps(run)
         if step.step == "submit"
-        and (step.run, step.round) == (run.config.name, run.round)
         and pushed is not None
         and step.refs.get("kernel") == pushed.facts["kernel"]
         and step.refs.get("version") == pushed.facts["version"]
@@ -96,8 +95,7 @@ def _collect(run: Run, door: Door, minutes: float) -> None:
 def _note(run: Run, version: Version, key: str, failed: str = "") -> None:
     """Record in the ledger how a version ended, so that a bad one may be pushed again."""
     refs = {"kernel": version.ref, "version": version.number, "failed": failed}
-    step = Step(run.config.name, run.round, "follow", key, refs, ledger.now())
-    ledger.append_step(run.workspace.ledger, step)
+    evidence.note(run, "follow", key, refs)
 
 
 def _judge(there: Path, bundle: str) -> None:
@@ -128,8 +126,7 @@ def _score(run: Run, door: Door, minutes: float) -> dict[str, str]:
     except RunFailed as error:
         _note(run, version, step.key, str(error))
         raise RunFailed(f"{error}; another version may be tried: {run.command('push')}") from error
-    found = [one for one in ledger.read(run.workspace.ledger) if one.kind == "kernel"]
-    mine = [one for one in found if (one.run, one.round) == (run.config.name, run.round)]
+    mine = evidence.kernels(run)
     scores: dict[Kind, str] = {"public": ended.public, "private": ended.private}
     for kind, told in scores.items():
         value = _decimal(told)

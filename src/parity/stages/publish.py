@@ -8,10 +8,9 @@ from parity.remote import publish as publishing
 from parity.remote.clock import Clock, WallClock
 from parity.remote.door import Door
 from parity.remote.publish import Parcel
-from parity.run import files, ledger
-from parity.run.ledger import Step
+from parity.run import files
 from parity.shipping import scan
-from parity.stages import nouns, parcels
+from parity.stages import evidence, nouns, parcels
 from parity.stages.graph import Survey
 from parity.stages.run import Run
 from parity.stages.work import working
@@ -69,8 +68,7 @@ def _one(run: Run, door: Door, parcel: Parcel) -> str:
     """Publish one parcel, record it, and tell."""
     done = publishing.publish(door, parcel, run.workspace.uploads)
     refs = {"dataset": done.ref, "version": done.version}
-    step = Step(run.config.name, run.round, "publish", parcel.digest, refs, ledger.now())
-    ledger.append_step(run.workspace.ledger, step)
+    evidence.note(run, "publish", parcel.digest, refs)
     size = sum(parcel.sizes.values()) / 1e6
     told = f"sent, {len(parcel.sizes)} files, {size:.1f} MB" if done.sent else "was there: not sent"
     print(f"{done.ref} version {done.version}, {parcel.digest[:12]}: {told}")

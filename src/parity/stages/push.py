@@ -9,11 +9,10 @@ from parity.remote import push as pushing
 from parity.remote.clock import Clock, WallClock
 from parity.remote.door import Door
 from parity.remote.held import Kernel
-from parity.run import files, ledger
+from parity.run import files
 from parity.run.errors import StaleInput
-from parity.run.ledger import Step
 from parity.shipping import devices, sealed
-from parity.stages import graph, parcels, plan
+from parity.stages import evidence, graph, parcels, plan
 from parity.stages.graph import Survey
 from parity.stages.run import Run
 from parity.stages.work import working
@@ -52,8 +51,7 @@ def push(
             "sources": [*kernel.datasets, *kernel.models],
             "risk": str(refused) if refused else "",
         }
-        step = Step(run.config.name, run.round, "push", key, refs, ledger.now())
-        ledger.append_step(run.workspace.ledger, step)
+        evidence.note(run, "push", key, refs)
         work.facts = {"key": key, **refs}
         files.write_json(work.out("pushed.json"), work.facts)
     told = "saved, its run has begun" if done.sent else "was there: not saved again"
@@ -76,9 +74,7 @@ def show(run: Run, form: Form = "script", *, clock: Clock | None = None) -> dict
 def failed(run: Run) -> frozenset[int]:
     """Return the kernel's versions that ended badly, or whose submission did, by the ledger."""
     return frozenset(
-        step.refs["version"]
-        for step in ledger.steps(run.workspace.ledger)
-        if (step.run, step.round) == (run.config.name, run.round) and step.refs.get("failed")
+        step.refs["version"] for step in evidence.steps(run) if step.refs.get("failed")
     )
 
 

@@ -6,11 +6,10 @@ from parity.remote import door as doors
 from parity.remote import submit as submitting
 from parity.remote.clock import Clock, WallClock
 from parity.remote.follow import Version
-from parity.run import digest, files, ledger
+from parity.run import digest, files
 from parity.run.errors import Mismatch
-from parity.run.ledger import Step
 from parity.run.manifest import Manifest
-from parity.stages import graph
+from parity.stages import evidence, graph
 from parity.stages.follow import OUTPUT, SUBMISSION
 from parity.stages.graph import Survey
 from parity.stages.run import Run
@@ -37,8 +36,7 @@ def submit(run: Run, *, clock: Clock | None = None) -> dict[str, Any]:
             "kernel": version.ref,
             "version": version.number,
         }
-        step = Step(run.config.name, run.round, "submit", key, refs, ledger.now())
-        ledger.append_step(run.workspace.ledger, step)
+        evidence.note(run, "submit", key, refs)
         work.facts = {"key": key, **refs}
         files.write_json(work.out("submitted.json"), work.facts)
     told = "made" if done.sent else "was there: none made"
@@ -60,11 +58,7 @@ def show(run: Run, *, clock: Clock | None = None) -> dict[str, list[str]]:
 def _checked(run: Run, followed: Manifest) -> tuple[Version, str]:
     """Return version and key of what was followed, proven against the ledger."""
     facts = followed.facts
-    kernels = [
-        one
-        for one in ledger.read(run.workspace.ledger)
-        if one.kind == "kernel" and (one.run, one.round) == (run.config.name, run.round)
-    ]
+    kernels = evidence.kernels(run)
     place = graph.folder(run, "follow") / OUTPUT / SUBMISSION
     if not kernels or kernels[-1].layers["submission"] != digest.of_file(place):
         raise Mismatch(
