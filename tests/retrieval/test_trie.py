@@ -1,5 +1,6 @@
 """The prefix trie holds exactly what was put in, once, under any budget and in any order."""
 
+import itertools
 import random
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parity.retrieval.trie import Pack, ancestors, pack, rows, unpack, visible
+from parity.retrieval.trie import Pack, ancestors, blocks, counts, pack, rows, unpack, visible
 from parity.run.errors import BadData
 
 Sequences = list[list[int]]
@@ -102,6 +103,45 @@ def test_the_dense_mask_shows_the_ancestors(asked: Sequences, budget: int) -> No
         assert seen.shape == (len(one), len(one))
         for node in range(len(one)):
             assert np.flatnonzero(seen[node]).tolist() == ancestors(one, node)
+
+
+@given(several, budgets, st.integers(1, 9))
+def test_a_block_s_ancestors_are_all_that_its_nodes_see_before_it(
+    asked: Sequences, budget: int, size: int
+) -> None:
+    for one in [*pack(asked, budget), *rows(asked, budget)]:
+        seen, found = visible(one), blocks(one, size)
+        bounds = [*range(0, len(one), size), len(one)]
+        assert [(block.start, block.stop) for block in found] == list(itertools.pairwise(bounds))
+        for block in found:
+            before = seen[block.start : block.stop, : block.start].any(axis=0)
+            assert block.ancestors.tolist() == np.flatnonzero(before).tolist()
+            assert block.ancestors.dtype == np.int64
+
+
+def test_what_packing_saved_worked_out_by_hand() -> None:
+    asked = [[1, 2, 3, tail] for tail in range(5)] + [[1, 2, 3, 0], [9]]
+    found = counts(pack(asked, 5), asked, batch=3)
+    # [1 2 3 0 1] [1 2 3 2 3] [1 2 3 4 9], padded to 3 · 4 + 3 · 4 + 1
+    assert (found.sequences, found.flat, found.packed, found.packs) == (7, 25, 15, 3)
+    assert (found.padded, found.repeated, found.sharing) == (25, 6, 25 / 15)
+    assert counts([], []).sharing == 1
+
+
+@given(several, budgets)
+def test_what_is_packed_is_every_prefix_once_and_what_cuts_repeat(
+    asked: Sequences, budget: int
+) -> None:
+    found = counts(pack(asked, budget), asked)
+    prefixes = {tuple(row[:stop]) for row in asked for stop in range(1, len(row) + 1)}
+    assert found.packed - found.repeated == len(prefixes)
+
+
+@given(several, budgets)
+def test_nodes_are_int32_and_places_int64(asked: Sequences, budget: int) -> None:
+    for one in [*pack(asked, budget), *rows(asked, budget)]:
+        assert {column.dtype for column in (one.ids, one.depth, one.end)} == {np.dtype(np.int32)}
+        assert {one.last.dtype, one.owner.dtype} == {np.dtype(np.int64)}
 
 
 def test_arrays_are_sequences_too() -> None:

@@ -6,16 +6,18 @@ position) and `end`, the last node of its subtree. Token q sees k iff `k <= q <=
 Equal sequences share their last node. Knows no model and no torch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from parity.retrieval import packing
+from parity.retrieval.packing import Flat, Ordered, Places
 from parity.run.errors import BadData
 
-Nodes = NDArray[np.int64]
-"""(n,) int64, one entry for each node of a pack."""
+Nodes = NDArray[np.int32]
+"""(n,) int32, one entry for each node of a pack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +35,8 @@ class Pack:
     ids: Nodes
     depth: Nodes
     end: Nodes
-    last: Nodes
-    owner: Nodes
+    last: Places
+    owner: Places
 
     def __len__(self) -> int:
         """Return the number of nodes."""
@@ -44,9 +46,9 @@ class Pack:
 def pack(sequences: Sequence[Sequence[int]], budget: int) -> list[Pack]:
     """Cut the trie of `sequences` into packs of at most `budget` nodes.
 
-    Sequences are taken in sorted order until the next would pass the budget; a prefix that spans
-    a cut is repeated once in the next pack. A sequence longer than the budget is a pack alone.
-    The packs depend on the sequences and the budget only.
+    Sequences are taken in sorted order; a prefix that spans a cut is repeated once in the next
+    pack. There are as few packs as can be, about equal (see `packing.cuts`). A sequence longer
+    than the budget is a pack alone. The packs depend on the sequences and the budget only.
 
     Args:
         sequences: token ids; none may be empty.
@@ -55,22 +57,45 @@ def pack(sequences: Sequence[Sequence[int]], budget: int) -> list[Pack]:
     Raises:
         BadData: a sequence is empty.
     """
-    order = sorted(range(len(sequences)), key=lambda index: (tuple(sequences[index]), index))
-    packs: list[Pack] = []
-    builder = _Builder()
-    for index in order:
-        tokens = sequences[index]
-        if len(tokens) == 0:
-            raise BadData(f"sequence {index} has no tokens")
-        # A sequence that adds no node is equal to the last one; it goes where that one is.
-        cost = builder.cost(tokens)
-        if builder.ids and cost and len(builder.ids) + cost > budget:
-            packs.append(builder.finish())
-            builder = _Builder()
-        builder.add(index, tokens)
-    if builder.ids:
-        packs.append(builder.finish())
-    return packs
+    return pack_flat(packing.flat(sequences), budget)
+
+
+def pack_flat(sequences: Flat, budget: int) -> list[Pack]:
+    """Do as `pack` does for sequences that lie end to end.
+
+    Raises:
+        BadData: a sequence is empty.
+    """
+    order = packing.ordered(sequences)
+    return [_grown(order, start, stop) for start, stop in packing.cuts(order, budget)]
+
+
+def _grown(order: Ordered, start: int, stop: int) -> Pack:
+    """Return the trie of sequences `start` to `stop` in order."""
+    offsets = order.flat.offsets[start : stop + 1] - order.flat.offsets[start]
+    lengths = np.diff(offsets)
+    shared = order.shared[start:stop].copy()
+    shared[0] = 0  # what it shares with the pack before is repeated here
+    depth = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+    kept = depth >= np.repeat(shared, lengths)
+    ids = order.flat.ids[order.flat.offsets[start] : order.flat.offsets[stop]][kept]
+    last = np.cumsum(lengths - shared) - 1
+    end = _ends(lengths, shared)
+    return Pack(ids, depth[kept].astype(np.int32), end, last, order.owner[start:stop])
+
+
+def _ends(lengths: Places, shared: Places) -> Nodes:
+    """Return each node's last descendant: a subtree ends where a sequence leaves it."""
+    nodes = np.arange((lengths - shared).sum(), dtype=np.int32)
+    end = np.empty_like(nodes)
+    path = np.empty(lengths.max(), dtype=np.int32)  # nodes from the root to the last one
+    count = deep = 0
+    for length, keep in zip(lengths.tolist(), shared.tolist(), strict=True):
+        end[path[keep:deep]] = count - 1
+        path[keep:length] = nodes[count : count + length - keep]
+        count, deep = count + length - keep, length
+    end[path[:deep]] = count - 1
+    return end
 
 
 def rows(sequences: Sequence[Sequence[int]], budget: int) -> list[Pack]:
@@ -105,9 +130,9 @@ def _row_pack(
     kept: Sequence[tuple[int, ...]], owners: dict[tuple[int, ...], list[int]], width: int
 ) -> Pack:
     count = len(kept)
-    ids = np.array(kept, dtype=np.int64).reshape(-1)
-    depth = np.tile(np.arange(width, dtype=np.int64), count)
-    end = np.repeat(np.arange(1, count + 1, dtype=np.int64) * width - 1, width)
+    ids = np.array(kept, dtype=np.int32).reshape(-1)
+    depth = np.tile(np.arange(width, dtype=np.int32), count)
+    end = np.repeat(np.arange(1, count + 1, dtype=np.int32) * width - 1, width)
     pairs = [(place, owner) for place, tokens in enumerate(kept) for owner in owners[tokens]]
     last = np.array([(place + 1) * width - 1 for place, _ in pairs], dtype=np.int64)
     return Pack(ids, depth, end, last, np.array([owner for _, owner in pairs], dtype=np.int64))
@@ -138,48 +163,84 @@ def visible(pack_: Pack) -> NDArray[np.bool_]:
     return keys
 
 
-class _Builder:
-    """Grows one pack from sequences in sorted order."""
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Consecutive nodes of a pack, and the earlier nodes that any of them sees.
 
-    def __init__(self) -> None:
-        self.ids: list[int] = []
-        self.depth: list[int] = []
-        self.end: list[int] = []
-        self.last: list[int] = []
-        self.owner: list[int] = []
-        self.path: list[int] = []  # nodes from the root to the node added last
+    Attributes:
+        start: first node.
+        stop: one past the last.
+        ancestors: (a,) nodes before `start`, ascending.
+    """
 
-    def shared(self, tokens: Sequence[int]) -> int:
-        """Return how many leading tokens lie on the current path."""
-        count = 0
-        for node, token in zip(self.path, tokens, strict=False):
-            if self.ids[node] != token:
-                break
-            count += 1
-        return count
+    start: int
+    stop: int
+    ancestors: Places
 
-    def cost(self, tokens: Sequence[int]) -> int:
-        """Return how many nodes `tokens` would add."""
-        return len(tokens) - self.shared(tokens)
 
-    def add(self, index: int, tokens: Sequence[int]) -> None:
-        shared = self.shared(tokens)
-        self.close(shared)
-        for position in range(shared, len(tokens)):
-            self.path.append(len(self.ids))
-            self.ids.append(int(tokens[position]))
-            self.depth.append(position)
-            self.end.append(-1)
-        self.last.append(self.path[-1])
-        self.owner.append(index)
+def blocks(pack_: Pack, size: int) -> list[Block]:
+    """Return the blocks of at most `size` nodes; what they see before them, their first one sees.
 
-    def close(self, keep: int) -> None:
-        """End the subtrees of all path nodes past the first `keep`."""
-        for node in self.path[keep:]:
-            self.end[node] = len(self.ids) - 1
-        del self.path[keep:]
+    An ancestor of a node is the last one before it at its depth, so one walk finds all.
+    """
+    found: list[Block] = []
+    latest = np.zeros(int(pack_.depth.max(initial=0)) + 1, dtype=np.int64)  # node by depth
+    for start in range(0, len(pack_), size):
+        stop = min(start + size, len(pack_))
+        found.append(Block(start, stop, latest[: pack_.depth[start]].copy()))
+        latest[pack_.depth[start:stop]] = np.arange(start, stop)  # of equal depths the last stays
+    return found
 
-    def finish(self) -> Pack:
-        self.close(0)
-        columns = (self.ids, self.depth, self.end, self.last, self.owner)
-        return Pack(*(np.array(column, dtype=np.int64) for column in columns))
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What packing saved; depends on the sequences and the budget only.
+
+    Attributes:
+        sequences: how many there are, equal ones too.
+        flat: tokens of all of them.
+        packed: nodes of all packs.
+        packs: how many there are.
+        padded: tokens of batches sorted by length and padded to their longest, as peers run them.
+        repeated: nodes among `packed` that stand in the pack before, too, because of a cut.
+    """
+
+    sequences: int
+    flat: int
+    packed: int
+    packs: int
+    padded: int
+    repeated: int
+
+    @property
+    def sharing(self) -> float:
+        """Return tokens for each node that is computed; 1 where nothing is shared."""
+        return self.flat / self.packed if self.packed else 1.0
+
+
+def counts(packs: Sequence[Pack], sequences: Sequence[Sized], batch: int = 32) -> Counts:
+    """Count what `pack` made of `sequences`.
+
+    Args:
+        packs: all of them, in order.
+        sequences: what was packed.
+        batch: sequences in a peer's batch.
+    """
+    lengths = sorted(map(len, sequences), reverse=True)
+    heads = range(0, len(lengths), batch)
+    return Counts(
+        sequences=len(lengths),
+        flat=sum(lengths),
+        packed=sum(map(len, packs)),
+        packs=len(packs),
+        padded=sum(lengths[head] * len(lengths[head : head + batch]) for head in heads),
+        repeated=sum(map(_repeated, packs, packs[1:])),
+    )
+
+
+def _repeated(before: Pack, after: Pack) -> int:
+    """Return the leading tokens that the last sequence of one pack shares with the next's first."""
+    one = before.ids[ancestors(before, int(before.last[-1]))]
+    other = after.ids[: after.last[0] + 1]
+    size = min(len(one), len(other))
+    return int(np.append(one[:size] == other[:size], False).argmin())

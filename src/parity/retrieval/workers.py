@@ -4,11 +4,14 @@ Packs are cut before they are dealt, so the processes change who computes, never
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from accelerate import PartialState
+
+from parity.retrieval import packing
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,23 +31,28 @@ class Workers:
         """Whether this process writes files and talks."""
         return self.rank == 0
 
-    def owns(self, index: int) -> bool:
-        """Return whether pack `index` is this process's to compute."""
-        return index % self.world == self.rank
+    def deal(self, sizes: Sequence[int]) -> tuple[int, ...]:
+        """Return the rank that computes each pack, the same in every process.
 
-    def share(self, parts: list[torch.Tensor]) -> list[torch.Tensor]:
+        Args:
+            sizes: tokens of each pack.
+        """
+        return packing.deal(sizes, self.world)
+
+    def share(self, parts: list[torch.Tensor], owners: Sequence[int] = ()) -> list[torch.Tensor]:
         """Fill in the parts that other processes computed; own parts keep their graph.
 
         Args:
-            parts: one tensor a pack, its place right in every process, its values only where owned.
+            parts: their shapes right in every process, their values only where owned.
+            owners: the rank that computed each part; none where the main process computed all.
         """
         if self.world == 1:
             return parts
         full = []
-        for index, part in enumerate(parts):
+        for part, owner in zip(parts, owners or [0] * len(parts), strict=True):
             values = part.detach().clone()
-            dist.broadcast(values, src=index % self.world)
-            full.append(part if self.owns(index) else values)
+            dist.broadcast(values, src=owner)
+            full.append(part if owner == self.rank else values)
         return full
 
     def add_up(self, tensors: list[torch.Tensor]) -> None:
