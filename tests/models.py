@@ -86,6 +86,21 @@ def write(folder: Path, family: str, *, seed: int = 0, **changes: Any) -> Base:
     return bases.describe(family, folder)
 
 
+def write_odd(folder: Path, kind: str) -> Base:
+    """Write a causal model that does not ask for its attention by name (`bloom`, `mpt`)."""
+    tokenizer = tokenizer_of(kind)
+    shapes: dict[str, dict[str, Any]] = {
+        "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
+        "mpt": {"d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 128},
+    }
+    own = {**shapes[kind], "vocab_size": tokenizer.get_vocab_size(), "eos_token_id": EOS}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        AutoModel.from_config(AutoConfig.for_model(kind, **own)).save_pretrained(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return bases.describe(kind, folder)
+
+
 def tokenizer_of(kind: str) -> Tokenizer:
     """Return a tokenizer of bytes that opens with BOS, or for BERT opens and closes."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -120,6 +135,11 @@ def attach(encoder: Encoder, seed: int = 0, **changes: Any) -> None:
             if weight.requires_grad:
                 weight.data.add_(torch.randn_like(weight), alpha=0.1)
     encoder.model.eval()
+
+
+def idle(encoder: Encoder) -> torch.optim.Optimizer:
+    """Return what clears the gradients of trained weights, and never steps."""
+    return torch.optim.SGD([one for one in encoder.model.parameters() if one.requires_grad])
 
 
 def sequences(seed: int = 0, count: int = 30) -> list[list[int]]:

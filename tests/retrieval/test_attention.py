@@ -11,9 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from peft import PeftModel
 
-from parity.retrieval import adapter, attention, trie
+from parity.retrieval import adapter, attention, flex, trie
+from parity.retrieval.attention import Backend
 from parity.retrieval.bases import Base
 from parity.retrieval.encoder import Encoder
+from parity.run.errors import Mismatch
 
 CLOSE = 1e-5
 CPU = torch.device("cpu")
@@ -32,11 +34,11 @@ def apart(first: torch.Tensor, second: torch.Tensor) -> float:
     return float((first - second).detach().abs().max())
 
 
-def packed(model: Any, asked: list[list[int]], budget: int) -> torch.Tensor:
+def packed(model: Any, asked: list[list[int]], budget: int, kind: Backend) -> torch.Tensor:
     """Embed by tries of any budget, without an encoder."""
     rows: dict[int, torch.Tensor] = {}
     for one in trie.pack(asked, budget):
-        nodes = attention.forward(model, one, CPU, torch.float32)
+        nodes = attention.forward(model, one, CPU, kind)
         assert nodes.shape == (len(one), 32)
         for last, owner in zip(one.last.tolist(), one.owner.tolist(), strict=True):
             rows[owner] = torch.nn.functional.normalize(nodes[last], dim=-1)
@@ -65,36 +67,6 @@ def check_gradients(model: Any, first: torch.Tensor, second: torch.Tensor) -> in
     return len(ours)
 
 
-@given(lists, st.integers(1, 30))
-def test_the_mask_is_the_dense_twin(asked: list[list[int]], budget: int) -> None:
-    for one in trie.pack(asked, budget):
-        mask = attention.mask(one, CPU, torch.float32)
-        assert mask.shape == (1, 1, len(one), len(one))
-        np.testing.assert_array_equal(mask[0, 0].numpy() == 0, trie.visible(one))
-        assert set(mask.flatten().tolist()) <= {0.0, torch.finfo(torch.float32).min}
-
-
-@given(lists, st.integers(1, 30), st.integers(1, 6))
-def test_a_window_hides_what_lies_as_far_back_by_depth(
-    asked: list[list[int]], budget: int, window: int
-) -> None:
-    for one in trie.pack(asked, budget):
-        full = attention.mask(one, CPU, torch.float32)
-        slid = attention.windowed(one, full, window)[0, 0].numpy() == 0
-        for node in range(len(one)):
-            path = trie.ancestors(one, node)
-            assert np.flatnonzero(slid[node]).tolist() == path[-window:]
-        np.testing.assert_array_equal(full[0, 0].numpy() == 0, trie.visible(one))  # as it was
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_the_mask_takes_the_compute_dtype(dtype: torch.dtype) -> None:
-    (one,) = trie.pack([[1, 2], [1, 3]], 9)
-    mask = attention.mask(one, CPU, dtype)
-    assert mask.dtype == dtype
-    assert torch.isfinite(mask).all()
-
-
 @pytest.mark.parametrize("family", models.CAUSAL)
 def test_packed_embeddings_are_those_of_one_at_a_time(bases: dict[str, Base], family: str) -> None:
     asked = models.sequences()
@@ -104,23 +76,123 @@ def test_packed_embeddings_are_those_of_one_at_a_time(bases: dict[str, Base], fa
     assert apart(found, expected) <= CLOSE
 
 
+@pytest.mark.parametrize("kind", ["dense", "blocks"])
 @pytest.mark.parametrize("family", ["mistral", "gemma2"])
 @some
 @given(asked=lists, budget=st.integers(1, 40))
 def test_any_sequences_under_any_budget_are_those_of_one_at_a_time(
-    bases: dict[str, Base], family: str, asked: list[list[int]], budget: int
+    bases: dict[str, Base], family: str, kind: Backend, asked: list[list[int]], budget: int
 ) -> None:
-    model = _cached(bases[family])
+    model, plain = _cached(bases[family])
     with torch.no_grad():
-        assert apart(packed(model, asked, budget), models.alone(model, asked)) <= CLOSE
+        assert apart(packed(model, asked, budget, kind), models.alone(plain, asked)) <= CLOSE
 
 
-_MODELS: dict[str, Any] = {}
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("family", models.CAUSAL)
+def test_every_layout_computes_what_all_pairs_under_one_mask_give(
+    bases: dict[str, Base], family: str
+) -> None:
+    # Long enough for several blocks, with paths that begin in one and end in another.
+    asked = [[*row, *models.sequences(seed=8)[0]] for row in models.sequences(seed=7, count=120)]
+    model, plain = _cached(bases[family])
+    with torch.no_grad():
+        dense, blocks = (packed(model, asked, 900, kind) for kind in ("dense", "blocks"))
+        assert apart(dense, models.alone(plain, asked)) <= CLOSE
+        assert apart(blocks, dense) <= CLOSE
+        assert apart(_flexed(model, asked, 900), dense) <= CLOSE
 
 
-def _cached(base: Base) -> Any:
+def _flexed(model: Any, asked: list[list[int]], budget: int) -> torch.Tensor:
+    """Do as `packed` with FlexAttention, which a CPU runs without compiling it."""
+    window = getattr(model.config, "sliding_window", None) or 0
+    rows: dict[int, torch.Tensor] = {}
+    for one in trie.pack(asked, budget):
+        full = flex.filled(one, flex.BLOCK)
+        assert len(full) % flex.BLOCK == 0
+        ids, depth, end = (torch.as_tensor(part) for part in (full.ids, full.depth, full.end))
+        layout = flex.Flex(end.int(), depth.int(), (0, window), window)
+        nodes = model(
+            input_ids=ids[None].long(),
+            position_ids=depth[None].long(),
+            use_cache=False,
+            trie=layout,
+        ).last_hidden_state[0]
+        for last, owner in zip(one.last.tolist(), one.owner.tolist(), strict=True):
+            rows[owner] = torch.nn.functional.normalize(nodes[last], dim=-1)
+    return torch.stack([rows[place] for place in range(len(asked))])
+
+
+@pytest.mark.parametrize("window", [0, 3, 40])
+def test_a_block_mask_takes_blocks_in_whole_and_in_part_as_the_pairs_say(window: int) -> None:
+    asked = [[*row, *models.sequences(seed=8)[0]] for row in models.sequences(seed=7, count=120)]
+    (one,) = trie.pack(asked, 10**6)
+    full = flex.filled(one, flex.BLOCK)
+    end, depth = torch.as_tensor(full.end).int(), torch.as_tensor(full.depth).int()
+    mask = flex.block_mask(end, depth, window)
+    pairs = torch.as_tensor(trie.visible(full))
+    if window:
+        pairs &= depth[:, None] - depth[None, :] < window
+    by_block = pairs.unfold(0, flex.BLOCK, flex.BLOCK).unfold(1, flex.BLOCK, flex.BLOCK)
+    some, whole = by_block.any(-1).any(-1), by_block.all(-1).all(-1)
+    assert some.sum() > len(some)  # not the diagonal alone
+    listed = mask.to_dense()[0, 0].bool()
+    assert not (some & ~listed).any()  # nothing seen is skipped
+    taken = torch.zeros_like(some)
+    assert mask.full_kv_num_blocks is not None
+    assert mask.full_kv_indices is not None
+    for row, count in enumerate(mask.full_kv_num_blocks[0, 0].tolist()):
+        taken[row, mask.full_kv_indices[0, 0, row, :count].long()] = True
+    assert not (taken & ~whole).any()  # nothing hidden is taken
+    if not window:
+        torch.testing.assert_close(listed, some)
+        torch.testing.assert_close(taken, whole & ~torch.eye(len(whole), dtype=torch.bool))
+
+
+@pytest.mark.parametrize("kind", ["dense", "blocks"])
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma2"])
+def test_gradients_of_every_layout_are_those_of_one_at_a_time(
+    bases: dict[str, Base], family: str, kind: Backend
+) -> None:
+    asked = [[*row, *models.sequences(seed=8)[0]] for row in models.sequences(seed=7, count=40)]
+    encoder = models.load(bases[family])
+    encoder.model.requires_grad_(True)
+    plain = models.plain(bases[family]).requires_grad_(True)
+    ours = gradients(encoder.model, packed(encoder.model, asked, 10**6, kind))
+    theirs = gradients(plain, models.alone(plain, asked))
+    for name, expected in theirs.items():
+        assert apart(ours[name], expected) <= CLOSE * float(expected.abs().max()), name
+
+
+def test_a_padded_batch_is_refused_by_a_model_that_runs_tries(bases: dict[str, Base]) -> None:
+    model, _ = _cached(bases["llama"])
+    with pytest.raises(Mismatch, match="padded batch"):
+        model(
+            input_ids=torch.tensor([[3, 4], [5, 0]]), attention_mask=torch.tensor([[1, 1], [1, 0]])
+        )
+
+
+@pytest.mark.parametrize("kind", ["bloom", "mpt"])
+def test_a_model_whose_attention_cannot_be_replaced_runs_unpadded_and_says_so(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Their scores have positions built in, and they do not ask for attention by name.
+    base, asked = models.write_odd(tmp_path, kind), models.sequences(seed=2)
+    encoder = models.load(base)
+    assert "cannot be replaced" in "".join(capsys.readouterr())
+    assert not encoder.shares
+    with torch.no_grad():
+        expected = models.alone(models.plain(base), asked)
+    assert apart(torch.from_numpy(encoder.embed(asked)), expected) <= CLOSE
+
+
+_MODELS: dict[str, tuple[Any, Any]] = {}
+
+
+def _cached(base: Base) -> tuple[Any, Any]:
+    """Return the model as an encoder runs it, and as transformers alone does."""
     if base.name not in _MODELS:
-        _MODELS[base.name] = models.load(base).model
+        _MODELS[base.name] = models.load(base).model, models.plain(base)
     return _MODELS[base.name]
 
 

@@ -6,25 +6,33 @@ length, so nothing is ever padded.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModel, BitsAndBytesConfig
-from transformers.utils import logging
 
 from parity.retrieval import adapter as adapters
-from parity.retrieval import attention, hardware, trie
+from parity.retrieval import attention, budget, hardware, loading, trie
+from parity.retrieval import cache as caches
 from parity.retrieval.bases import Base
+from parity.retrieval.cache import Cache
+from parity.retrieval.forward import Forward
 from parity.retrieval.reader import Reader, Tokens
 from parity.retrieval.search import Embeddings
 from parity.retrieval.workers import Workers
 from parity.run import digest, environment
 from parity.run.config import EncoderConfig
-from parity.run.errors import BadConfig, Mismatch
-from parity.run.progress import progress
+from parity.run.errors import BadConfig
+from parity.run.progress import progress, tell
+
+_POOLINGS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "last": lambda hidden: hidden[:, -1],
+    "cls": lambda hidden: hidden[:, 0],
+    "mean": lambda hidden: hidden.mean(dim=1),
+}
+"""Pooling → how (u, t, d) states of equally long sequences become (u, d)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +40,24 @@ class Embedded:
     """What one `embed` took, over all processes.
 
     Attributes:
-        tokens: that were computed, shared prefixes once.
+        tokens: that were computed, shared prefixes once; 0 where the answer was kept.
         packs: in how many packs.
         seconds: wall time.
+        sequences: that were asked.
+        flat: tokens of all of them, each prefix as often as it stands there.
+        kept: how many of `flat` were answered from disk, and tell nothing of speed.
+        budget: tokens allowed in a pack, in the end: less than the run says where memory ran out.
+        peak: bytes on the GPU beside the weights; 0 where it is not known.
     """
 
     tokens: int = 0
     packs: int = 0
     seconds: float = 0.0
+    sequences: int = 0
+    flat: int = 0
+    kept: int = 0
+    budget: int = 0
+    peak: int = 0
 
 
 class Encoder(Reader):
@@ -52,6 +70,8 @@ class Encoder(Reader):
         adapter: sha256 of the adapter's weights, empty for the bare base.
         workers: the processes that share its packs.
         embedded: what the last `embed` took.
+        forward: runs a pack of a model whose prefixes are shared.
+        lists: label → what the last `embed` under it took.
     """
 
     def __init__(
@@ -61,6 +81,7 @@ class Encoder(Reader):
         *,
         adapter: Path | None = None,
         workers: Workers | None = None,
+        cache: Cache | None = None,
     ) -> None:
         """Load base and adapter.
 
@@ -69,6 +90,7 @@ class Encoder(Reader):
             config: layers, pooling, precision, device.
             adapter: the adapter's folder; None runs the bare base.
             workers: the processes that share its packs; None means alone.
+            cache: keeps embeddings on disk, unless the weights are changed; None keeps none.
 
         Raises:
             BadConfig: the pooling does not fit the model, or the device cannot do the precision.
@@ -76,51 +98,113 @@ class Encoder(Reader):
         """
         self.workers = workers or Workers()
         self.embedded = Embedded()
-        self.device = _device(config)
-        self.dtype = _dtype(config, self.device)
-        self.model = _load(base, config, self.device, self.dtype)
-        # The attention layers say it; a model's type does not (EmbeddingGemma is a `gemma3_text`).
-        causal = any(getattr(one, "is_causal", False) for one in self.model.modules())
+        self.lists: dict[str, Embedded] = {}
+        self.device = loading.device_of(config)
+        self.dtype = loading.dtype_of(config, self.device)
+        self.model = loading.load(base, config, self.device, self.dtype)
+        causal = attention.causal(self.model, self.device)
         if causal != (config.pooling == "last"):
             raise BadConfig(
                 f"encoder.pooling = {config.pooling!r}: {self.model.config.model_type} is "
                 f"{'causal and needs last' if causal else 'no causal model; mean or cls'}"
             )
         super().__init__(base, config, self.model.config, causal=causal)
-        self.adapter = ""
+        whole = not hardware.spread(self.model, base.name)
+        self.shares = causal and attention.adopt(self.model, self.device)
+        if causal and not self.shares:
+            tell(
+                f"{self.model.config.model_type}: its attention cannot be replaced, so no prefix "
+                "is shared; equally long texts run together, unpadded"
+            )
+        plain = whole and not getattr(self.model, "is_quantized", False)
+        kind = attention.backend(config.attention, self.device, plain=plain)
+        self.forward = Forward(self.device, self.dtype, kind)
+        self.adapter = self._settings = ""
         if adapter is not None:
             self.model, record = adapters.load(self.model, adapter, base, layers=config.layers)
-            if not _spread(self.model, base):
+            if whole:
                 self.model.to(self.device)
-            self.adapter = record.weights
+            self.adapter, self._settings = record.weights, record.settings
         self.model.eval()
+        self._cache, self._at_rest = cache, self.model
 
     def digest(self) -> str:
         """Return the digest of everything that decides an embedding but texts and hardware."""
-        apart = {"base", "revision", "device", "spread"}
+        apart = {"base", "revision", "device", "spread", "attention"}
         how = self.config.model_dump(mode="json", exclude=apart)
         return digest.of_value([self.base.digest(), self.adapter, how, str(self.dtype)])
 
     def embed(self, sequences: Sequence[Tokens], label: str = "encode") -> Embeddings:
         """Return (n, d) float32 unit vectors, without gradients, in the order asked.
 
-        The result depends on the sequences and the token budget only.
+        The result depends on the sequences and the token budget only. Where memory runs out, the
+        budget is halved, for this list and all later ones: `config` and `digest` say so.
+
+        Raises:
+            BadConfig: memory runs out at the smallest budget that can help.
         """
-        started, packs = time.monotonic(), self.packs(sequences)
-        tokens = sum(map(len, packs))
-        with torch.inference_mode(), progress(label, tokens, "tok") as bar:
-            vectors = self._vectors(packs, bar.update).cpu().numpy()
-        self.embedded = Embedded(tokens, len(packs), round(time.monotonic() - started, 3))
+        return budget.halving(
+            self.config.token_budget,
+            lambda most: self._embed(sequences, most, label),
+            floor=max(map(len, sequences), default=0),
+            release=self.release,
+        )
+
+    def release(self) -> None:
+        """Give back what was kept on the device for packs of the sizes there were."""
+        self.forward.release()
+
+    def _embed(self, sequences: Sequence[Tokens], most: int, label: str) -> Embeddings:
+        started = time.monotonic()
+        self.config = self.config.model_copy(update={"token_budget": most})
+        cache, name = self._keeping(sequences)
+        shape, flat = (len(sequences), self.model.config.hidden_size), sum(map(len, sequences))
+        vectors = cache.shared(name, shape, self.workers, self.device) if cache else None
+        took = Embedded(sequences=len(sequences), flat=flat, kept=flat, budget=most)
+        if vectors is None:
+            packs, before = self.packs(sequences), hardware.taken(self.device)
+            tokens = sum(map(len, packs))
+            with torch.inference_mode(), progress(label, tokens, "tok") as bar:
+                vectors = self._vectors(packs, bar.update).cpu().numpy()
+            peak = hardware.risen(self.device, before)
+            took = replace(took, tokens=tokens, packs=len(packs), kept=0, peak=peak)
+            if cache and self.workers.main:
+                cache.write(name, vectors)
+        self.embedded = replace(took, seconds=round(time.monotonic() - started, 3))
+        self.lists[label] = self.embedded
         return vectors
 
+    def _keeping(self, sequences: Sequence[Tokens]) -> tuple[Cache | None, str]:
+        """Return where embeddings are kept and under what name; None where they are not.
+
+        Weights that training may change, or did, are no longer those that the digests name: the
+        module is another one, or wants gradients. Nothing of them is kept, nor looked up.
+        """
+        changing = any(weight.requires_grad for weight in self.model.parameters())
+        if self._cache is None or changing or self.model is not self._at_rest or not sequences:
+            return None, ""
+        where = [*hardware.kind(self.device), self.forward.kind, self.config.spread]
+        return self._cache, caches.name([self.digest(), self._settings, *where], sequences)
+
     def speed(self) -> dict[str, Any]:
-        """Return what the last `embed` took, and on what: a fact for `plan`."""
+        """Return what the last `embed` took, and on what: a fact for `plan`.
+
+        No tokens were computed of a list that was kept on disk, which tells nothing of speed.
+        """
+        last = self.embedded
         return {
-            **asdict(self.embedded),
+            "tokens": last.tokens,
+            "packs": last.packs,
+            "seconds": last.seconds,
+            "budget": last.budget,
             "processes": self.workers.world,
             "precision": f"{str(self.dtype).removeprefix('torch.')}/{self.config.quantise}",
             "gpu": environment.gpu() if self.device.type == "cuda" else "",
         }
+
+    def took(self) -> dict[str, dict[str, Any]]:
+        """Return label → what its list took, plain values of `Embedded`: facts for `plan`."""
+        return {label: asdict(one) for label, one in self.lists.items()}
 
     def encode(self, sequences: Sequence[Tokens]) -> torch.Tensor:
         """Return (n, d) float32 unit vectors in the order asked; own packs carry gradients."""
@@ -128,116 +212,32 @@ class Encoder(Reader):
 
     def _vectors(self, packs: list[trie.Pack], done: Callable[[int], object]) -> torch.Tensor:
         width = self.model.config.hidden_size
-        parts = [] if packs else [torch.zeros(0, width, device=self.device)]
-        for index, pack in enumerate(packs):
-            if self.workers.owns(index):
-                parts.append(torch.nn.functional.normalize(self._states(pack).float(), dim=-1))
-            else:
-                parts.append(torch.zeros(len(pack.owner), width, device=self.device))
-            done(len(pack))
+        owners = self.workers.deal([len(pack) for pack in packs])
+        parts: list[torch.Tensor] = []
+        with budget.together(self.workers, self.device):
+            for pack, rank in zip(packs, owners, strict=True):
+                if rank == self.workers.rank:
+                    parts.append(self.states(pack))
+                else:
+                    parts.append(torch.zeros(len(pack.owner), width, device=self.device))
+                done(len(pack))
         owner = np.concatenate([np.zeros(0, np.int64), *(pack.owner for pack in packs)])
         back = torch.as_tensor(np.argsort(owner, kind="stable"), device=self.device)
-        return torch.cat(self.workers.share(parts))[back]  # (n, d)
+        none = torch.zeros(0, width, device=self.device)
+        return torch.cat([none, *self.workers.share(parts, owners)])[back]  # (n, d)
+
+    def states(self, pack: trie.Pack) -> torch.Tensor:
+        """Return (m, d) float32 unit vectors of a pack's own sequences, in the pack's order."""
+        return torch.nn.functional.normalize(self._states(pack).float(), dim=-1)
 
     def _states(self, pack: trie.Pack) -> torch.Tensor:
         """Return the pooled states (m, d) of a pack's owned sequences."""
-        if self.causal:
-            nodes = attention.forward(self.model, pack, self.device, self.dtype)  # (n, d)
+        if self.shares:
+            nodes = self.forward.hidden(self.model, pack)  # (n, d)
             nodes = nodes.to(self.device)  # the last layer may lie on another GPU
             return nodes[torch.as_tensor(pack.last, device=self.device)]  # (m, d)
         width = int(pack.depth[-1]) + 1
         ids = torch.as_tensor(pack.ids, device=self.device).view(-1, width)  # (u, width)
         hidden = self.model(input_ids=ids).last_hidden_state  # (u, width, d)
-        pooled: torch.Tensor = (
-            hidden[:, 0] if self.config.pooling == "cls" else hidden.mean(dim=1)
-        )  # (u, d)
+        pooled = _POOLINGS[self.config.pooling](hidden)  # (u, d)
         return pooled[torch.as_tensor(pack.last // width, device=self.device)]  # (m, d)
-
-
-def _device(config: EncoderConfig) -> torch.device:
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise BadConfig("encoder.device = 'cuda': this machine shows no CUDA device to torch")
-    if config.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(config.device)
-
-
-def _dtype(config: EncoderConfig, device: torch.device) -> torch.dtype:
-    """Return the compute dtype by what the device really has.
-
-    `torch.cuda.is_bf16_supported()` counts emulation as support; compute capability does not.
-    """
-    native = device.type == "cuda" and not hardware.lacks_bf16(device)
-    if config.precision == "bf16" and device.type == "cuda" and not native:
-        raise BadConfig("encoder.precision = 'bf16': this GPU has no bf16 units (capability < 8)")
-    if config.precision == "auto":
-        half = torch.bfloat16 if native else torch.float16
-        return half if device.type == "cuda" else torch.float32
-    names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    return names[config.precision]
-
-
-def _load(base: Base, config: EncoderConfig, device: torch.device, dtype: torch.dtype) -> Any:
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    shape = AutoConfig.from_pretrained(str(base.folder))
-    if config.layers:
-        if config.layers > shape.num_hidden_layers:
-            raise BadConfig(
-                f"encoder.layers = {config.layers}: {base.name} has {shape.num_hidden_layers}"
-            )
-        shape.num_hidden_layers = config.layers
-        if getattr(shape, "layer_types", None):
-            shape.layer_types = shape.layer_types[: config.layers]
-    quantised = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-    )
-    ready = getattr(shape, "quantization_config", None) is not None  # its files are 4-bit already
-    # Gemma 2 caps attention logits, which SDPA cannot.
-    capped = bool(getattr(shape, "attn_logit_softcapping", None))
-    model, info = AutoModel.from_pretrained(
-        str(base.folder),
-        config=shape,
-        dtype=dtype,
-        attn_implementation="eager" if capped else "sdpa",
-        quantization_config=None if ready or config.quantise != "4bit" else quantised,
-        device_map=hardware.device_map(config, device),
-        ignore_mismatched_sizes=True,  # refused below, in words
-        output_loading_info=True,
-    )
-    fresh = sorted(key for key in info["missing_keys"] if "pooler" not in key)
-    if fresh or info["mismatched_keys"]:
-        key = fresh[0] if fresh else sorted(map(str, info["mismatched_keys"]))[0]
-        raise Mismatch(f"base {base.name}: {key} is not in its files and would be random")
-    _keep_unpacked(model)
-    model.requires_grad_(False)
-    return model.to(device) if not _spread(model, base) else model
-
-
-def _spread(model: Any, base: Base) -> bool:
-    """Return whether its layers lie on several devices, from which none may be moved.
-
-    Raises:
-        BadConfig: the GPUs together are too small, so that layers were left outside of them.
-    """
-    places = set(getattr(model, "hf_device_map", {}).values())
-    if len(places) > 1 and places & {"cpu", "disk"}:
-        raise BadConfig(
-            f"base {base.name} does not fit all GPUs together: encoder.quantise = '4bit' or fewer "
-            "encoder.layers"
-        )
-    return len(places) > 1
-
-
-def _keep_unpacked(model: Any) -> None:
-    """Keep 4-bit layers on the CPU from repacking themselves in the first forward they see.
-
-    Where there is AVX512-BF16, bitsandbytes does so without gradients; the packed kernel sums in
-    bf16 whatever the precision and has no backward, so training after it learns from noise.
-    """
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False

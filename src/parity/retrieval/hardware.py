@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from parity.retrieval.workers import Workers
+from parity.run import environment
 from parity.run.config import EncoderConfig
 from parity.run.errors import BadConfig
 
@@ -72,6 +73,34 @@ def lacks_bf16(device: torch.device | None = None) -> bool:
 def threads() -> int:
     """Return how many threads torch computes on, which OMP_NUM_THREADS sets."""
     return torch.get_num_threads()
+
+
+def kind(device: torch.device) -> list[str]:
+    """Return all of this machine and its software that can move a bit of what is computed there."""
+    if device.type == "cuda":
+        chip = torch.cuda.get_device_name(device)
+    else:
+        chip = torch.backends.cpu.get_cpu_capability()
+    packages = [environment.version(name) for name in environment.PACKAGES]
+    return [device.type, chip, str(threads()), environment.code(), *packages]
+
+
+def taken(device: torch.device) -> tuple[int, int]:
+    """Return the bytes that tensors take of a GPU now, and took at most; zeros without one."""
+    if device.type != "cuda":
+        return 0, 0
+    return torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device)
+
+
+def risen(device: torch.device, before: tuple[int, int]) -> int:
+    """Return the bytes that work took at its peak beside what was `taken` before it.
+
+    0 where that is not known: without a GPU, or where earlier work had taken more. The count of
+    the whole process is not begun anew, for `peak` reports it.
+    """
+    held, most = before
+    _, now = taken(device)
+    return now - held if now > most else 0
 
 
 def gpus() -> list[dict[str, Any]]:

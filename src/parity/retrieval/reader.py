@@ -25,7 +25,8 @@ class Reader:
     Attributes:
         base: the base weights.
         config: how they run.
-        causal: whether sequences are packed as a prefix trie.
+        causal: whether EOS ends a sequence, whose state is its embedding.
+        shares: whether sequences are packed as a prefix trie.
     """
 
     def __init__(self, base: Base, config: EncoderConfig, shape: Any, *, causal: bool) -> None:
@@ -35,13 +36,14 @@ class Reader:
             base: the base weights.
             config: the token budget.
             shape: the model's own config, which may name EOS.
-            causal: whether sequences are packed as a prefix trie.
+            causal: whether EOS ends a sequence; then prefixes are shared, too.
 
         Raises:
             BadConfig: there is no tokenizer.json, or a causal model has no EOS.
             Mismatch: tokens were added that the model has no embedding for.
         """
-        self.base, self.config, self.causal = base, config, causal
+        self.base, self.config = base, config
+        self.causal = self.shares = causal
         self._tokenizer = _tokenizer(base.folder)
         self._eos = _closing(self._tokenizer, shape, base) if causal else []
 
@@ -60,11 +62,15 @@ class Reader:
         finally:
             self._tokenizer.no_truncation()
 
-    def packs(self, sequences: Sequence[Tokens]) -> list[trie.Pack]:
-        """Return the packs that hold `sequences`; they depend on them and on the budget only."""
-        if self.causal:
-            return trie.pack(sequences, self.config.token_budget)
-        return trie.rows(sequences, self.config.token_budget)
+    def packs(self, sequences: Sequence[Tokens], budget: int = 0) -> list[trie.Pack]:
+        """Return the packs that hold `sequences`; they depend on them and on the budget only.
+
+        Args:
+            sequences: token ids.
+            budget: tokens in a pack; 0 means `encoder.token_budget`.
+        """
+        cut = trie.pack if self.shares else trie.rows
+        return cut(sequences, budget or self.config.token_budget)
 
     def _body(self, ids: list[int]) -> list[int]:
         """Return `ids` without EOS at the end, which some tokenizers and some texts write."""

@@ -109,8 +109,10 @@ class EncoderConfig(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     quantise: Literal["none", "4bit"] = "none"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    token_budget: int = Field(1024, ge=64)
-    """Tokens in one pack; part of a ranking's identity."""
+    attention: Literal["auto", "flex", "blocks", "dense"] = "auto"
+    """How packs are attended to: FlexAttention, blocks over gathered ancestors, or all pairs."""
+    token_budget: int = Field(16384, ge=64)
+    """Tokens in one pack; part of a ranking's identity. A prefix is computed once a pack."""
     spread: Literal["queries", "model"] = "queries"
     """Over several GPUs: the queries are dealt out, or a large model's layers are."""
 
@@ -148,6 +150,8 @@ class TrainingConfig(Section):
     """Largest gradient norm."""
     batch: int = Field(16, ge=1)
     """Queries (or questions, see `group_by`) in one step."""
+    batch_tokens: int = Field(0, ge=0)
+    """Packed tokens in one step: a batch closes before it would pass them; 0 means no limit."""
     group_by: Literal["row", "question"] = "row"
     passages: Literal["unique", "distinct"] = "unique"
     """`unique`: each passage once, all positives masked; `distinct`: no id twice in a batch."""
@@ -156,6 +160,11 @@ class TrainingConfig(Section):
     loss: Literal["infonce", "flagembedding"] = "infonce"
     accumulate: int = Field(1, ge=1)
     temperature: float = Field(0.02, gt=0.0)
+    distil: Literal["none", "kl_div", "m3_kd_loss"] = "none"
+    """How a teacher's scores, imported with the negatives, are learnt: FlagEmbedding's losses."""
+    token_budget: int = Field(16384, ge=64)
+    """Tokens of one packed forward whose graph is kept; a batch with more is cut into packs and
+    goes through GradCache."""
     gradient_checkpointing: bool = False
     start: Literal["parent", "base"] = "parent"
     """Where a round after the first begins: the adapter of the round before, or the bare base."""

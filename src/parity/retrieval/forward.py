@@ -1,0 +1,151 @@
+"""Run packs through a causal model in the way that is fastest where it lies.
+
+On GPUs with FlexAttention the decoder layers are compiled: for encoding once for all sizes, for
+training once a size, of which there are few. Small models wait for kernel launches rather than for
+the kernels, so their training steps are recorded as CUDA graphs, one a size, and replayed. What is
+computed is the same in all of these; the bits differ between attention layouts and devices.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch._dynamo.exc import TorchDynamoException
+
+from parity.retrieval import attention, flex
+from parity.retrieval.attention import Backend
+from parity.retrieval.flex import BLOCK
+from parity.retrieval.recorded import Recorded, Room
+from parity.retrieval.trie import Nodes, Pack
+from parity.run.progress import tell
+
+_SMALL = 10**9  # weights below which a step on a large GPU waits for launches
+# Sizes from one power of two to the next. To compile one takes seconds: a small model, whose steps
+# take milliseconds, rather computes nodes for nothing than compiles many.
+_FEW, _MANY = 4, 16
+_SIZES = 64  # sizes that may be compiled before torch gives up on compiling
+
+
+class Forward:
+    """How a model's packs run.
+
+    Attributes:
+        kind: the attention layout.
+    """
+
+    def __init__(self, device: torch.device, dtype: torch.dtype, kind: Backend) -> None:
+        """Remember where and how; a model is compiled when it first runs.
+
+        Args:
+            device: where the model's inputs go.
+            dtype: the compute dtype.
+            kind: the attention layout.
+        """
+        self.kind: Backend = kind
+        self._device, self._dtype = device, dtype
+        self._compiled: dict[int, _Compiled] = {}
+
+    def hidden(self, model: Any, pack: Pack) -> torch.Tensor:
+        """Return the last hidden states (n, d) of a pack's nodes, with a graph where one is wanted.
+
+        Args:
+            model: a decoder loaded with `attention.NAME`, with its adapter.
+            pack: the trie.
+        """
+        if self.kind != "flex":
+            return attention.forward(model, pack, self._device, self.kind)
+        try:
+            return self._of(model).hidden(pack, self._device)
+        except TorchDynamoException as error:
+            first = str(error).strip().splitlines()[0][:120]
+            tell(f"layers cannot be compiled here ({first}): goes on with attention in blocks")
+            flex.uncompile(model)
+            self.kind = "blocks"
+            return self.hidden(model, pack)
+
+    def release(self) -> None:
+        """Give the memory of recordings back; they are made anew where they are wanted."""
+        self._compiled.clear()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _of(self, model: Any) -> "_Compiled":
+        if id(model) not in self._compiled:  # it is held by what is kept, so its id is its own
+            self._compiled[id(model)] = _Compiled(model, self._dtype)
+        return self._compiled[id(model)]
+
+
+class _Compiled:
+    """One model with compiled layers, and the recordings of its training steps."""
+
+    def __init__(self, model: Any, dtype: torch.dtype) -> None:
+        flex.compile_layers(model)
+        self._model, self._dtype = model, dtype
+        self._window = getattr(model.config, "sliding_window", None) or 0
+        self._recorded: dict[int, Recorded] = {}
+        self._room = Room()
+        # To look through thousands of modules takes longer than a small model's whole step.
+        self._launches = sum(int(weight.numel()) for weight in model.parameters()) < _SMALL
+        self._trained = [weight for weight in model.parameters() if weight.requires_grad]
+
+    def hidden(self, pack: Pack, device: torch.device) -> torch.Tensor:
+        """Return (n, d)."""
+        training = self._model.training
+        # A recording is of one forward: checkpointing's second one is not in it.
+        records = training and self._launches and not self._model.is_gradient_checkpointing
+        full = flex.filled(pack, step(len(pack), _FEW if records else _MANY) if training else BLOCK)
+        ids, depth, end = (_on(device, one) for one in (full.ids, full.depth, full.end))
+        with _shapes(fixed=training):
+            if records:
+                if len(full) not in self._recorded:
+                    self._recorded[len(full)] = Recorded(self._run, self._trained, self._room)
+                hidden = self._recorded[len(full)](ids, depth, end)
+            else:
+                hidden = self._run(ids, depth, end, deepest=int(pack.depth.max()))
+        return hidden[: len(pack)]
+
+    def _run(
+        self, ids: torch.Tensor, depth: torch.Tensor, end: torch.Tensor, deepest: int = 2**31
+    ) -> torch.Tensor:
+        """Return (n, d) of ids, depth and end, each (n,) int64."""
+        window = self._window if deepest >= self._window else 0
+        layout = flex.Flex(end.int(), depth.int(), (0, self._window), window)
+        # An adapter's weights are fp32 and would drag its part of every layer there.
+        half = self._dtype in (torch.bfloat16, torch.float16)
+        with torch.autocast(ids.device.type, self._dtype, enabled=half, cache_enabled=False):
+            output = self._model(
+                input_ids=ids[None], position_ids=depth[None], use_cache=False, trie=layout
+            )
+        hidden: torch.Tensor = output.last_hidden_state[0]
+        return hidden
+
+
+def step(nodes: int, parts: int) -> int:
+    """Return the multiple to which a training pack is filled, at least 256.
+
+    >>> [step(count, 4) for count in (100, 3000, 5000, 16384)]
+    [256, 512, 1024, 2048]
+
+    Args:
+        nodes: of the pack.
+        parts: into which the sizes up to twice another are cut.
+    """
+    return max(2 * BLOCK, (1 << (nodes - 1).bit_length()) // 2 // parts)
+
+
+def _on(device: torch.device, values: Nodes) -> torch.Tensor:
+    return torch.as_tensor(np.asarray(values, dtype=np.int64), device=device)
+
+
+@contextmanager
+def _shapes(*, fixed: bool) -> Iterator[None]:
+    """Compile for the very sizes that come (faster, and can be recorded), or for all at once."""
+    with torch._dynamo.config.patch(  # noqa: SLF001  # there is no public name
+        assume_static_by_default=fixed,
+        automatic_dynamic_shapes=False,
+        specialize_float=True,  # a bound of scores is part of the kernel
+        recompile_limit=_SIZES,
+    ):
+        yield
