@@ -52,7 +52,42 @@ def test_each_epoch_asks_every_train_row_once(made: Bench) -> None:
     assert plan.epochs[0] != plan.epochs[1]
     assert plan.key == "key"
     assert lines[0] == f"train: {len(asked)} queries, 0 with exemplars, 0 cut to fit"
-    assert [line.split(":")[0] for line in lines[1:]] == ["epoch 1", "epoch 2"]
+    assert [line.split(":")[0] for line in lines[1:]] == ["epoch 1", "epoch 2", "epoch 1"]
+
+
+def test_tokens_of_the_first_epoch_are_told_flat_and_packed(made: Bench) -> None:
+    plan, lines = written(made.run())
+    batches = [[*asked, *answers] for asked, answers in map(plan.tokens, plan.epochs[0])]
+    flat = sum(len(ids) for batch in batches for ids in batch)
+    heads = [
+        {tuple(ids[:stop]) for ids in one for stop in range(1, len(ids) + 1)} for one in batches
+    ]
+    packed = sum(map(len, heads))  # a node is a distinct prefix; no batch here is cut
+    assert packed < flat
+    assert lines[-1] == (
+        f"epoch 1: {flat:,} tokens flat, {packed:,} packed: shared {flat / packed:.2f} times"
+    )
+
+
+@pytest.mark.parametrize(("mode", "most"), [("fixed", 1500), ("batch", 1000)])
+def test_no_batch_passes_the_tokens_that_a_step_may_have(
+    bench: Bench, mode: str, most: int
+) -> None:
+    bench.write(prompt=shown(mode), training={"batch": 16, "batch_tokens": most})
+    run = bench.make("prepare", "mine")
+    encoder = load.encoder(run)
+    plan, _ = written(run)
+    asked = sorted(query.query_id for query in nouns.load(run).train)
+    sizes = []
+    for batches in plan.epochs:
+        assert sorted(one for batch in batches for one in batch.query_ids) == asked
+        for batch in batches:
+            sequences = [ids for side in plan.tokens(batch) for ids in side]
+            packs = encoder.packs(sequences, run.config.training.token_budget)
+            sizes.append(sum(map(len, packs)))
+            assert sizes[-1] <= most or len(batch.query_ids) == 1
+    assert max(sizes) > most / 2, "a case that tells nothing"
+    assert len(plan.epochs[0]) > 2, "a case that tells nothing"
 
 
 @pytest.mark.parametrize("mode", ["none", *MODES])

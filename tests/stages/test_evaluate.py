@@ -332,6 +332,7 @@ def test_a_run_without_a_score_is_refused_naming_the_command(made: Bench) -> Non
 def test_scoring_again_adds_a_line_of_evidence_and_changes_no_score(made: Bench) -> None:
     run = made.run()
     before = (place(run) / "scores.json").read_bytes()
+    files.remove(run.workspace.embeddings)  # else there would be nothing to compute
     evaluate.evaluate(run)
     assert (place(run) / "scores.json").read_bytes() == before
     first, second = evidence(run)

@@ -177,6 +177,13 @@ def test_a_speed_that_a_stage_noted_is_used(made: Bench, jobs: list[Job]) -> Non
     assert (seen.packs, seen.precision, seen.four_bit, seen.processes) == (100, "fp16", False, 1)
 
 
+def test_a_list_that_was_kept_on_disk_tells_no_speed(made: Bench, jobs: list[Job]) -> None:
+    run = made.run()
+    note_speed(run, "predict", tokens=0, packs=0)
+    plan.planned(run)
+    assert "predict" not in {one.where for one in jobs[0].measured}
+
+
 def test_a_speed_on_a_gpu_that_kaggle_does_not_have_is_left_out(
     made: Bench, jobs: list[Job]
 ) -> None:
@@ -213,7 +220,7 @@ def test_no_weights_are_loaded(bench: Bench, tmp_path: Path) -> None:
         seen.append("loaded")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("parity.retrieval.encoder._load", refuse)
+        patch.setattr("parity.retrieval.loading.load", refuse)
         plan.planned(run)
     assert seen == []
     assert benches.digests(run.workspace.root) == before

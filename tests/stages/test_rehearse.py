@@ -21,7 +21,7 @@ from parity.run.workspace import Workspace
 from parity.shipping import bundle, isolation, layouts, rehearsal, report, sealed
 from parity.stages import rehearse
 
-SPEED = ("tokens", "packs", "seconds")
+SPEED = ("tokens", "packs", "seconds", "budget")
 pytestmark = pytest.mark.xdist_group("chain")  # which takes a while to make
 
 

@@ -14,9 +14,10 @@ from parity.competition.lineage import Lineage
 from parity.competition.metrics import Scores
 from parity.retrieval import adapter as adapters
 from parity.run import files
-from parity.run.errors import BadConfig, StaleInput
+from parity.run.errors import BadConfig, Mismatch, StaleInput
 from parity.stages import epochs, graph, nouns
 from parity.stages.epochs import Epoch
+from parity.stages.mine import mine
 from parity.stages.run import Run
 
 
@@ -270,6 +271,26 @@ def test_f32_what_each_epoch_is_made_of_is_told_before_the_first_step(
     assert said.startswith(" ".join(["trains 3,712 of 27,520 weights", *told, "epoch 1: step 4"]))
     assert (facts(run)["threads"], facts(run)["processes"]) == (1, 1)
     assert facts(run)["precision"] == "torch.float32"
+    assert facts(run)["token_budget"] == run.config.training.token_budget
+
+
+def test_a_teacher_s_scores_are_imported_kept_and_learnt(bench: Bench) -> None:
+    bench.write(mining={"strategy": "percpos"}, training={"distil": "kl_div", "epochs": 1})
+    run = bench.make("prepare", "mine")
+    with pytest.raises(Mismatch, match="has no teacher's scores for"):
+        bench.make("train")
+    exported = graph.folder(run, "mine") / "flagembedding.jsonl"
+    file = bench.folder / "taught.jsonl"
+    file.write_bytes(exported.read_bytes())
+    mine(run, file)
+    before, after = (files.read_jsonl(path) for path in (file, exported))
+    assert all(row["pos_scores"] and row["neg_scores"] for row in after)
+    assert after == before
+    taught = bench.make("train")
+    bench.write(mining={"strategy": "percpos"}, training={"epochs": 1})
+    benches.rewrite_config(bench.run(), "mine")
+    with_teacher = facts(taught)["losses"]
+    assert facts(bench.make("train"))["losses"] != with_teacher
 
 
 def test_all_weights_want_full_precision(bench: Bench) -> None:

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from parity.competition.questions import Corpus, MisconceptionId, Qrels, Query, QueryId
 from parity.run.config import TrainingConfig
 from parity.run.errors import BadConfig, BadData, Mismatch
-from parity.training.batches import Batch, counts, plan
+from parity.training.batches import Batch, Lessons, plan
 from parity.training.negatives import Mined, Negatives
 from parity.training.strategies import sentence_keys
+from parity.training.tally import counts
 
 
 def config(**keys: object) -> TrainingConfig:
@@ -78,7 +79,7 @@ def test_every_labelled_row_comes_exactly_once_in_an_epoch(
 ) -> None:
     queries, qrels, corpus, negatives = world(seed)
     sized = changed(layout, batch=batch)
-    batches = plan(queries, qrels, corpus, negatives, sized, epoch=1)
+    batches = plan(Lessons(queries, qrels, corpus, negatives), sized, epoch=1)
     assert sorted(asked(batches)) == sorted(qrels)
 
 
@@ -90,7 +91,7 @@ def test_each_passage_comes_once_and_just_the_false_negatives_are_masked(
     queries, qrels, corpus, negatives = world(seed)
     listed = {row.query_id: set(row.ids) for row in negatives.rows}
     sized = changed(layout, batch=batch)
-    for one in plan(queries, qrels, corpus, negatives, sized, epoch=1):
+    for one in plan(Lessons(queries, qrels, corpus, negatives), sized, epoch=1):
         assert len(set(one.passages)) == len(one.passages)
         may = {key for row in one.query_ids for key in listed[row] | qrels[row]}
         assert may >= set(one.passages)
@@ -106,7 +107,7 @@ def test_each_passage_comes_once_and_just_the_false_negatives_are_masked(
 def test_distinct_batches_hold_no_positive_twice(seed: int, group_by: str) -> None:
     queries, qrels, corpus, negatives = world(seed)
     apart = config(passages="distinct", group_by=group_by)
-    batches = plan(queries, qrels, corpus, negatives, apart, epoch=1)
+    batches = plan(Lessons(queries, qrels, corpus, negatives), apart, epoch=1)
     for one in batches:
         said = [text for row in one.query_ids for text in {corpus[key] for key in qrels[row]}]
         assert len(set(said)) == len(said)
@@ -119,7 +120,7 @@ def test_flagembeddings_grid_repeats_ids_and_masks_nothing(seed: int, group: int
     queries, qrels, corpus, negatives = world(seed)
     listed = {row.query_id: row.ids for row in negatives.rows}
     grid = config(loss="flagembedding", group=group)
-    batches = plan(queries, qrels, corpus, negatives, grid, epoch=1)
+    batches = plan(Lessons(queries, qrels, corpus, negatives), grid, epoch=1)
     assert len(batches) == len(qrels) // 4  # a ragged last batch is dropped
     assert len(set(asked(batches))) == len(asked(batches)) == 4 * len(batches)
     for one in batches:
@@ -140,13 +141,15 @@ def test_an_epoch_planned_again_is_the_same_whatever_the_order_of_queries(
     layout: TrainingConfig,
 ) -> None:
     queries, qrels, corpus, negatives = world(7)
-    first = plan(queries, qrels, corpus, negatives, layout, epoch=2)
+    first = plan(Lessons(queries, qrels, corpus, negatives), layout, epoch=2)
     turned = Negatives(negatives.rows[::-1], "m", "random")
     again = plan(
-        queries[::-1],
-        dict(reversed(qrels.items())),
-        dict(reversed(corpus.items())),
-        turned,
+        Lessons(
+            queries[::-1],
+            dict(reversed(qrels.items())),
+            dict(reversed(corpus.items())),
+            turned,
+        ),
         layout,
         epoch=2,
     )
@@ -158,14 +161,14 @@ def test_epochs_and_seeds_differ_in_order_and_in_draws(layout: TrainingConfig) -
     queries, qrels, corpus, negatives = world(7)
     other = changed(layout, seed=1)
     plans = [
-        plan(queries, qrels, corpus, negatives, layout, epoch=1),
-        plan(queries, qrels, corpus, negatives, layout, epoch=2),
-        plan(queries, qrels, corpus, negatives, other, epoch=1),
+        plan(Lessons(queries, qrels, corpus, negatives), layout, epoch=1),
+        plan(Lessons(queries, qrels, corpus, negatives), layout, epoch=2),
+        plan(Lessons(queries, qrels, corpus, negatives), other, epoch=1),
     ]
     assert len({tuple(asked(one)) for one in plans}) == 3
     alone = changed(layout, batch=1, group_by="row")
     drawn = [
-        {one.query_ids: one.passages for one in plan(*given_, alone, epoch=epoch)}
+        {one.query_ids: one.passages for one in plan(Lessons(*given_), alone, epoch=epoch)}
         for given_ in [(queries, qrels, corpus, negatives)]
         for epoch in (1, 2)
     ]
@@ -178,7 +181,7 @@ def test_every_positive_of_a_query_gets_its_turn() -> None:
     several = {row: right for row, right in qrels.items() if len(right) > 1}
     drawn: dict[QueryId, set[MisconceptionId]] = {row: set() for row in qrels}
     for epoch in range(1, 15):
-        for one in plan(queries, qrels, corpus, negatives, config(), epoch=epoch):
+        for one in plan(Lessons(queries, qrels, corpus, negatives), config(), epoch=epoch):
             for query_id, target in zip(one.query_ids, one.target, strict=True):
                 drawn[query_id].add(one.passages[target])
     assert several
@@ -188,7 +191,7 @@ def test_every_positive_of_a_query_gets_its_turn() -> None:
 def test_questions_stay_whole_with_all_their_labelled_wrong_answers() -> None:
     queries, qrels, corpus, negatives = world(3)
     whole = config(group_by="question")
-    batches = plan(queries, qrels, corpus, negatives, whole, epoch=1)
+    batches = plan(Lessons(queries, qrels, corpus, negatives), whole, epoch=1)
     places: dict[str, set[int]] = {}
     for number, one in enumerate(batches):
         for query_id in one.query_ids:
@@ -202,8 +205,8 @@ def test_questions_stay_whole_with_all_their_labelled_wrong_answers() -> None:
 def test_a_ragged_last_batch_is_kept_by_us_and_dropped_by_flagembedding() -> None:
     queries, qrels, corpus, negatives = world(3)
     assert len(qrels) % 4
-    ours = plan(queries, qrels, corpus, negatives, config(), epoch=1)
-    theirs = plan(queries, qrels, corpus, negatives, config(loss="flagembedding"), epoch=1)
+    ours = plan(Lessons(queries, qrels, corpus, negatives), config(), epoch=1)
+    theirs = plan(Lessons(queries, qrels, corpus, negatives), config(loss="flagembedding"), epoch=1)
     assert len(ours) == len(theirs) + 1
     assert [len(one.query_ids) for one in ours] == [4] * len(theirs) + [len(qrels) % 4]
     assert asked(theirs) == asked(ours[:-1])
@@ -213,9 +216,11 @@ def test_a_question_that_repeats_a_misconception_meets_itself_unless_kept_apart(
     queries, qrels = tiny.queries(), tiny.qrels()  # both labels of question 21 are 3
     rows = tuple(Mined(row, (MisconceptionId(7),), (0,), (None,)) for row in qrels)
     given_ = (queries, qrels, tiny.corpus(), Negatives(rows, "m", "random"))
-    together = plan(*given_, config(group_by="question", batch=1), epoch=1)
+    together = plan(Lessons(*given_), config(group_by="question", batch=1), epoch=1)
     assert counts(together).meetings == 2  # question 21, and 30 with its 1 and 9
-    apart = plan(*given_, config(group_by="question", batch=1, passages="distinct"), epoch=1)
+    apart = plan(
+        Lessons(*given_), config(group_by="question", batch=1, passages="distinct"), epoch=1
+    )
     assert sorted(asked(apart)) == sorted(qrels)
     assert counts(apart).meetings == counts(apart).masked == 0
     assert len(apart) == len(together) + 2
@@ -257,10 +262,10 @@ def rows_of_one_label(seed: int) -> tuple[list[Query], Qrels, Corpus, Negatives]
 def test_batches_that_share_a_misconception_are_counted(batch: int) -> None:
     queries, qrels, corpus, negatives = rows_of_one_label(1)
     given_ = (queries, qrels, corpus, negatives)
-    ours = plan(*given_, config(batch=batch, group=8), epoch=1)
+    ours = plan(Lessons(*given_), config(batch=batch, group=8), epoch=1)
     compat = config(batch=batch, group=8, loss="flagembedding")
-    theirs = plan(*given_, compat, epoch=1)
-    apart = plan(*given_, config(batch=batch, group=8, passages="distinct"), epoch=1)
+    theirs = plan(Lessons(*given_), compat, epoch=1)
+    apart = plan(Lessons(*given_), config(batch=batch, group=8, passages="distinct"), epoch=1)
     assert counts(ours).meetings == shared(ours, qrels) > 0
     assert counts(theirs).meetings == shared(theirs, qrels) > 0
     assert counts(apart).meetings == shared(apart, qrels) == 0
@@ -271,7 +276,7 @@ def test_false_negatives_are_counted_pair_by_pair() -> None:
     queries, qrels, corpus, negatives = rows_of_one_label(2)
     given_ = (queries, qrels, corpus, negatives)
     for layout in (config(batch=16, group=8), config(batch=16, group=8, loss="flagembedding")):
-        batches = plan(*given_, layout, epoch=1)
+        batches = plan(Lessons(*given_), layout, epoch=1)
         false = sum(
             key in qrels[query_id] and place != target and place not in masked
             for one in batches
@@ -289,7 +294,7 @@ def test_false_negatives_are_counted_pair_by_pair() -> None:
 
 def test_masked_pairs_are_counted_where_sentences_or_labels_repeat() -> None:
     queries, qrels, corpus, negatives = world(3)
-    batches = plan(queries, qrels, corpus, negatives, config(batch=16), epoch=1)
+    batches = plan(Lessons(queries, qrels, corpus, negatives), config(batch=16), epoch=1)
     assert counts(batches).masked == sum(len(row) for one in batches for row in one.masked) > 0
 
 
@@ -303,22 +308,28 @@ def test_what_cannot_be_planned_is_refused() -> None:
     none = Negatives((*fewer, Mined(first, (), (), ())), "m", "random")
     grid = config(loss="flagembedding")
     with pytest.raises(BadConfig, match=r"training.passages = 'distinct'"):
-        plan(queries, qrels, corpus, negatives, changed(grid, passages="distinct"), epoch=1)
+        plan(
+            Lessons(queries, qrels, corpus, negatives), changed(grid, passages="distinct"), epoch=1
+        )
+    with pytest.raises(BadConfig, match=r"training.batch_tokens = 9: .* leave it at 0"):
+        plan(Lessons(queries, qrels, corpus, negatives), changed(grid, batch_tokens=9), epoch=1)
     with pytest.raises(BadData, match=r"make no batch of 500; lower training.batch"):
-        plan(queries, qrels, corpus, negatives, changed(grid, batch=500), epoch=1)
+        plan(Lessons(queries, qrels, corpus, negatives), changed(grid, batch=500), epoch=1)
     with pytest.raises(BadData, match="0 labelled rows make no batch"):
-        plan(queries, {}, corpus, negatives, config(), epoch=1)
+        plan(Lessons(queries, {}, corpus, negatives), config(), epoch=1)
     with pytest.raises(Mismatch, match=f"query {first} has no row of negatives"):
-        plan(queries, qrels, corpus, partial, config(), epoch=1)
+        plan(Lessons(queries, qrels, corpus, partial), config(), epoch=1)
     with pytest.raises(Mismatch, match=f"query {first}: negative .* is right"):
-        plan(queries, qrels, corpus, bad, config(), epoch=1)
+        plan(Lessons(queries, qrels, corpus, bad), config(), epoch=1)
     with pytest.raises(BadData, match=f"query {first} has no negative to fill its group"):
-        plan(queries, qrels, corpus, none, grid, epoch=1)
+        plan(Lessons(queries, qrels, corpus, none), grid, epoch=1)
 
 
 def test_a_query_without_negatives_still_has_those_of_its_batch() -> None:
     queries, qrels, corpus, negatives = world(3)
     bare = tuple(Mined(row.query_id, (), (), ()) for row in negatives.rows)
-    batches = plan(queries, qrels, corpus, Negatives(bare, "m", "random"), config(), epoch=1)
+    batches = plan(
+        Lessons(queries, qrels, corpus, Negatives(bare, "m", "random")), config(), epoch=1
+    )
     assert sorted(asked(batches)) == sorted(qrels)
     assert all(len(one.passages) <= len(one.query_ids) for one in batches)

@@ -18,7 +18,7 @@ from parity.run.errors import BadData, Mismatch
 from parity.training import checkpoint
 from parity.training.checkpoint import Progress
 
-START = Progress(step=0, steps=9, capped=True, key="key", losses=())
+START = Progress(step=0, steps=9, capped=True, key="key", budget=64, losses=())
 
 
 class Small(torch.nn.Module):
@@ -178,7 +178,7 @@ def test_the_rate_is_the_caller_s_and_not_the_checkpoint_s(tmp_path: Path) -> No
 
 def test_progress_comes_back_to_the_last_digit(tmp_path: Path) -> None:
     model = small(1)
-    state = Progress(7, 90, False, "key", (0.1 + 0.2, 1 / 3, 1e-300))
+    state = Progress(7, 90, False, "key", 128, (0.1 + 0.2, 1 / 3, 1e-300))
     checkpoint.save(tmp_path, state, model, optimizer_of(model))
     assert checkpoint.load(found(tmp_path), model, optimizer_of(model)) == state
 

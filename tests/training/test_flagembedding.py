@@ -210,6 +210,36 @@ def test_scores_come_back_beside_their_negatives() -> None:
         assert dict(zip(row.ids, row.scores, strict=True)) == first
 
 
+def test_a_teacher_s_scores_come_back_and_go_out_again() -> None:
+    given_ = world()
+    rows = exported(given_, mined(given_, count=3), given_[0])
+    found, _ = imported(given_, rows)
+    for row, source in zip(rows, found.rows, strict=True):
+        text_of = given_[3]
+        said = dict(zip(row["pos"], row["pos_scores"], strict=True))
+        for text, score in zip(row["neg"], row["neg_scores"], strict=True):
+            said.setdefault(text, score)
+        assert {text_of[key] for key in source.scored()} == set(said)
+        for key, score in source.scored().items():
+            assert score == said[text_of[key]]
+        assert source.teacher == source.scores
+        assert {key for key, _ in source.positives} == given_[1][source.query_id]
+    again = exported(given_, found)  # no ranking: what the teacher said
+    assert all({"pos_scores", "neg_scores"} <= row.keys() for row in again)
+    assert imported(given_, again) == (found, 0)
+
+
+@pytest.mark.parametrize("column", ["pos_scores", "neg_scores"])
+def test_a_teacher_scores_both_sides_or_is_none(column: str) -> None:
+    given_ = world()
+    rows = exported(given_, mined(given_, count=3), given_[0])
+    for row in rows:
+        del row[column]  # type: ignore[misc]
+    found, _ = imported(given_, rows)
+    assert not any(row.teacher or row.positives for row in found.rows)
+    assert not any("pos_scores" in row for row in exported(given_, found))
+
+
 def test_queries_of_one_text_are_told_apart_by_their_positives() -> None:
     given_ = world()
     rows = exported(given_, mined(given_))

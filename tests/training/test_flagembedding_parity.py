@@ -15,13 +15,14 @@ from parity.competition.questions import MisconceptionId
 from parity.retrieval import adapter, bases
 from parity.retrieval.encoder import Encoder
 from parity.run.config import EncoderConfig, TrainingConfig
-from parity.training.batches import Batch, plan
-from parity.training.loss import info_nce
+from parity.training.batches import Batch, Lessons, plan
+from parity.training.loss import Group, distilled, info_nce
 from parity.training.negatives import Mined, Negatives
-from parity.training.trainer import batch_loss
+from parity.training.step import gradient
 
 TEMPERATURE = 0.02
 GROUP = 3
+SETTINGS = TrainingConfig(temperature=TEMPERATURE, token_budget=64)
 RELATIVE = 1e-5
 SHAPE: dict[str, Any] = {
     "vocab_size": 97,
@@ -79,7 +80,7 @@ def batch_of(**keys: object) -> Batch:
         for two in [_blank(3 - len(right & {3, 4, 7}))]
     )
     negatives = Negatives(rows, "m", "random")
-    return plan(tiny.queries(), tiny.qrels(), tiny.corpus(), negatives, config, epoch=1)[0]
+    return plan(Lessons(tiny.queries(), tiny.qrels(), tiny.corpus(), negatives), config, epoch=1)[0]
 
 
 def _blank(count: int) -> tuple[tuple[int, ...], tuple[None, ...]]:
@@ -168,11 +169,10 @@ def test_on_equal_token_ids_loss_and_gradients_are_equal(
     expected.backward()
     wanted = gradients(model)
 
-    loss = batch_loss(encoder, (queries, passages), batch, TEMPERATURE)
-    loss.backward()  # type: ignore[no-untyped-call]  # torch's own
+    loss = gradient(encoder, (queries, passages), batch, SETTINGS, seed="")
     found = gradients(encoder.model)
 
-    assert loss.item() == pytest.approx(expected.item(), rel=RELATIVE)
+    assert loss == pytest.approx(expected.item(), rel=RELATIVE)
     assert found.keys() == wanted.keys()
     assert max(apart(found[name], wanted[name]) for name in wanted) <= RELATIVE
     assert min(float(gradient.abs().max()) for gradient in wanted.values()) > 0
@@ -187,10 +187,12 @@ def test_lora_gradients_are_equal_too(tmp_path: Path) -> None:
             torch.nn.init.normal_(weight, std=0.1)
     batch = batch_of(loss="flagembedding")
     queries, passages = tokens_of(batch)
-    judge = theirs(encoder.model)
+    alone = adapter.attach(untrained("llama"), TrainingConfig(rank=4))  # it runs padded batches
+    alone.load_state_dict(encoder.model.state_dict())
+    judge = theirs(alone)
     judge(queries=padded(queries, "left"), passages=padded(passages, "left")).loss.backward()
-    wanted = gradients(encoder.model)
-    batch_loss(encoder, (queries, passages), batch, TEMPERATURE).backward()  # type: ignore[no-untyped-call]  # torch's own
+    wanted = gradients(alone)
+    gradient(encoder, (queries, passages), batch, SETTINGS, seed="")
     found = gradients(encoder.model)
     assert found.keys() == wanted.keys()
     assert len(wanted) == 2 * 7 * 2  # A and B of seven linear layers in two blocks
@@ -210,14 +212,14 @@ def test_without_repeats_our_layout_has_flagembeddings_loss(tmp_path: Path) -> N
     )
     negatives = Negatives(mined, "m", "random")
     config = TrainingConfig(batch=2, group=2, temperature=TEMPERATURE)
-    batch = plan(queries, qrels, tiny.corpus(), negatives, config, epoch=1)[0]
+    batch = plan(Lessons(queries, qrels, tiny.corpus(), negatives), config, epoch=1)[0]
     assert len(batch.passages) == 4
     asked, answers = tokens_of(batch)
 
     judge = theirs(model)
     expected = judge(queries=padded(asked, "left"), passages=padded(answers, "left")).loss
-    loss = batch_loss(encoder, (asked, answers), batch, TEMPERATURE)
-    assert loss.item() == pytest.approx(expected.item(), rel=RELATIVE)
+    loss = gradient(encoder, (asked, answers), batch, SETTINGS, seed="")
+    assert loss == pytest.approx(expected.item(), rel=RELATIVE)
 
 
 def test_masking_false_negatives_is_where_we_part() -> None:
@@ -237,3 +239,25 @@ def test_masking_false_negatives_is_where_we_part() -> None:
     assert judge.compute_loss(scores, target).item() > ours.item()
     hidden_by_hand = torch.where(masked, torch.tensor(-torch.inf), scores)
     assert judge.compute_loss(hidden_by_hand, target).item() == ours.item()
+
+
+@pytest.mark.parametrize("kind", ["kl_div", "m3_kd_loss"])
+def test_with_a_teacher_loss_and_gradients_are_equal(kind: str) -> None:
+    judge = theirs(untrained("llama"))
+    judge.kd_loss_type = kind
+    torch.manual_seed(3)
+    vectors = torch.nn.functional.normalize(torch.randn(8 + 8 * GROUP, 32), dim=-1)
+    teacher = torch.randn(8, GROUP)
+    own = [list(range(row * GROUP, (row + 1) * GROUP)) for row in range(8)]
+    mine, other = (vectors.clone().requires_grad_() for _ in range(2))
+    shares = torch.softmax(teacher, dim=-1)
+    _, expected = judge._compute_in_batch_neg_loss(other[:8], other[8:], teacher_targets=shares)
+    expected.backward()
+    group = Group.of(own, teacher.tolist(), torch.device("cpu"))
+    masked = torch.zeros(8, 8 * GROUP, dtype=torch.bool)
+    loss = distilled(kind, mine[:8] @ mine[8:].T / TEMPERATURE, masked, group)
+    loss.backward()  # type: ignore[no-untyped-call]  # torch's own
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert mine.grad is not None
+    assert other.grad is not None
+    assert apart(mine.grad, other.grad) <= 1e-6

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from parity.training.loss import info_nce
+from parity.training.loss import Group, distilled, info_nce
 
 
 def unit(rows: int, width: int, seed: int) -> torch.Tensor:
@@ -73,3 +73,80 @@ def test_a_passage_listed_once_weighs_less_than_one_listed_twice() -> None:
     listed = torch.cat([passages, passages[2:]])
     twice = info_nce(queries, listed, target, mask([set(), set()], 6), 0.05)
     assert twice.item() > once.item()
+
+
+KINDS = ["kl_div", "m3_kd_loss"]
+OWN = [[0, 3, 4, 5], [1, 4], [1, 0, 6]]
+"""Ragged; two queries have one positive, and one's positive is another's negative."""
+TEACHER = [[2.0, 1.0, -1.0, 0.5], [0.5, 1.5], [3.0, 2.5, -2.0]]
+MASKED: list[set[int]] = [{1, 2}, set(), {5}]
+
+
+def shares(scores: list[float]) -> list[float]:
+    total = sum(map(math.exp, scores))
+    return [math.exp(score) / total for score in scores]
+
+
+def surprise(row: list[float], among: set[int], place: int) -> float:
+    return math.log(sum(math.exp(row[other] - row[place]) for other in among))
+
+
+def taught(kind: str, scores: torch.Tensor) -> float:
+    """Return the loss with a teacher by its definition, one query and one passage at a time."""
+    losses = []
+    for row, own, given, masked in zip(scores.tolist(), OWN, TEACHER, MASKED, strict=True):
+        left = set(range(len(row))) - masked
+        loss = surprise(row, left, own[0]) if kind == "kl_div" else 0.0
+        for place, weight in zip(own, shares(given), strict=True):
+            among = set(own) if kind == "kl_div" else left
+            loss += weight * surprise(row, among, place)
+            left = left - {place}
+        losses.append(loss)
+    return sum(losses) / len(losses)
+
+
+def student() -> torch.Tensor:
+    return (unit(3, 8, 0) @ unit(7, 8, 1).T / 0.2).requires_grad_()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_teacher_is_heard_on_ragged_groups_of_a_shared_list(kind: str) -> None:
+    scores = student()
+    loss = distilled(kind, scores, mask(MASKED, 7), Group.of(OWN, TEACHER, scores.device))
+    assert loss.item() == pytest.approx(taught(kind, scores.detach()), rel=1e-5)
+    (slopes,) = torch.autograd.grad(loss, scores)
+    assert torch.isfinite(slopes).all()
+    assert slopes[0, [1, 2]].abs().max() == 0  # masked
+    nudge = torch.zeros_like(scores)
+    nudge[2, 0] = 1e-2
+    rise = taught(kind, scores.detach() + nudge) - taught(kind, scores.detach() - nudge)
+    assert slopes[2, 0].item() == pytest.approx(rise / 2e-2, rel=1e-2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_where_a_passage_stands_in_the_list_is_no_matter(kind: str) -> None:
+    scores, order = student(), [4, 6, 0, 2, 5, 1, 3]
+    moved = [[order.index(place) for place in own] for own in OWN]
+    hidden = mask(MASKED, 7)
+    first = distilled(kind, scores, hidden, Group.of(OWN, TEACHER, scores.device))
+    other = distilled(
+        kind, scores[:, order], hidden[:, order], Group.of(moved, TEACHER, scores.device)
+    )
+    assert other.item() == pytest.approx(first.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_teacher_s_scores_belong_to_their_own_query(kind: str) -> None:
+    scores, hidden = student(), mask(MASKED, 7)
+    first = distilled(kind, scores, hidden, Group.of(OWN, TEACHER, scores.device))
+    turned = [row[::-1] for row in TEACHER]
+    other = distilled(kind, scores, hidden, Group.of(OWN, turned, scores.device))
+    assert abs(other.item() - first.item()) > 1e-2
+
+
+def test_a_group_is_filled_with_its_positive_which_then_weighs_nothing() -> None:
+    group = Group.of(OWN, TEACHER, torch.device("cpu"))
+    assert group.places.tolist() == [[0, 3, 4, 5], [1, 4, 1, 1], [1, 0, 6, 1]]
+    assert group.real.tolist() == [[True] * 4, [True] * 2 + [False] * 2, [True] * 3 + [False]]
+    assert group.targets.sum(dim=1).tolist() == pytest.approx([1.0] * 3)
+    assert group.targets[~group.real].tolist() == [0.0] * 3

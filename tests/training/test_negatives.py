@@ -1,6 +1,7 @@
 """Mining against a slow twin, against FlagEmbedding's algorithm, and by its promises."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from parity.competition.questions import Corpus, MisconceptionId, Qrels, QueryId
 from parity.competition.ranking import Ranking
+from parity.run import files
 from parity.run.config import MiningConfig
 from parity.run.errors import BadConfig, BadData, Mismatch, StaleInput
 from parity.training import negatives as nouns
@@ -352,6 +354,37 @@ def test_negatives_survive_writing_and_reading(
     assert nouns.read(path) == given_
 
 
+def test_a_teacher_s_scores_survive_beside_rows_without_any(tmp_path: Path) -> None:
+    ids = (MisconceptionId(4), MisconceptionId(2))
+    bare = Mined(QueryId("1_A"), ids, (0, 0), (None, None))
+    taught = replace(
+        bare,
+        query_id=QueryId("2_A"),
+        teacher=(0.1 + 0.2, -1 / 3),
+        positives=((MisconceptionId(7), 1e-300), (MisconceptionId(9), 2.0)),
+    )
+    given_ = Negatives((bare, taught), "m", "imported")
+    path = tmp_path / "negatives.jsonl"
+    nouns.write(path, given_)
+    assert nouns.read(path) == given_
+    lines = files.read_jsonl(path)
+    assert sorted(lines[1]) == ["ids", "query_id", "ranks", "scores"]  # as before teachers came
+    assert taught.scored() == {4: 0.1 + 0.2, 2: -1 / 3, 7: 1e-300, 9: 2.0}
+    assert taught.taught((MisconceptionId(9), *ids)) == (2.0, 0.1 + 0.2, -1 / 3)
+
+
+def test_a_file_from_before_teachers_came_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "negatives.jsonl"
+    path.write_text(
+        '{"config":null,"miner":"m","strategy":"imported"}\n'
+        '{"ids":[4,2],"query_id":"1_A","ranks":[0,0],"scores":[null,0.5]}\n'
+    )
+    (row,) = nouns.read(path).rows
+    assert row == Mined(
+        QueryId("1_A"), (MisconceptionId(4), MisconceptionId(2)), (0, 0), (None, 0.5)
+    )
+
+
 def test_mined_negatives_survive_to_the_last_bit(tmp_path: Path) -> None:
     ranking, qrels, corpus = world(4)
     given_ = mine(
@@ -371,6 +404,12 @@ def test_a_file_without_its_header_is_refused(tmp_path: Path) -> None:
     path.write_text("")
     with pytest.raises(BadData, match="line 1: no header"):
         nouns.read(path)
+
+
+def test_a_row_whose_teacher_leaves_one_out_is_refused() -> None:
+    ids = (MisconceptionId(4), MisconceptionId(2))
+    with pytest.raises(BadData, match="query 1_A: negatives and teacher's scores differ in number"):
+        Mined(QueryId("1_A"), ids, (0, 0), (None, None), (1.0,))
 
 
 def test_a_row_with_unequal_columns_is_refused() -> None:

@@ -20,12 +20,12 @@ from parity.run.config import TrainingConfig
 from parity.training import checkpoint, trainer
 from parity.training.batches import Batch
 from parity.training.checkpoint import Progress
-from parity.training.trainer import Course, Tokens, Watch, batch_loss, factor, fit
+from parity.training.step import Tokens, gradient
+from parity.training.trainer import Course, Watch, factor, fit
 
 TEMPERATURE = 0.05
 QUERIES = 10
-PINNED = (0.49959, 0.17517, 0.011753, 0.0029553)
-"""Losses of steps 1, 6, 11 and 16 of the course that repeats `BATCHES`."""
+PINNED = (0.49959, 0.17517, 0.011753, 0.0029553)  # losses of steps 1, 6, 11 and 16
 Log = list[tuple[int, dict[str, float]]]
 
 
@@ -56,6 +56,7 @@ def batch(queries: Sequence[int], wrong: Sequence[int] = (10, 11)) -> Batch:
 
 BATCHES = tuple(batch(range(start, start + 2)) for start in range(0, QUERIES, 2))
 COURSE = Course((BATCHES, BATCHES[::-1]), tokens, "key")  # two epochs of five batches
+START = Progress(0, 10, True, "key", 64)
 SETTINGS = {
     "rank": 2,
     "alpha": 4.0,
@@ -63,6 +64,7 @@ SETTINGS = {
     "warmup_steps": 2,
     "temperature": TEMPERATURE,
     "checkpoint_every": 100,
+    "token_budget": 64,
 }
 
 
@@ -98,9 +100,9 @@ def gradients(base: Base, batches: Sequence[Batch], **changes: Any) -> dict[str,
     config = settings(clip=1e9, **changes)
     encoder = prepared(base, config)
     moved(encoder)
-    trained = [one for one in encoder.model.parameters() if one.requires_grad]
     course = Course((tuple(batches),), tokens, "key")
-    trainer._step(encoder, course, config, trained, batches, 0)
+    encoder.model.train()
+    trainer._step(encoder, course, config, batches, START, models.idle(encoder))
     return {
         name: one.grad
         for name, one in encoder.model.named_parameters()
@@ -118,10 +120,10 @@ def moved(encoder: Encoder) -> None:
 
 def close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
     assert one.keys() == other.keys()
-    largest = max(float(gradient.abs().max()) for gradient in one.values())
+    largest = max(float(one_.abs().max()) for one_ in one.values())
     assert largest > 1e-3
-    for name, gradient in one.items():
-        assert (gradient - other[name]).abs().max() <= 1e-5 * largest, name
+    for name, slope in one.items():
+        assert (slope - other[name]).abs().max() <= 1e-5 * largest, name
 
 
 def train(
@@ -171,8 +173,9 @@ def test_the_loss_of_a_batch_is_the_one_worked_out_by_hand(base: Base) -> None:
             if place not in masked
         }
         expected -= scores[target] - math.log(sum(map(math.exp, scores.values())))
-    found = batch_loss(encoder, tokens(asked), asked, TEMPERATURE)
-    assert float(found) == pytest.approx(expected / 3, abs=1e-5)
+    encoder.model.requires_grad_(True)
+    found = gradient(encoder, tokens(asked), asked, settings(), seed="")
+    assert found == pytest.approx(expected / 3, abs=1e-5)
 
 
 def test_accumulating_is_the_mean_of_its_micro_batches(base: Base) -> None:
@@ -211,8 +214,8 @@ def test_a_large_gradient_is_cut_to_the_norm_that_is_allowed(base: Base) -> None
     encoder = prepared(base, settings())
     moved(encoder)
     trained = [one for one in encoder.model.parameters() if one.requires_grad]
-    config = settings(clip=0.01)
-    trainer._step(encoder, COURSE, config, trained, BATCHES[:1], 0)
+    trainer._step(encoder, COURSE, settings(), BATCHES[:1], START, models.idle(encoder))
+    trainer._clip(encoder, trained, settings(clip=0.01))
     norm = torch.stack([one.grad.norm() for one in trained if one.grad is not None]).norm()
     assert float(norm) == pytest.approx(0.01, rel=1e-4)
 

@@ -3,77 +3,80 @@
 from collections.abc import Callable, Sequence
 
 from parity.competition import exemplars as shelf
-from parity.competition.questions import MisconceptionId
-from parity.retrieval.encoder import Encoder
+from parity.retrieval.reader import Reader
 from parity.retrieval.retrieve import Asked, ask, need_exemplars, passages, render
 from parity.run.config import Config
 from parity.stages import nouns
 from parity.stages.nouns import Nouns
 from parity.training import batches as batching
-from parity.training.batches import Batch
+from parity.training import tally
+from parity.training.batches import Batch, Lessons
 from parity.training.negatives import Negatives
-from parity.training.trainer import Course, Tokens
+from parity.training.step import Tokens
+from parity.training.trainer import Course
 
-Answers = dict[MisconceptionId, list[int]]
-BatchTokens = Callable[[Batch], tuple[Tokens, Tokens]]
+Asking = Callable[[Batch], Tokens]
+"""Batch → token ids of its queries."""
+Telling = Callable[[Sequence[Batch]], str]
+"""First epoch → how queries were rendered, for a person."""
 
 
 def write(
-    encoder: Encoder, config: Config, known: Nouns, negatives: Negatives, key: str
+    encoder: Reader, config: Config, known: Nouns, negatives: Negatives, key: str
 ) -> tuple[Course, list[str]]:
     """Plan all epochs and render all texts before the first step.
 
     Args:
-        encoder: tokenizes.
+        encoder: tokenizes; its weights are not asked.
         config: the resolved run.
         known: the competition.
         negatives: of every train row.
         key: digest of all that the training depends on.
 
     Returns:
-        The course, and lines for a person: how queries were rendered, what each epoch is made of.
+        The course, and lines for a person: how queries were rendered, what each epoch is made of,
+        and how many tokens the first one shares.
 
     Raises:
         BadConfig: exemplars are on and no query carries one.
     """
+    texts = passages(encoder, config.prompt, known.corpus)
+    answers = dict(zip(sorted(known.corpus), texts, strict=True))
+    render_all = _by_batch if config.prompt.exemplars == "batch" else _by_row
+    asked, told = render_all(encoder, config, known)
+
+    def tokens(batch: Batch) -> tuple[Tokens, Tokens]:
+        return asked(batch), [answers[key] for key in batch.passages]
+
+    def sizes(batch: Batch) -> tuple[int, int]:
+        sequences = [ids for side in tokens(batch) for ids in side]
+        packs = encoder.packs(sequences, config.training.token_budget)
+        return sum(map(len, sequences)), sum(map(len, packs))
+
+    lessons = Lessons(known.train, known.qrels, known.corpus, negatives)
     epochs = tuple(
-        tuple(
-            batching.plan(
-                known.train, known.qrels, known.corpus, negatives, config.training, epoch=epoch
-            )
-        )
+        tuple(batching.plan(lessons, config.training, epoch=epoch, cost=lambda one: sizes(one)[1]))
         for epoch in range(1, config.training.epochs + 1)
     )
-    ids = passages(encoder, config.prompt, known.corpus)
-    answers = dict(zip(sorted(known.corpus), ids, strict=True))
-    if config.prompt.exemplars == "batch":
-        tokens, line = _by_batch(encoder, config, known, answers, epochs[0])
-    else:
-        tokens, line = _by_row(encoder, config, known, answers)
     planned = [
-        f"epoch {number}: {batching.counts(batches).text}"
+        f"epoch {number}: {tally.counts(batches).text}"
         for number, batches in enumerate(epochs, start=1)
     ]
-    return Course(epochs, tokens, key), [line, *planned]
+    flat, packed = (sum(column) for column in zip(*map(sizes, epochs[0]), strict=True))
+    shared = f"epoch 1: {flat:,} tokens flat, {packed:,} packed: shared {flat / packed:.2f} times"
+    return Course(epochs, tokens, key), [told(epochs[0]), *planned, shared]
 
 
-def _by_row(
-    encoder: Encoder, config: Config, known: Nouns, answers: Answers
-) -> tuple[BatchTokens, str]:
+def _by_row(encoder: Reader, config: Config, known: Nouns) -> tuple[Asking, Telling]:
     """Render each query once; its exemplars do not depend on the batch."""
     shown = nouns.shown(known, config.prompt, known.train)
     asked = ask(encoder, config.prompt, known.train, shown)
     ids = {query.query_id: row for query, row in zip(known.train, asked.tokens, strict=True)}
-
-    def tokens(batch: Batch) -> tuple[Tokens, Tokens]:
-        return [ids[one] for one in batch.query_ids], [answers[key] for key in batch.passages]
-
-    return tokens, f"train: {asked.summary()}"
+    line = f"train: {asked.summary()}"
+    return lambda batch: [ids[one] for one in batch.query_ids], lambda _: line
 
 
-def _by_batch(
-    encoder: Encoder, config: Config, known: Nouns, answers: Answers, first: Sequence[Batch]
-) -> tuple[BatchTokens, str]:
+def _by_batch(encoder: Reader, config: Config, known: Nouns) -> tuple[Asking, Telling]:
     """Render queries batch by batch, all of a batch behind the same exemplars."""
     shelf.guard(known.pool, known.split)
     by_id = {query.query_id: query for query in known.train}
@@ -89,12 +92,12 @@ def _by_batch(
         chosen = {one.query_id: shared for one in queries}
         return render(encoder, config.prompt, queries, chosen)
 
-    def tokens(batch: Batch) -> tuple[Tokens, Tokens]:
-        return asked(batch).tokens, [answers[key] for key in batch.passages]
+    def told(first: Sequence[Batch]) -> str:
+        whole = _together([asked(batch) for batch in first])
+        need_exemplars(config.prompt, whole)
+        return f"train, first epoch: {whole.summary()}"
 
-    whole = _together([asked(batch) for batch in first])
-    need_exemplars(config.prompt, whole)
-    return tokens, f"train, first epoch: {whole.summary()}"
+    return lambda batch: asked(batch).tokens, told
 
 
 def _together(parts: Sequence[Asked]) -> Asked:

@@ -95,6 +95,7 @@ def _learn(run: Run, workers: Workers, work: Work) -> None:
         "threads": torch.get_num_threads(),
         "processes": workers.world,
         "precision": str(encoder.dtype),
+        "token_budget": state.budget,  # less than the run says where memory ran out
         "peak_gib": _peak(encoder),
     }
 

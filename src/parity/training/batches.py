@@ -4,8 +4,9 @@ The order comes from the epoch's generator, and each query's positive and negati
 own, so an epoch planned again is the same epoch, in whatever order queries are given.
 """
 
+import bisect
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from parity.competition.questions import Corpus, MisconceptionId, Qrels, Query, QueryId
@@ -19,6 +20,23 @@ Keys = Mapping[MisconceptionId, MisconceptionId]
 
 
 @dataclass(frozen=True, slots=True)
+class Lessons:
+    """What is learnt from.
+
+    Attributes:
+        queries: train queries; those without a label take no part.
+        qrels: the right misconceptions.
+        corpus: all misconceptions.
+        negatives: a row for each labelled query.
+    """
+
+    queries: Sequence[Query]
+    qrels: Qrels
+    corpus: Corpus
+    negatives: Negatives
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """One contrastive step.
 
@@ -28,68 +46,44 @@ class Batch:
         target: b places in `passages`, each query's positive.
         masked: for each query, the places in `passages` that are no negatives of it: its other
             positives, and ids with a positive's sentence; never its target.
+        own: for each query, the places of its positive and its negatives, where a teacher is heard.
+        teacher: the teacher's score of each of those.
     """
 
     query_ids: tuple[QueryId, ...]
     passages: tuple[MisconceptionId, ...]
     target: tuple[int, ...]
     masked: tuple[tuple[int, ...], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class BatchCounts:
-    """What an epoch is made of.
-
-    Attributes:
-        steps: batches.
-        queries: queries over all batches.
-        passages: passages to encode over all batches.
-        distinct: different misconceptions among them.
-        masked: (query, passage) pairs kept from being false negatives.
-        unmasked: pairs in which a query's own positive stands as a negative (`flagembedding`).
-        meetings: batches in which two queries share a positive or its sentence.
-    """
-
-    steps: int
-    queries: int
-    passages: int
-    distinct: int
-    masked: int
-    unmasked: int
-    meetings: int
-
-    @property
-    def text(self) -> str:
-        """One line for a person."""
-        return (
-            f"{self.steps} batches of {self.queries} queries and {self.passages} passages "
-            f"({self.distinct} distinct ids); a positive is shared in {self.meetings} of them; "
-            f"false negatives: {self.masked} masked, {self.unmasked} left in"
-        )
+    own: tuple[tuple[int, ...], ...] = ()
+    teacher: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One query of an epoch: what was drawn for it, and the sentence keys that are right."""
+    """One query of an epoch: what was drawn, what is right, what a teacher says."""
 
     query: Query
     positive: MisconceptionId
     negatives: tuple[MisconceptionId, ...]
     right: frozenset[MisconceptionId]
+    teacher: tuple[float, ...]
+
+
+Fits = Callable[[Sequence[list[_Row]]], int]
+"""How many of these units, from the first, one batch can hold; at least 1."""
 
 
 def plan(
-    queries: Sequence[Query],
-    qrels: Qrels,
-    corpus: Corpus,
-    negatives: Negatives,
+    lessons: Lessons,
     config: TrainingConfig,
     *,
     epoch: int,
+    cost: Callable[[Batch], int] | None = None,
 ) -> list[Batch]:
     """Return an epoch's batches, each labelled query in exactly one of them.
 
-    A batch is `config.batch` rows, or questions with all their labelled wrong answers. `infonce`
+    A batch is `config.batch` rows, or questions with all their labelled wrong answers; fewer where
+    one more would cost more than `config.batch_tokens`, but always one. `infonce`
     takes each passage of a batch once and keeps a ragged last batch; with `distinct` no two of its
     queries share a positive (a question that repeats one is cut in two, and the last batches may
     be small). `flagembedding` is that package's layout: for each query its positive and
@@ -97,68 +91,61 @@ def plan(
     last batch dropped.
 
     Args:
-        queries: train queries; those without a label take no part.
-        qrels: the right misconceptions.
-        corpus: all misconceptions.
-        negatives: a row for each labelled query.
+        lessons: queries, labels, corpus and negatives.
         config: batch, group, layout and seed.
         epoch: from 1.
+        cost: packed tokens of a batch; wanted where `config.batch_tokens` is not 0.
 
     Raises:
-        BadConfig: `distinct` with `flagembedding`, which has a layout of its own.
+        BadConfig: `distinct` or `batch_tokens` with `flagembedding`, which has a layout of its own.
         BadData: no batch can be made, or `flagembedding` has a query without negatives.
-        Mismatch: a query without a row of negatives, or a negative that is right.
+        Mismatch: a query without a row of negatives, a negative that is right, or `distil` without
+            a teacher's scores.
 
     Source: FlagOpen/FlagEmbedding: FlagEmbedding/abc/finetune/embedder/AbsDataset.py
     (`flagembedding`).
     """
-    compat = config.loss == "flagembedding"
-    if compat and config.passages == "distinct":
-        raise BadConfig(
-            "training.passages = 'distinct': loss 'flagembedding' has its own layout; "
-            "leave it at 'unique'"
-        )
-    keys = sentence_keys(corpus)
-    rows = _rows(queries, qrels, keys, negatives, config, epoch=epoch)
-    units = _units(rows, config)
+    _check(config)
+    keys = sentence_keys(lessons.corpus)
+    units = _units(_rows(lessons, keys, config, epoch=epoch), config)
     generator(config.seed, epoch).shuffle(units)
-    chunks = _chunks(units, config)
+    layout = _grid if config.loss == "flagembedding" else _unique
+
+    def laid(chunk: Sequence[list[_Row]]) -> Batch:
+        return layout([row for unit in chunk for row in unit], keys)
+
+    def fits(chunk: Sequence[list[_Row]]) -> int:
+        if cost is None or config.batch_tokens == 0:
+            return len(chunk)
+        more = range(2, len(chunk) + 1)
+        return 1 + bisect.bisect_right(
+            more, config.batch_tokens, key=lambda size: cost(laid(chunk[:size]))
+        )
+
+    chunks = _chunks(units, config, fits)
     if not chunks:
         raise BadData(
             f"{len(units)} labelled {config.group_by}s make no batch of {config.batch}; "
             "lower training.batch"
         )
-    layout = _grid if compat else _unique
-    return [layout([row for unit in chunk for row in unit], keys) for chunk in chunks]
+    return [laid(chunk) for chunk in chunks]
 
 
-def counts(batches: Iterable[Batch]) -> BatchCounts:
-    """Count steps, queries, passages and what would have been false negatives."""
-    batches = list(batches)
-    return BatchCounts(
-        steps=len(batches),
-        queries=sum(len(batch.query_ids) for batch in batches),
-        passages=sum(len(batch.passages) for batch in batches),
-        distinct=len({key for batch in batches for key in batch.passages}),
-        masked=sum(len(hidden) for batch in batches for hidden in batch.masked),
-        unmasked=sum(map(_unmasked, batches)),
-        meetings=sum(map(_meets, batches)),
-    )
+def _check(config: TrainingConfig) -> None:
+    if config.loss == "flagembedding":
+        for name, value in (("passages", "unique"), ("batch_tokens", 0)):
+            if (given := getattr(config, name)) != value:
+                raise BadConfig(
+                    f"training.{name} = {given!r}: loss 'flagembedding' has its own layout; "
+                    f"leave it at {value!r}"
+                )
 
 
-def _rows(
-    queries: Sequence[Query],
-    qrels: Qrels,
-    keys: Keys,
-    negatives: Negatives,
-    config: TrainingConfig,
-    *,
-    epoch: int,
-) -> list[_Row]:
+def _rows(lessons: Lessons, keys: Keys, config: TrainingConfig, *, epoch: int) -> list[_Row]:
     """Draw each labelled query's positive and negatives; ascending by query id."""
-    mined = {row.query_id: row for row in negatives.rows}
+    qrels, mined = lessons.qrels, {row.query_id: row for row in lessons.negatives.rows}
     rows = []
-    for query in sorted(queries, key=lambda query: query.query_id):
+    for query in sorted(lessons.queries, key=lambda query: query.query_id):
         if query.query_id not in qrels:
             continue
         if query.query_id not in mined:
@@ -171,7 +158,9 @@ def _rows(
             )
         draws = generator(config.seed, epoch, query.query_id)
         positive = draws.choice(sorted(qrels[query.query_id]))
-        rows.append(_Row(query, positive, _sample(listed, config, draws), right))
+        drawn = _sample(listed, config, draws)
+        taught = () if config.distil == "none" else listed.taught((positive, *drawn))
+        rows.append(_Row(query, positive, drawn, right, taught))
     return rows
 
 
@@ -200,23 +189,28 @@ def _units(rows: Sequence[_Row], config: TrainingConfig) -> list[list[_Row]]:
     return [
         [row for part in cut for row in part]
         for question in questions.values()
-        for cut in _apart([[row] for row in question], len(question))
+        for cut in _apart([[row] for row in question], len(question), len)
     ]
 
 
-def _chunks(units: list[list[_Row]], config: TrainingConfig) -> list[list[list[_Row]]]:
+def _chunks(units: list[list[_Row]], config: TrainingConfig, fits: Fits) -> list[list[list[_Row]]]:
     if config.passages == "distinct":
-        return _apart(units, config.batch)
-    chunks = [units[at : at + config.batch] for at in range(0, len(units), config.batch)]
+        return _apart(units, config.batch, fits)
+    chunks = []
+    start = 0
+    while start < len(units):
+        most = units[start : start + config.batch]
+        chunks.append(most[: fits(most)])
+        start += len(chunks[-1])
     if config.loss == "flagembedding":
         return [chunk for chunk in chunks if len(chunk) == config.batch]
     return chunks
 
 
-def _apart(units: Sequence[list[_Row]], size: int) -> list[list[list[_Row]]]:
-    """Return the units in chunks of at most `size`, no positive twice in a chunk.
+def _apart(units: Sequence[list[_Row]], size: int, fits: Fits) -> list[list[list[_Row]]]:
+    """Return the units in chunks of at most `size` that fit, no positive twice in a chunk.
 
-    A chunk takes the first units that fit it; those passed over lead the next one.
+    A chunk takes the first units that go together; all others lead the next one.
     """
     chunks: list[list[list[_Row]]] = []
     waiting = list(units)
@@ -231,8 +225,9 @@ def _apart(units: Sequence[list[_Row]], size: int) -> list[list[list[_Row]]]:
                 used |= right
             else:
                 passed.append(unit)
-        chunks.append(taken)
-        waiting = passed
+        count = fits(taken)
+        chunks.append(taken[:count])
+        waiting = [*taken[count:], *passed]
     return chunks
 
 
@@ -240,14 +235,26 @@ def _unique(rows: Sequence[_Row], keys: Keys) -> Batch:
     """Lay out each passage once, in order of appearance, a query's positives masked for it."""
     listed = dict.fromkeys(key for row in rows for key in (row.positive, *row.negatives))
     place = {key: index for index, key in enumerate(listed)}
+    said: dict[MisconceptionId, list[int]] = {}  # sentence key → places that say it
+    for key, index in place.items():
+        said.setdefault(keys[key], []).append(index)
     masked = tuple(
         tuple(
-            index for key, index in place.items() if keys[key] in row.right and key != row.positive
+            sorted(
+                index
+                for key in row.right
+                for index in said.get(key, ())
+                if index != place[row.positive]
+            )
         )
         for row in rows
     )
     target = tuple(place[row.positive] for row in rows)
-    return Batch(tuple(row.query.query_id for row in rows), tuple(place), target, masked)
+    query_ids = tuple(row.query.query_id for row in rows)
+    heard = [row for row in rows if row.teacher]
+    own = tuple(tuple(place[key] for key in (row.positive, *row.negatives)) for row in heard)
+    teacher = tuple(row.teacher for row in heard)
+    return Batch(query_ids, tuple(place), target, masked, own, teacher)
 
 
 def _grid(rows: Sequence[_Row], _: Keys) -> Batch:
@@ -255,23 +262,7 @@ def _grid(rows: Sequence[_Row], _: Keys) -> Batch:
     passages = tuple(key for row in rows for key in (row.positive, *row.negatives))
     target = tuple(range(0, len(passages), len(passages) // len(rows)))
     query_ids = tuple(row.query.query_id for row in rows)
-    return Batch(query_ids, passages, target, ((),) * len(rows))
-
-
-def _unmasked(batch: Batch) -> int:
-    """Return how often a query's own positive stands elsewhere in the batch, not masked."""
-    return sum(
-        batch.passages.count(batch.passages[target])
-        - 1
-        - sum(batch.passages[index] == batch.passages[target] for index in hidden)
-        for target, hidden in zip(batch.target, batch.masked, strict=True)
-    )
-
-
-def _meets(batch: Batch) -> bool:
-    """Return whether two queries have one positive, or one masks the other's."""
-    answers = [batch.passages[target] for target in batch.target]
-    targets = set(batch.target)
-    return len(set(answers)) < len(answers) or any(
-        not targets.isdisjoint(hidden) for hidden in batch.masked
-    )
+    teacher = tuple(row.teacher for row in rows if row.teacher)
+    width = len(passages) // len(rows)
+    own = tuple(tuple(range(start, start + width)) for start in target[: len(teacher)])
+    return Batch(query_ids, passages, target, ((),) * len(rows), own, teacher)

@@ -24,14 +24,16 @@ class Progress:
         step: optimizer steps done.
         steps: optimizer steps to do in all, the time cap applied.
         capped: whether the time cap has been turned into `steps`.
-        losses: mean loss of each step done.
         key: digest of everything the run depends on; another key is another training.
+        budget: tokens in a pack; less than the run says once memory has run out.
+        losses: mean loss of each step done.
     """
 
     step: int
     steps: int
     capped: bool
     key: str
+    budget: int
     losses: tuple[float, ...] = field(default=())
 
 

@@ -53,8 +53,8 @@ def export_rows(
 ) -> list[Row]:
     """Return the rows of FlagEmbedding's file, in the order of the negatives.
 
-    Scores are written only where `ranking` has one for every passage of the file: FlagEmbedding
-    wants a number for each, or no such column at all.
+    Scores are the ranking's, or else a teacher's. They are written only where every passage of the
+    file has one: FlagEmbedding wants a number for each, or no such column at all.
 
     Args:
         negatives: what was mined.
@@ -62,12 +62,12 @@ def export_rows(
         texts: query id → rendered query, without instruction and exemplars.
         passages: misconception id → rendered passage.
         instruction: becomes `prompt`.
-        ranking: where scores are taken from; best over the whole corpus.
+        ranking: where scores are taken from; best over the whole corpus. None asks the teacher.
 
     Raises:
         BadData: a query has no negative, on which FlagEmbedding divides by zero.
     """
-    scores = _scores(ranking)
+    scores = _scores(ranking, negatives)
     rows: list[Row] = []
     complete = bool(scores)
     for mined in negatives.rows:
@@ -136,13 +136,25 @@ def import_rows(
         said = {keys[key] for key in qrels[query_id]}
         kept = {key: score for key, score in found.items() if keys[key] not in said}
         dropped += len(row["neg"]) - len(kept)
-        mined.append(Mined(query_id, tuple(kept), (0,) * len(kept), tuple(kept.values())))
+        positives = _positives(row, ids, keys, number)
+        teacher = tuple(score for score in kept.values() if score is not None)
+        if not positives or len(teacher) < len(kept):  # a teacher scores both or is none
+            positives, teacher = {}, ()
+        right_scores = tuple(
+            (key, positives[keys[key]]) for key in sorted(qrels[query_id]) if keys[key] in positives
+        )
+        blank = (0,) * len(kept)
+        mined.append(
+            Mined(query_id, tuple(kept), blank, tuple(kept.values()), teacher, right_scores)
+        )
     return Imported(Negatives(tuple(mined), miner, "imported"), dropped)
 
 
-def _scores(ranking: Ranking | None) -> dict[QueryId, dict[MisconceptionId, float]]:
+def _scores(
+    ranking: Ranking | None, negatives: Negatives
+) -> dict[QueryId, dict[MisconceptionId, float]]:
     if ranking is None:
-        return {}
+        return {row.query_id: row.scored() for row in negatives.rows}
     return {
         query_id: dict(zip(map(MisconceptionId, ids.tolist()), scores.tolist(), strict=True))
         for query_id, ids, scores in zip(
@@ -188,3 +200,17 @@ def _negatives(
     for key, score in zip(found, scores, strict=True):
         kept.setdefault(key, score)
     return kept
+
+
+def _positives(
+    row: Row,
+    ids: Mapping[str, MisconceptionId],
+    keys: Mapping[MisconceptionId, MisconceptionId],
+    number: int,
+) -> dict[MisconceptionId, float]:
+    """Return sentence key → its teacher's score."""
+    scores = row.get("pos_scores") or []
+    if scores and len(scores) != len(row["pos"]):
+        raise BadData(f"row {number}: {len(scores)} pos_scores for {len(row['pos'])} positives")
+    found = [keys[key] for key in _ids(row["pos"], ids, number)]
+    return dict(zip(found, scores, strict=False))

@@ -6,8 +6,10 @@ their order, on the hash seed or on the process.
 
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,17 +33,41 @@ class Mined:
         ids: distinct misconceptions, none of them right, none with a right one's sentence.
         ranks: each one's rank from 1; 0 where it was drawn at random.
         scores: each one's score; None where it was drawn at random.
+        teacher: a teacher's score of each; empty where there is none.
+        positives: right misconceptions with their teacher's scores; empty where there is none.
     """
 
     query_id: QueryId
     ids: tuple[MisconceptionId, ...]
     ranks: tuple[int, ...]
     scores: tuple[float | None, ...]
+    teacher: tuple[float, ...] = ()
+    positives: tuple[tuple[MisconceptionId, float], ...] = ()
 
     def __post_init__(self) -> None:
         """Check that every id has a rank and a score."""
         if not len(self.ids) == len(self.ranks) == len(self.scores):
             raise BadData(f"query {self.query_id}: negatives, ranks and scores differ in number")
+        if self.teacher and len(self.teacher) != len(self.ids):
+            raise BadData(f"query {self.query_id}: negatives and teacher's scores differ in number")
+
+    def scored(self) -> dict[MisconceptionId, float]:
+        """Return the teacher's score of each positive and negative that has one."""
+        return {**dict(self.positives), **dict(zip(self.ids, self.teacher, strict=False))}
+
+    def taught(self, ids: Sequence[MisconceptionId]) -> tuple[float, ...]:
+        """Return the teacher's score of each of `ids`.
+
+        Raises:
+            Mismatch: one of them has none.
+        """
+        scores = self.scored()
+        if any(key not in scores for key in ids):
+            raise Mismatch(
+                f"query {self.query_id} has no teacher's scores for training.distil; run: "
+                "invoke mine --import FILE with pos_scores and neg_scores"
+            )
+        return tuple(scores[key] for key in ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +204,7 @@ def write(path: Path, negatives: Negatives) -> None:
     """Write `negatives.jsonl`: a header with miner, strategy and config, then one query a line."""
     config = negatives.config.model_dump(mode="json") if negatives.config else None
     header = {"miner": negatives.miner, "strategy": negatives.strategy, "config": config}
-    files.write_jsonl(path, [header, *map(asdict, negatives.rows)])
+    files.write_jsonl(path, [header, *map(_line, negatives.rows)])
 
 
 def read(path: Path) -> Negatives:
@@ -194,11 +220,27 @@ def read(path: Path) -> Negatives:
     if header.keys() != {"miner", "strategy", "config"}:
         raise BadData(f"{path}, line 1: no header with miner, strategy and config; {_MINE}")
     rows = tuple(
-        Mined(line["query_id"], tuple(line["ids"]), tuple(line["ranks"]), tuple(line["scores"]))
+        Mined(
+            line["query_id"],
+            tuple(line["ids"]),
+            tuple(line["ranks"]),
+            tuple(line["scores"]),
+            tuple(line.get("teacher", ())),
+            tuple((key, score) for key, score in line.get("positives", ())),
+        )
         for line in lines
     )
     config = MiningConfig.model_validate(header["config"]) if header["config"] else None
     return Negatives(rows, header["miner"], header["strategy"], config)
+
+
+def _line(row: Mined) -> dict[str, Any]:
+    """Return a row's keys, without a teacher's where there is none."""
+    return {
+        key: value
+        for key, value in asdict(row).items()
+        if value or key not in ("teacher", "positives")
+    }
 
 
 def _check(ranking: Ranking, qrels: Qrels, corpus: Corpus, config: MiningConfig) -> None:

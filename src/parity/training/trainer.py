@@ -1,10 +1,10 @@
 """The training loop: packed contrastive steps, a step plan made once, exact resume.
 
 Each step depends on the weights, the batch and the step's own seed alone, so a run that was
-killed and resumed ends in the bytes of one that was not.
+killed and resumed ends in the bytes of one that was not. Where memory runs out, the step is made
+again with packs of half the tokens, as are all later ones.
 """
 
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,17 +12,16 @@ from pathlib import Path
 
 import torch
 
+from parity.retrieval import budget
 from parity.retrieval.encoder import Encoder
 from parity.run.config import TrainingConfig
 from parity.run.progress import Bar, progress
 from parity.training import checkpoint
 from parity.training.batches import Batch
 from parity.training.checkpoint import Progress
-from parity.training.loss import info_nce
+from parity.training.step import Tokens, gradient
 
 _MEASURED = 3  # first steps whose time turns the cap into a step count
-
-Tokens = list[list[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,27 +79,29 @@ def fit(
         config: the optimisation.
         folder: where checkpoints lie.
         watch: is told of steps and epochs.
+
+    Raises:
+        BadConfig: memory runs out with packs that are as small as helps.
     """
     weights = [weight for weight in encoder.model.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(
-        weights, lr=config.learning_rate, weight_decay=config.weight_decay, foreach=False
-    )
+    optimizer = _optimizer(weights, config, encoder.device)
     steps = course.steps(config.accumulate)
-    state = Progress(0, len(steps), config.minutes == 0, course.key)
+    state = Progress(0, len(steps), config.minutes == 0, course.key, config.token_budget)
     if path := checkpoint.newest(folder, course.key):
         state = checkpoint.load(path, encoder.model, optimizer)
     started, resumed = time.monotonic(), state.step
     with progress("train", state.steps, "step", state.step) as bar:
         for epoch, end in enumerate(course.ends(config.accumulate), start=1):
+            encoder.model.train()  # not at each step: a model has thousands of modules to tell
             while state.step < min(end, state.steps):
                 rate = config.learning_rate * factor(state.step, state.steps, config.warmup_steps)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-                loss = _step(encoder, course, config, weights, steps[state.step], state.step)
+                state = _step(encoder, course, config, steps[state.step], state, optimizer)
+                _clip(encoder, weights, config)
                 optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-                state = replace(state, step=state.step + 1, losses=(*state.losses, loss))
-                watch.log({"loss": loss, "learning_rate": rate, "epoch": epoch}, state.step)
+                told = {"loss": state.losses[-1], "learning_rate": rate, "epoch": epoch}
+                watch.log(told, state.step)
                 measured = not state.capped and state.step == min(_MEASURED, len(steps))
                 if measured:
                     seconds = (time.monotonic() - started) / (state.step - resumed)
@@ -113,9 +114,27 @@ def fit(
                     _save(folder, state, encoder, optimizer)
                 _show(bar, state)
             _save(folder, state, encoder, optimizer)
-            watch.after_epoch(epoch, state)
+            watch.after_epoch(epoch, _rested(state, encoder))
             if end >= state.steps:  # not by the step: a resume at the last one has epochs to finish
                 break
+    return state
+
+
+def _optimizer(
+    weights: list[torch.nn.Parameter], config: TrainingConfig, device: torch.device
+) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(
+        weights,
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        foreach=False,
+        fused=device.type == "cuda",  # one kernel in place of thousands of small ones
+    )
+
+
+def _rested(state: Progress, encoder: Encoder) -> Progress:
+    """Return the state, dropout being off from now on."""
+    encoder.model.eval()
     return state
 
 
@@ -141,42 +160,48 @@ def _step(
     encoder: Encoder,
     course: Course,
     config: TrainingConfig,
-    weights: Sequence[torch.nn.Parameter],
     batches: Sequence[Batch],
-    step: int,
-) -> float:
-    """Leave the gradient of one optimizer step in `weights`; return its mean loss."""
-    encoder.model.train()
-    losses = []
-    for place, batch in enumerate(batches):
-        # Dropout draws from a seed of its own for each step, so that a resumed run repeats it.
-        name = f"{config.seed}/{step}/{place}/{encoder.workers.rank}"
-        torch.manual_seed(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little") >> 1)
-        loss = batch_loss(encoder, course.tokens(batch), batch, config.temperature)
-        (loss / len(batches)).backward()  # type: ignore[no-untyped-call]  # torch's own
-        losses.append(loss.item())
-    encoder.model.eval()
+    state: Progress,
+    optimizer: torch.optim.Optimizer,
+) -> Progress:
+    """Leave this process's gradient of one optimizer step; return the progress with it done."""
+    asked = [course.tokens(batch) for batch in batches]
+
+    def attempt(most: int) -> tuple[float, int]:
+        # Of the step before, or of an attempt that ran short. They stay where they are: a recorded
+        # step adds to them there.
+        optimizer.zero_grad(set_to_none=False)
+        # The seed is of this step alone, so that a resumed run repeats it.
+        under = config.model_copy(update={"token_budget": most})
+        losses = [
+            gradient(
+                encoder,
+                tokens,
+                batch,
+                under,
+                seed=f"{config.seed}/{state.step}/{place}",
+                share=1 / len(batches),
+            )
+            for place, (batch, tokens) in enumerate(zip(batches, asked, strict=True))
+        ]
+        return sum(losses) / len(losses), most
+
+    longest = max(len(ids) for pair in asked for side in pair for ids in side)
+    name = "training.token_budget"
+    loss, used = budget.halving(
+        state.budget, attempt, floor=longest, name=name, release=encoder.release
+    )
+    return replace(state, step=state.step + 1, losses=(*state.losses, loss), budget=used)
+
+
+def _clip(encoder: Encoder, weights: Sequence[torch.nn.Parameter], config: TrainingConfig) -> None:
+    """Add up the gradients of all processes, and cut their norm."""
     # A process that owns no pack of this batch has no gradient of its own to add.
     for weight in weights:
         if weight.grad is None:
             weight.grad = torch.zeros_like(weight)
     encoder.workers.add_up([weight.grad for weight in weights if weight.grad is not None])
     torch.nn.utils.clip_grad_norm_(weights, config.clip)
-    return sum(losses) / len(losses)
-
-
-def batch_loss(
-    encoder: Encoder, tokens: tuple[Tokens, Tokens], batch: Batch, temperature: float
-) -> torch.Tensor:
-    """Return the loss of one batch; queries and passages share one packed forward."""
-    asked, answers = tokens
-    vectors = encoder.encode([*asked, *answers])  # (b + m, d)
-    queries, passages = vectors[: len(asked)], vectors[len(asked) :]  # (b, d), (m, d)
-    target = torch.tensor(batch.target, device=vectors.device)  # (b,)
-    masked = torch.zeros(len(asked), len(answers), dtype=torch.bool, device=vectors.device)
-    for row, hidden in enumerate(batch.masked):
-        masked[row, list(hidden)] = True
-    return info_nce(queries, passages, target, masked, temperature)
 
 
 def _cap(state: Progress, config: TrainingConfig, seconds: float, encoder: Encoder) -> Progress:

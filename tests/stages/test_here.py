@@ -1,0 +1,108 @@
+"""The plan of this machine counts what the stages then do, and sets beside it what they took."""
+
+import json
+from typing import Any
+
+import pytest
+from stages.bench import Bench
+
+from parity.__main__ import main
+from parity.run import files
+from parity.run import manifest as manifests
+from parity.run.errors import StaleInput
+from parity.stages import graph, here
+
+GPU = "NVIDIA H100 80GB HBM3, 81559 MiB"
+
+
+def facts(bench: Bench, stage: str) -> dict[str, Any]:
+    found = manifests.read(graph.folder(bench.run(), stage))
+    assert found is not None
+    return found.facts
+
+
+def test_what_was_counted_is_what_the_stages_compute(made: Bench) -> None:
+    run = made.run()
+    files.remove(run.workspace.embeddings)
+    made.make("mine", "eval")
+    counted = {one.name: one for one in here.planned(run).lists}
+    for stage in ("mine", "eval"):
+        for label, noun in here._LABELS.items():
+            one, real = counted[f"{stage} {noun}"], facts(made, stage)["took"][label]
+            assert (one.sequences, one.flat) == (real["sequences"], real["flat"])
+            assert (one.packed, one.packs) == (real["tokens"], real["packs"])
+
+
+def test_a_training_is_counted_batch_by_batch(made: Bench) -> None:
+    run = made.run()
+    one = next(one for one in here.planned(run).lists if one.name == "train epoch")
+    assert one.packs >= facts(made, "train")["steps"] / run.config.training.epochs
+    assert one.sequences > 0
+    assert one.held <= one.packed < one.flat
+
+
+def test_before_mining_the_training_is_left_out_and_the_command_named(bench: Bench) -> None:
+    found = here.planned(bench.make("prepare"))
+    assert not [one for one in found.lists if one.kind == "train"]
+    assert found.took == {}
+    assert any("invoke mine --run small.toml" in note for note in found.notes)
+
+
+def test_it_is_printed_in_80_columns_with_the_real_figures_beside(
+    made: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = made.run()
+    capsys.readouterr()
+    told = here.here(run)
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80
+    assert told["took"].keys() == {
+        f"{stage} {noun}" for stage in ("mine", "eval") for noun in ("corpus", "queries")
+    }
+    steps = facts(made, "train")["steps"]
+    assert f"train took {steps} steps and " in " ".join(text.split())
+
+
+def test_a_list_kept_on_disk_is_no_time_and_no_speed(made: Bench) -> None:
+    run = made.make("mine", "eval")
+    found = here.planned(run)
+    assert set(found.took.values()) == {-1.0}
+    assert not [one for one in here._seen(run, "") if one.where in ("mine", "eval")]
+
+
+def test_speeds_come_from_this_machine_and_this_base_alone(made: Bench) -> None:
+    run = made.run()
+    assert {one.where for one in here._seen(run, "")} == {"mine", "eval", "predict"}
+    assert not list(here._seen(run, GPU))
+    assert not list(here._seen(made.run("encoder.layers=1"), ""))
+
+
+def test_bytes_of_a_token_are_remembered_by_device_and_base(bench: Bench) -> None:
+    run = bench.run()
+    full = {"peak": 5_120_000, "tokens": 2_000, "budget": 512}
+    part = {"peak": 9_999_999, "tokens": 100, "budget": 512}
+    told = {"speed": {"gpu": GPU}, "took": {"a": full, "b": part}}
+    here.note(run, told, "base")
+    here.note(run, {**told, "took": {"a": {**full, "peak": 512}}}, "base")
+    here.note(run, told, "train")
+    assert here.seen_nodes(run, GPU) == {"base": 10_000.0, "train": 10_000.0}
+    assert here.seen_nodes(run, "Tesla T4, 15360 MiB") == {}
+    assert here.seen_nodes(bench.run("encoder.quantise=4bit"), GPU) == {}
+
+
+def test_the_command_line_asks_for_this_machine_by_its_device(
+    made: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert main(["plan", "small.toml", "--device", "here", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {one["name"] for one in told["lists"]} > {"mine corpus", "train epoch"}
+
+
+def test_where_no_peak_is_known_nothing_is_remembered(made: Bench) -> None:
+    assert not made.run().workspace.taken.exists()
+
+
+def test_without_prepared_texts_the_command_is_named(bench: Bench) -> None:
+    with pytest.raises(StaleInput, match=r"run: invoke prepare --run small\.toml"):
+        here.planned(bench.run())
