@@ -163,8 +163,8 @@ demo = _verb(
 )
 plan = _verb(
     "plan",
-    "Whether the kernel's time and memory will fit on Kaggle's machine.",
-    {"device": "cpu, t4x2, l4x1, l4x4, a100 or h100", "queries": "rows of the hidden test"},
+    "Time and memory of the kernel on Kaggle's machine; or, with --device here, of this one.",
+    {"device": "here, cpu, t4x2, l4x1, l4x4, a100 or h100", "queries": "rows of the hidden test"},
     JSON,
     ROUND,
 )
@@ -197,6 +197,16 @@ image_lock = _verb(
 def test(c: Context, only: str = "") -> None:
     """The fast tests: CPU, no network, no account."""
     _start(c, "-m", "pytest", "-q", *WORKERS, *["-k", only] * bool(only))
+
+
+@task(
+    help={"work": "encode or train", "device": "cpu or cuda", "options": "more flags, in one text"},
+    positional=["work"],
+    auto_shortflags=False,
+)
+def bench(c: Context, work: str = "encode", device: str = "cpu", options: str = "") -> None:
+    """We and the peers side by side in one run: equality first, then the ratios."""
+    _start(c, "-m", "benchmarks", work, f"--device={device}", *shlex.split(options))
 
 
 def _tool(name: str, does: str, *commands: str) -> Callable[..., Any]:
@@ -243,7 +253,7 @@ images = Collection("image", lock=image_lock)
 images.add_task(build, name="build", default=True)
 namespace = Collection(
     *(story, prepare, mine, train, evaluate, predict, package, rehearse),
-    *(*there, report, demo, test, plan, doctor, wheels),
+    *(*there, report, demo, test, plan, bench, doctor, wheels),
     image=images,
     dev=Collection(*tools),
 )

@@ -117,6 +117,8 @@ def test_a_task_starts_parity_or_a_dev_tool(name: str, asked: Asked) -> None:
         linter = "from importlinter.cli import lint_imports_command as run; run()"
         if words[1:3] == ["-m", "parity"]:
             parsed(shlex.join(words))
+        elif words[1:3] == ["-m", "benchmarks"]:
+            assert name == "bench"
         else:
             assert name.startswith(("dev.", "test"))
             assert any(words[1:3][: len(one)] == one for one in (*known, ["-c", linter]))

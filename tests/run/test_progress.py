@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from parity.run.progress import progress
+from parity.run.progress import progress, tell
 
 WORK = """\
 import time
@@ -63,3 +63,12 @@ def test_the_plan_may_change_on_the_way() -> None:
 def test_an_error_inside_goes_through() -> None:
     with pytest.raises(KeyError), progress("train", 3):
         raise KeyError
+
+
+def test_of_several_processes_one_tells(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell("first")
+    monkeypatch.setenv("RANK", "1")
+    tell("second")
+    assert capsys.readouterr() == ("", "first\n")

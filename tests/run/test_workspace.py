@@ -16,6 +16,7 @@ parts = st.sampled_from(["data", "..", ".", "runs", "first", "x.jsonl", "a b"])
 
 def nouns(place: Workspace) -> Iterator[Path]:
     yield from (place.ledger, place.bases, place.report, place.prepare)
+    yield from (place.embeddings, place.taken)
     yield from (place.split("unseen-0.75-s0"), place.split("full"))
     for round_ in (0, 1, 10):
         yield from (place.stage(stage, round_) for stage in ("mine", "train", "package"))
@@ -32,9 +33,10 @@ def test_every_noun_lies_in_the_data_folder(tmp_path: Path) -> None:
         assert path.is_relative_to(tmp_path)
 
 
-def test_runs_share_the_ledger_and_the_bases_alone() -> None:
+def test_runs_share_the_ledger_the_bases_and_the_caches_alone() -> None:
     other = Workspace(Path("data"), "second")
-    assert set(nouns(PLACE)) & set(nouns(other)) == {PLACE.ledger, PLACE.bases}
+    shared = {PLACE.ledger, PLACE.bases, PLACE.embeddings, PLACE.taken}
+    assert set(nouns(PLACE)) & set(nouns(other)) == shared
 
 
 def test_there_is_no_round_below_the_first() -> None:

@@ -149,7 +149,7 @@ def test_a_mask_weighs_as_the_square_of_the_pack() -> None:
     shape, bare = DECODERS["smollm2"], Setting(H100, "fp16")
     small, large = (costs.pack_bytes(shape, bare, nodes).lower for nodes in (20_000, 40_000))
     assert large == pytest.approx(4 * small, rel=0.01)
-    rows = Setting(H100, "fp16", causal=False)
+    rows = Setting(H100, "fp16", dense=False)
     small, large = (costs.pack_bytes(shape, rows, nodes).lower for nodes in (20_000, 40_000))
     assert large == pytest.approx(2 * small)
 

@@ -53,6 +53,12 @@ def folded(text: str) -> str:
     return textwrap.fill(text, _COLUMNS, subsequent_indent="  ", break_on_hyphens=False)
 
 
+def tell(line: str) -> None:
+    """Say one line beside the bars, on standard error; of several processes one talks."""
+    if os.environ.get("RANK", "0") == "0":
+        tqdm.write(line, file=sys.stderr)
+
+
 class _Lines:
     """A pipe in which each state of a bar is a line, with no carriage returns."""
 

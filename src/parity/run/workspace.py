@@ -34,6 +34,16 @@ class Workspace:
         return self.data / "bases"
 
     @property
+    def embeddings(self) -> Path:
+        """Embeddings kept from one command to the next, of all runs; may be removed at any time."""
+        return self.data / "cache" / "embeddings"
+
+    @property
+    def taken(self) -> Path:
+        """What a token was seen to take of a device's memory, of all runs."""
+        return self.data / "cache" / "bytes_per_token.json"
+
+    @property
     def uploads(self) -> Path:
         """Upload state of the Kaggle client, a folder for each content."""
         return self.data / "uploads"
@@ -72,6 +82,10 @@ class Workspace:
     def texts(self, round_: int, label: str) -> Path:
         """Return the file of the probe's texts and token ids as one evaluation saw them."""
         return self.root / f"round-{round_}" / "texts" / f"{label}.jsonl"
+
+    def finished(self) -> list[Path]:
+        """Return the manifests of all stages of all runs that belong to a round, by path."""
+        return sorted((self.data / "runs").glob("*/round-*/**/manifest.json"))
 
     @property
     def report(self) -> Path:

@@ -67,14 +67,16 @@ class Setting:
         precision: of what is computed.
         four_bit: whether the layers' matrices lie in 4 bits.
         lora: values in the adapter's own matrices; 0 where all weights were trained.
-        causal: whether packs are tries under one dense mask.
+        dense: whether all pairs of a pack's nodes are attended to, under one mask.
+        node: bytes that a node of a pack was seen to take; 0 where nobody measured it.
     """
 
     chip: Chip
     precision: Precision
     four_bit: bool = False
     lora: int = 0
-    causal: bool = True
+    dense: bool = True
+    node: float = 0.0
 
 
 def weight_bytes(shape: Shape, precision: Precision, *, four_bit: bool = False) -> float:
@@ -90,6 +92,8 @@ def pack_bytes(shape: Shape, setting: Setting, nodes: int) -> Span:
     mask of `attention.mask` weighs as its square: 134 MB for 8,192 nodes in fp16, and for a model
     with windows four times that while it is made.
     """
+    if setting.node:
+        return exactly(setting.node * nodes).times(0.9, 1.0, 1.15)
     wide = _BYTES[setting.precision]
     if setting.lora:  # cast to fp32, added and cast back beside the layer's own result
         node = 6 * wide * (shape.inner + shape.width)
@@ -97,7 +101,7 @@ def pack_bytes(shape: Shape, setting: Setting, nodes: int) -> Span:
         node = wide * (3 * shape.inner + 4 * shape.width)
     node = max(node, wide * (6 * shape.attention + 3 * shape.width))
     peak = float(node * nodes)
-    if setting.causal:
+    if setting.dense:
         square = float(nodes) ** 2
         held = wide * (2 if shape.windowed else 1) * square
         scores = shape.heads * (2 * wide + 4) * square if shape.capped else 0.0
@@ -163,7 +167,7 @@ def pack_seconds(shape: Shape, setting: Setting, nodes: float) -> Span:
     chip, wide = setting.chip, _BYTES[setting.precision]
     rate = chip.single if wide == 4 or not chip.half else chip.half
     flops = 2.0 * shape.linear * nodes
-    if setting.causal:
+    if setting.dense:
         flops += 4.0 * nodes**2 * shape.attention * shape.layers  # the mask is dense, so all of it
     extra = 2.0 * setting.lora * nodes / chip.single
     moved = _moved(shape, setting, nodes) / chip.bandwidth

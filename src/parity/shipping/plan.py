@@ -1,5 +1,6 @@
 """A plan: whether a kernel's run fits its device and its hours, told before anything is sent."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -70,13 +71,22 @@ class Plan:
     def as_text(self) -> str:
         """Return it for a person, at most 80 columns wide."""
         lines = [folded(self.head), _HEAD, _row("tokens", self.tokens, lambda one: f"{one:,.0f}")]
-        lines += [_row(name, span, _seconds) for name, span in self.parts.items()]
-        for need in self.needs:
-            shown = _seconds if need.unit == "s" else _bytes
-            row = _row(need.what, need.takes, shown)
-            lines.append(f"{row}{shown(need.limit):>11}  {need.fits}")
+        lines += [_row(name, span, duration) for name, span in self.parts.items()]
+        lines += _needed(self.needs)
         lines += [folded(f"  {note}") for note in self.notes]
         return "\n".join([*lines, f"fits: {self.fits}"])
+
+
+def needs_table(needs: Iterable[Need]) -> list[str]:
+    """Return a heading and a line for each need, at most 80 columns wide."""
+    return [_HEAD, *_needed(needs)]
+
+
+def _needed(needs: Iterable[Need]) -> Iterator[str]:
+    for need in needs:
+        shown = duration if need.unit == "s" else size
+        row = _row(need.what, need.takes, shown)
+        yield f"{row}{shown(need.limit):>11}  {need.fits}"
 
 
 def refusal(plan: Plan) -> str:
@@ -86,7 +96,7 @@ def refusal(plan: Plan) -> str:
         return ""
     why = []
     for need in over:
-        shown = _seconds if need.unit == "s" else _bytes
+        shown = duration if need.unit == "s" else size
         why.append(f"{need.what} is at least {shown(need.takes.lower)} of {shown(need.limit)}")
     mends = " or with ".join(plan.mends) or "a smaller base"
     return f"{plan.head}: {' and '.join(why)}; it may fit with {mends}"
@@ -97,10 +107,10 @@ def _row(name: str, span: Span, shown: Any) -> str:
     return f"  {name:<12}" + "".join(f"{cell:>11}" for cell in cells)
 
 
-def _seconds(value: float) -> str:
+def duration(value: float) -> str:
     """Return a time for a person.
 
-    >>> _seconds(5400), _seconds(600), _seconds(90)
+    >>> duration(5400), duration(600), duration(90)
     ('1.5 h', '10 min', '90 s')
     """
     if value >= 3600:
@@ -108,10 +118,10 @@ def _seconds(value: float) -> str:
     return f"{value / 60:.0f} min" if value > 120 else f"{value:.0f} s"
 
 
-def _bytes(value: float) -> str:
+def size(value: float) -> str:
     """Return a size for a person.
 
-    >>> _bytes(14.2e9)
+    >>> size(14.2e9)
     '14.20 GB'
     """
     return f"{value / 1e9:.2f} GB"

@@ -156,7 +156,7 @@ def _setting(job: Job) -> Setting:
         precision(job.encoder, job.device.chip),
         four_bit=job.encoder.quantise == "4bit" or job.shape.packed,
         lora=job.lora,
-        causal=job.encoder.pooling == "last",
+        dense=job.encoder.pooling == "last" and job.encoder.attention == "dense",
     )
 
 

@@ -14,7 +14,7 @@ from parity.run import files, ledger
 from parity.run import manifest as manifests
 from parity.run.errors import BadConfig, Mismatch, Polluted, StaleInput
 from parity.run.ledger import Evidence
-from parity.stages import evidence, graph, load, nouns, scoring
+from parity.stages import evidence, graph, here, load, nouns, scoring
 from parity.stages.nouns import Nouns
 from parity.stages.run import Run, open_run
 from parity.stages.work import Work, working
@@ -53,7 +53,7 @@ def evaluate(
             groups=groups(known.queries),
             accept_polluted=accept_polluted,
         )
-        encoder = load.encoder(run, adapter, workers)
+        encoder = load.keeping(run, adapter, workers)
         scored = scoring.score(encoder, run.config, known)
         if not workers.main or scored.scores is None or scored.ranking is None:
             return
@@ -66,7 +66,9 @@ def evaluate(
         rows = {**scoring.lexical(run.config, known), label: scored.scores}
         record = {name: scores.as_json() for name, scores in rows.items()}
         files.write_json(work.out("scores.json"), {"status": status, "scores": record})
-        work.facts = {"status": status, "adapter": encoder.adapter, "speed": encoder.speed()}
+        work.facts = {"status": status, "adapter": encoder.adapter}
+        work.facts |= {"speed": encoder.speed(), "took": encoder.took()}
+        here.note(run, work.facts, "base" if adapter is None else "adapter")
         ledger.append(
             run.workspace.ledger,
             Evidence(

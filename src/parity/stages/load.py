@@ -5,6 +5,7 @@ from pathlib import Path
 
 from parity.retrieval import bases
 from parity.retrieval.bases import Base
+from parity.retrieval.cache import Cache
 from parity.retrieval.encoder import Encoder
 from parity.retrieval.workers import Workers
 from parity.stages.run import Run
@@ -23,8 +24,14 @@ def portable(name: str) -> str:
 
 
 def encoder(run: Run, adapter: Path | None = None, workers: Workers | None = None) -> Encoder:
-    """Return the run's encoder, with the adapter in a folder or bare."""
+    """Return the run's encoder, with the adapter in a folder or bare; it keeps no embeddings."""
     return Encoder(base(run), run.config.encoder, adapter=adapter, workers=workers)
+
+
+def keeping(run: Run, adapter: Path | None = None, workers: Workers | None = None) -> Encoder:
+    """Return the run's encoder for weights that stay as they are: embeddings are kept on disk."""
+    kept = Cache(run.workspace.embeddings)
+    return Encoder(base(run), run.config.encoder, adapter=adapter, workers=workers, cache=kept)
 
 
 def parent(run: Run) -> Path | None:

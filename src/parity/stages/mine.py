@@ -11,7 +11,7 @@ from parity.retrieval.workers import launched
 from parity.run import digest, files
 from parity.run.errors import BadData
 from parity.run.progress import folded
-from parity.stages import load, nouns
+from parity.stages import here, load, nouns
 from parity.stages.nouns import Nouns
 from parity.stages.run import Run
 from parity.stages.work import Work, working
@@ -38,7 +38,7 @@ def mine(run: Run, imported: Path | None = None) -> None:
                 _import(run, known, work, imported)
             return
         config = run.config
-        encoder = load.encoder(run, load.parent(run), workers)
+        encoder = load.keeping(run, load.parent(run), workers)
         shown = nouns.shown(known, config.prompt, known.train)
         depth = negatives.depth(config.mining, len(known.corpus))
         corpus = index(encoder, config.prompt, known.corpus)
@@ -57,6 +57,8 @@ def mine(run: Run, imported: Path | None = None) -> None:
             who = f"the adapter of round {run.round - 1}" if run.round else "the bare base"
             print(f"mined by {who}, strategy {config.mining.strategy}")
             _write(run, known, work, mined, found.ranking)
+            work.facts |= {"speed": encoder.speed(), "took": encoder.took()}
+            here.note(run, work.facts, "adapter" if run.round else "base")
 
 
 def _write(run: Run, known: Nouns, work: Work, mined: Negatives, ranking: Ranking | None) -> None:

@@ -152,7 +152,7 @@ def _measured(run: Run) -> Iterator[Measured]:
         now = survey.standing(run, stage)
         speed = now.manifest.facts.get("speed") if now.manifest and now.state == "done" else None
         chip = devices.recognised(speed["gpu"]) if speed else None
-        if speed and chip:
+        if speed and speed["tokens"] and chip:  # of a list kept on disk none were computed
             dtype, quantise = speed["precision"].split("/")
             yield Measured(
                 where=stage,

@@ -14,7 +14,7 @@ def predict(run: Run) -> None:
     workers = launched()
     with working(run, "predict", main=workers.main) as work:
         known = nouns.load(run)
-        encoder = load.encoder(run, run.workspace.adapter(run.round), workers)
+        encoder = load.keeping(run, run.workspace.adapter(run.round), workers)
         shown = nouns.shown(known, run.config.prompt, known.test)
         corpus = index(encoder, run.config.prompt, known.corpus)
         found = retrieve(encoder, run.config.prompt, known.test, corpus, shown, k=submission.K)
@@ -25,5 +25,5 @@ def predict(run: Run) -> None:
         sample = [query.query_id for query in known.test]
         path = work.out("submission.csv")
         sha256 = submission.write(path, found.ranking, sample, known.corpus)
-        work.facts = {"sha256": sha256, "speed": encoder.speed()}
+        work.facts = {"sha256": sha256, "speed": encoder.speed(), "took": encoder.took()}
         print(f"{len(sample)} rows of {min(submission.K, len(known.corpus))} ids: {path}")

