@@ -1,0 +1,79 @@
+"""The ways of sampling and of dropout whose effect on MAP is measured, each a few overrides."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from parity.run.config import Config
+
+_QUESTION_ROWS = 2.25  # labelled rows of a question on the train side: 2,726 rows, 1,211 questions
+_EXEMPLARS = 2
+_DROPOUT = 0.1
+
+Masks = Literal["shared", "apart"]
+"""Dropout's masks: one for a token that several sequences share, or one for each sequence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One way to train.
+
+    Attributes:
+        name: a letter.
+        about: what it is, in a few words.
+        exemplars: `prompt.exemplars`.
+        group_by: `training.group_by`.
+        against: the arms it is compared with.
+        dropout: `training.dropout`.
+        masks: `apart` runs every sequence on a path of its own, in training and in scoring.
+        checkpointing: `training.gradient_checkpointing`, where a batch has too many tokens to run
+            beside others on one GPU; slower, and the same gradient.
+    """
+
+    name: str
+    about: str
+    exemplars: Literal["none", "random", "batch", "question"]
+    group_by: Literal["row", "question"] = "row"
+    against: tuple[str, ...] = ()
+    dropout: float = 0.0
+    masks: Masks = "shared"
+    checkpointing: bool = False
+
+    def sets(self, seed: int, config: Config) -> tuple[str, ...]:
+        """Return the overrides that make a run this arm.
+
+        Args:
+            seed: of the order, the exemplars, the negatives and the dropout.
+            config: the run without them; a step keeps about its number of rows.
+        """
+        batch = config.training.batch
+        if self.group_by == "question":
+            batch = max(1, round(batch / _QUESTION_ROWS))
+        return (
+            f"prompt.exemplars={self.exemplars}",
+            f"prompt.exemplar_count={0 if self.exemplars == 'none' else _EXEMPLARS}",
+            f"prompt.exemplar_seed={seed}",
+            f"mining.seed={seed}",
+            f"training.seed={seed}",
+            f"training.group_by={self.group_by}",
+            f"training.batch={batch}",
+            f"training.dropout={self.dropout}",
+            f"training.gradient_checkpointing={str(self.checkpointing).lower()}",
+        )
+
+
+_ALL = (
+    Arm("A", "exemplars at random for each query", "random", against=("D",), checkpointing=True),
+    Arm("B", "exemplars shared by the batch", "batch", against=("A", "D")),
+    Arm("C", "exemplars of the question, batches of questions", "question", "question", ("A", "D")),
+    Arm("D", "no exemplars", "none"),
+    Arm("E", "no exemplars, batches of questions", "none", "question", ("D",)),
+    Arm("F", "D with dropout, masks shared", "none", "row", ("D", "G"), _DROPOUT),
+    Arm("G", "D with dropout, masks apart", "none", "row", ("D",), _DROPOUT, "apart"),
+    Arm("H", "B with dropout, masks shared", "batch", "row", ("B", "I"), _DROPOUT),
+    Arm("I", "B with dropout, masks apart", "batch", "row", ("B",), _DROPOUT, "apart", True),
+)
+
+ARMS = {arm.name: arm for arm in _ALL}
+"""In D a batch of rows shares little but first words; in B nearly every token of an exemplar. So H
+against I shows what shared masks do where there is much sharing, F against G where there is little.
+"""

@@ -1,0 +1,163 @@
+"""Encoding: texts in, embeddings out, by us and by the peers at each one's best batch size."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from benchmarks import equality, works
+from benchmarks.measure import cost, spread
+from benchmarks.models import Held
+from benchmarks.ours import Ours
+from benchmarks.peers import FlagEmbedding, Seen, SentenceTransformers
+from benchmarks.works import Work, World
+from parity.run.errors import BadConfig
+
+PEERS = {one.name: one for one in (FlagEmbedding, SentenceTransformers)}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is encoded.
+
+    Attributes:
+        works: names, see `works.ENCODE`.
+        peers: names, see `PEERS`.
+        count: texts that we encode; 0 for all.
+        peer_count: texts that the peers encode, evenly from these; 0 for all.
+        batches: batch sizes that a peer may choose from.
+        tuning: texts on which it chooses.
+        checked: texts on which equality is shown.
+        repeat: runs.
+        budget: tokens in one of our packs.
+    """
+
+    works: Sequence[str]
+    peers: Sequence[str]
+    count: int
+    peer_count: int
+    batches: Sequence[int]
+    tuning: int
+    checked: int
+    repeat: int
+    budget: int
+
+
+def run(held: Held, world: World, plan: Plan, limit: float, say: Any) -> list[dict[str, Any]]:
+    """Return one record for each work.
+
+    Args:
+        held: the run's model.
+        world: the competition.
+        plan: how much.
+        limit: FLOP/s of the matrix product of this run.
+        say: takes lines for a person.
+
+    Raises:
+        Mismatch: a peer reads other tokens, or gives other embeddings.
+    """
+    ours = Ours(held, plan.budget)
+    peers = [PEERS[name](held) for name in plan.peers]
+    found = []
+    for name in plan.works:
+        work = works.encoding(world, name, ours.encoder, plan.count)
+        some = work.spread(plan.checked)
+        equal = {peer.name: equality.encoding(ours, peer, some, held.dtype) for peer in peers}
+        for peer, shown in equal.items():
+            say(f"{name}: {peer} equal: max {shown.apart:.1e}, cosine {shown.cosine:.7f}")
+        found.append(_one(held, ours, peers, work, plan, say))
+        found[-1]["of_matmul"] = found[-1]["model_flops"] / limit
+        found[-1]["equality"] = {peer: asdict(shown) for peer, shown in equal.items()}
+        for peer, ratio in found[-1]["ratios"].items():  # at once: a long run may be cut off
+            say(
+                f"{name}: {ratio['median']:.2f} times {peer}, {found[-1]['model_flops']:.3g} FLOP/s"
+            )
+    return found
+
+
+def _one(
+    held: Held, ours: Ours, peers: list[Any], work: Work, plan: Plan, say: Any
+) -> dict[str, Any]:
+    fewer = work.spread(plan.peer_count or len(work.texts))
+    tokens = ours.encoder.tokenize(work.texts, work.limit)
+    packed = sum(map(len, ours.encoder.packs(tokens)))
+    record: dict[str, Any] = {
+        "work": work.name,
+        "texts": len(work.texts),
+        "peer_texts": len(fewer.texts),
+        "tokens": {"flat": sum(map(len, tokens)), "packed": packed},
+        "peers": {},
+    }
+    warm = work if held.device.type == "cuda" else work.spread(plan.tuning)
+    record["first_call"] = cost(held.device, lambda: ours.encode(warm))[1].seconds
+    for peer in peers:
+        record["peers"][peer.name] = _tuned(held.device, peer, fewer, plan, say)
+    runs = [_round(held.device, ours, peers, work, fewer, record) for _ in range(plan.repeat)]
+    if len(fewer.texts) < len(work.texts):  # then the cost of a text must not depend on how many
+        half = fewer.spread(max(1, len(fewer.texts) // 2))
+        for peer in peers:
+            known = record["peers"][peer.name]
+            known["half"] = _peer(held.device, peer, half, known["batch"], len(work.texts))
+    record["tokens"]["padded"] = {peer.name: runs[0][peer.name]["padded"] for peer in peers}
+    seconds = min(one["ours"]["seconds"] for one in runs)
+    flops = 2 * held.parameters() * packed / seconds
+    return record | {
+        "runs": runs,
+        "model_flops": flops,
+        "ratios": {
+            peer.name: spread(one[peer.name]["each"] / one["ours"]["each"] for one in runs)
+            for peer in peers
+        },
+    }
+
+
+def _tuned(device: torch.device, peer: Any, work: Work, plan: Plan, say: Any) -> dict[str, Any]:
+    """Return a peer's best batch size, and what a text cost at each that was tried."""
+    some = work.spread(plan.tuning)
+    peer.encode(some.spread(min(plan.batches)), min(plan.batches))  # warm
+    tried: dict[int, float] = {}
+    for batch in plan.batches:
+        if batch >= 2 * len(some.texts) and tried:
+            break  # the same one batch as before
+        try:
+            tried[batch] = _peer(device, peer, some, batch, len(work.texts))["each"]
+        except torch.OutOfMemoryError:
+            say(f"{work.name}: {peer.name} is out of memory at batches of {batch}")
+            break
+    if not tried:
+        raise BadConfig(f"{peer.name} fits no batch of {min(plan.batches)}: lower --batches")
+    best = min(tried, key=lambda batch: tried[batch])
+    say(f"{work.name}: {peer.name} is best at batches of {best}")
+    return {"batch": best, "tried": tried}
+
+
+def _round(
+    device: torch.device,
+    ours: Ours,
+    peers: list[Any],
+    work: Work,
+    fewer: Work,
+    record: dict[str, Any],
+) -> dict[str, Any]:
+    """Time everyone once, one after the other."""
+    spent = cost(device, lambda: ours.encode(work))[1]
+    found: dict[str, Any] = {"ours": asdict(spent) | {"each": spent.seconds / len(work.texts)}}
+    for peer in peers:
+        batch = record["peers"][peer.name]["batch"]
+        found[peer.name] = _peer(device, peer, fewer, batch, len(work.texts))
+    return found
+
+
+def _peer(device: torch.device, peer: Any, work: Work, batch: int, whole: int) -> dict[str, Any]:
+    """Time a peer on some texts; `each` is what one of all `whole` texts would cost it.
+
+    A batch that is tried first and thrown away weighs more on few texts than on all: its share of
+    the seconds, by tokens, is spread over all of them.
+    """
+    with Seen(peer.model) as seen:
+        spent = cost(device, lambda: peer.encode(work, batch))[1]
+    trial, real, count = sum(seen.calls[: peer.trials]), sum(seen.calls), len(work.texts)
+    lasting = (real - trial) / real / count + trial / real / whole
+    padded = (real - trial) * whole // count + trial
+    return {**asdict(spent), "texts": count, "each": spent.seconds * lasting, "padded": padded}

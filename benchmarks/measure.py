@@ -1,0 +1,132 @@
+"""What a piece of work costs on a device, and what the device can do at best.
+
+On a CPU the seconds are CPU seconds of all threads and ended children, which a busy neighbour does
+not stretch; on CUDA they are wall seconds, the device waited for.
+"""
+
+import contextlib
+import gc
+import importlib.metadata
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+Result = TypeVar("Result")
+
+PACKAGES = (
+    *("torch", "transformers", "tokenizers", "peft", "accelerate", "numpy", "triton"),
+    *("FlagEmbedding", "sentence-transformers", "flash-attn"),
+)
+_SIZES = {"cpu": 2048, "cuda": 8192}
+_TIMES = {"cpu": 6, "cuda": 20}
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one call took.
+
+    Attributes:
+        seconds: CPU seconds on a CPU, wall seconds on CUDA.
+        peak: bytes at the highest: of the process on a CPU, of the allocator on CUDA.
+    """
+
+    seconds: float
+    peak: int
+
+
+def cost(device: torch.device, work: Callable[[], Result]) -> tuple[Result, Cost]:
+    """Return what `work` returns, and what it took."""
+    gc.collect()
+    _forget_peak(device)
+    started = _now(device)
+    result = work()
+    seconds = _now(device) - started
+    return result, Cost(seconds, _peak(device))
+
+
+def matmul(device: torch.device) -> float:
+    """Return FLOP/s of a square matrix product: fp32 by CPU second, or bf16 by wall second."""
+    size, times = _SIZES[device.type], _TIMES[device.type]
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    first = torch.randn(size, size, device=device, dtype=dtype)
+    second = torch.randn(size, size, device=device, dtype=dtype)
+
+    def some() -> None:
+        for _ in range(times):
+            torch.mm(first, second)
+
+    some()
+    return times * 2 * size**3 / cost(device, some)[1].seconds
+
+
+def spread(ratios: Iterable[float]) -> dict[str, float]:
+    """Return the smallest, middle and largest ratio of the runs."""
+    sorted_ = sorted(ratios)
+    return {"min": sorted_[0], "median": statistics.median(sorted_), "max": sorted_[-1]}
+
+
+def versions() -> dict[str, str]:
+    """Return the version of Python and of every package that bears on speed; empty where none."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Return the device by name, and the threads that a CPU has."""
+    if device.type == "cuda":
+        shown = torch.cuda.get_device_properties(device)
+        return {"device": shown.name, "memory": shown.total_memory}
+    return {"device": _cpu(), "threads": torch.get_num_threads()}
+
+
+def free(device: torch.device) -> None:
+    """Give back what the last contender held."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _cpu() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+    ours = resource.getrusage(resource.RUSAGE_SELF)
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return ours.ru_utime + ours.ru_stime + children.ru_utime + children.ru_stime
+
+
+def _forget_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with contextlib.suppress(OSError):  # then the peak is that of the whole process
+        _CLEAR.write_text("5", encoding="ascii")
+
+
+def _peak(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    with contextlib.suppress(OSError):
+        for line in _STATUS.read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
