@@ -17,7 +17,12 @@ from parity.run.errors import BadConfig, Mismatch
 ENCODE = ("fixed-3", "no-examples", "corpus")
 TRAIN = ("shared", "none", "random")
 Exemplars = Literal["shared", "none", "random"]
-INSTRUCTION = "Given a question and a wrong answer, retrieve the misconception behind the answer."
+INSTRUCTION = (
+    "Given a mathematics question, the subject and the construct that it tests, its correct "
+    "answer and one wrong answer that a pupil gave, retrieve the misconception, out of those that "
+    "teachers have described, that most likely led the pupil to this wrong answer."
+)
+"""About 49 tokens, as the instruction that the targets were set with."""
 PROMPT = PromptConfig(format="icl", instruction=INSTRUCTION, query_max=2048, passage_max=512)
 _SHOWN = 3
 

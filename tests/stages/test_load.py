@@ -1,5 +1,6 @@
 """What mines and scores keeps embeddings on disk; what trains, and what ships, keeps none."""
 
+import os
 from typing import Any
 
 import pytest
@@ -68,3 +69,16 @@ def test_an_encoder_keeps_nothing_unless_it_is_asked_for(bench: Bench) -> None:
     assert not run.workspace.embeddings.exists()
     load.keeping(run).embed([[5, 6]])
     assert len(benches.digests(run.workspace.embeddings)) == 1
+
+
+def test_what_is_compiled_is_kept_beside_the_runs_unless_someone_says_where(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, run = "TORCHINDUCTOR_CACHE_DIR", bench.make("prepare")
+    monkeypatch.setenv(name, "elsewhere")
+    load.encoder(run)
+    assert os.environ[name] == "elsewhere"
+    monkeypatch.delenv(name)
+    load.encoder(run)
+    assert os.environ[name] == str(run.workspace.compiled.resolve())
+    assert run.workspace.compiled.is_relative_to(run.workspace.data)

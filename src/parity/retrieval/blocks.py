@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from parity.retrieval import trie
+from parity.retrieval.packing import Places
 from parity.retrieval.trie import Pack
 
 Heads = torch.Tensor
@@ -28,13 +29,14 @@ class Blocks:
 
     def __init__(self, pack: Pack) -> None:
         """Sort the pack's blocks by how many ancestors they gather."""
-        self._count = len(pack)
         alike: dict[int, list[trie.Block]] = {}
         for block in trie.blocks(pack, _BLOCK):
             width = -(-len(block.ancestors) // _BLOCK) * _BLOCK
             alike.setdefault(width, []).append(block)
         self._groups = [_Group(pack, width, blocks) for width, blocks in sorted(alike.items())]
-        self._order = np.argsort(np.concatenate([group.places for group in self._groups]))
+        self._sizes = [len(group.places) for group in self._groups]
+        self._by_group = np.concatenate([group.places for group in self._groups])
+        self._in_order = np.argsort(self._by_group)
 
     def attend(
         self, query: Heads, key: Heads, value: Heads, scale: float, window: int, cap: float
@@ -42,11 +44,36 @@ class Blocks:
         """See `attention.Layout.attend`."""
         _, heads, count, width = query.shape
         filled = torch.nn.functional.pad(query, (0, 0, 0, -count % _BLOCK))
-        asked = filled.view(heads, -1, _BLOCK, width)  # (h, blocks, B, d)
-        parts = [one.attend(asked, key, value, scale, window, cap) for one in self._groups]
-        order = torch.as_tensor(self._order, device=query.device)
-        joined = parts[0] if len(parts) == 1 else torch.cat(parts).index_select(0, order)
-        return joined.transpose(0, 1).reshape(1, heads, -1, width)[:, :, :count]
+        asked = self._moved(filled.view(heads, -1, _BLOCK, width), self._by_group, self._in_order)
+        parts = [
+            group.attend(part, key, value, scale, window, cap)
+            for group, part in zip(self._groups, asked.split(self._sizes, dim=1), strict=True)
+        ]
+        joined = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)  # (h, blocks, B, d)
+        ordered = self._moved(joined, self._in_order, self._by_group)
+        return ordered.reshape(1, heads, -1, width)[:, :, :count]
+
+    def _moved(self, blocks: torch.Tensor, order: Places, back: Places) -> torch.Tensor:
+        """Return (h, blocks, B, d) in another order."""
+        if len(self._groups) == 1:
+            return blocks
+        both = [torch.as_tensor(one, device=blocks.device) for one in (order, back)]
+        return cast(torch.Tensor, _Moved.apply(blocks, *both))  # type: ignore[no-untyped-call]
+
+
+class _Moved(torch.autograd.Function):
+    """Blocks in another order; torch's own backward would add them up onto zeros, slowly."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, blocks: torch.Tensor, order: torch.Tensor, back: torch.Tensor
+    ) -> torch.Tensor:
+        ctx.back = back
+        return blocks.index_select(1, order)
+
+    @staticmethod
+    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        return slope.index_select(1, ctx.back), None, None
 
 
 class _Group:
@@ -71,24 +98,22 @@ class _Group:
         window: int,
         cap: float,
     ) -> torch.Tensor:
-        """Return (b, h, B, d), fillers included, of all blocks' queries (h, blocks, B, d)."""
-        heads, _, _, width = asked.shape
-        groups, blocks = key.shape[1], len(self.places)
-        mine = asked.index_select(1, self._on(asked.device, "places"))  # (h, b, B, d)
-        mine = mine.view(groups, -1, blocks, _BLOCK, width).permute(2, 0, 1, 3, 4)
-        stacked = mine.reshape(blocks, groups, -1, width)  # (b, g, h/g·B, d)
-        keys = self._on(asked.device, "keys")  # (b, k)
+        """Return the group's (h, b, B, d), fillers included, for its queries of that shape."""
+        heads, blocks, _, width = asked.shape
+        groups = key.shape[1]
+        split = asked.reshape(groups, -1, blocks, _BLOCK, width).permute(2, 0, 1, 3, 4)
+        stacked = split.reshape(blocks, groups, -1, width)  # (b, g, h/g·B, d)
+        keys = self._gathered(asked.device)  # (b, k)
         near = [one[0][:, keys].transpose(0, 1) for one in (key, value)]  # (b, g, k, d)
         mask = self._mask(window, heads // groups, asked)
         out = scaled(stacked, near[0], near[1], mask, scale, cap)  # (b, g, h/g·B, d)
-        return out.view(blocks, heads, _BLOCK, width)
+        return out.view(blocks, heads, _BLOCK, width).transpose(0, 1)
 
-    def _on(self, device: torch.device, which: str) -> torch.Tensor:
-        """Return the places of the blocks, or of their keys, on the device."""
-        if (device, which) not in self._kept:
-            values = self.places if which == "places" else np.maximum(self._keys, 0)
-            self._kept[device, which] = torch.as_tensor(values, device=device)
-        return self._kept[device, which]
+    def _gathered(self, device: torch.device) -> torch.Tensor:
+        """Return the places of the blocks' keys, on the device."""
+        if (device,) not in self._kept:
+            self._kept[device,] = torch.as_tensor(np.maximum(self._keys, 0), device=device)
+        return self._kept[device,]
 
     def _mask(self, window: int, stacked: int, like: torch.Tensor) -> torch.Tensor:
         which = (window, stacked, like.device, like.dtype)

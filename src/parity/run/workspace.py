@@ -39,6 +39,11 @@ class Workspace:
         return self.data / "cache" / "embeddings"
 
     @property
+    def compiled(self) -> Path:
+        """Layers compiled for GPUs, of all runs; may be removed at any time."""
+        return self.data / "cache" / "compiled"
+
+    @property
     def taken(self) -> Path:
         """What a token was seen to take of a device's memory, of all runs."""
         return self.data / "cache" / "bytes_per_token.json"

@@ -1,5 +1,6 @@
 """Load the run's encoder: the bare base, or with an adapter, in this process or among several."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,13 +26,21 @@ def portable(name: str) -> str:
 
 def encoder(run: Run, adapter: Path | None = None, workers: Workers | None = None) -> Encoder:
     """Return the run's encoder, with the adapter in a folder or bare; it keeps no embeddings."""
-    return Encoder(base(run), run.config.encoder, adapter=adapter, workers=workers)
+    return _loaded(run, adapter, workers, None)
 
 
 def keeping(run: Run, adapter: Path | None = None, workers: Workers | None = None) -> Encoder:
     """Return the run's encoder for weights that stay as they are: embeddings are kept on disk."""
-    kept = Cache(run.workspace.embeddings)
-    return Encoder(base(run), run.config.encoder, adapter=adapter, workers=workers, cache=kept)
+    return _loaded(run, adapter, workers, Cache(run.workspace.embeddings))
+
+
+def _loaded(
+    run: Run, adapter: Path | None, workers: Workers | None, cache: Cache | None
+) -> Encoder:
+    # Read when a layer is first compiled: what one command compiled, the next need not.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(run.workspace.compiled.resolve()))
+    config = run.config.encoder
+    return Encoder(base(run), config, adapter=adapter, workers=workers, cache=cache)
 
 
 def parent(run: Run) -> Path | None:
