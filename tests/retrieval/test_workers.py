@@ -1,13 +1,12 @@
 """Two real processes see what one sees: equal bytes of embeddings, gradients that add up."""
 
 import os
-import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import models
+import pair
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -18,8 +17,6 @@ from parity.retrieval.workers import Workers, launched
 from parity.run.config import EncoderConfig
 
 Tensors = dict[str, torch.Tensor]
-
-SECONDS = 120  # a process that waits for the other for so long has failed
 
 
 def measure(folder: Path, workers: Workers) -> tuple[Tensors, Tensors]:
@@ -72,35 +69,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> bases.Base:
 def seen(base: bases.Base, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Let two processes work, and return the folder of what they saw."""
     target = tmp_path_factory.mktemp("seen")
-    root = Path(__file__).parents[2]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    together = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join((str(root / "src"), str(root / "tests"))),
-        "WORLD_SIZE": "2",
-        "LOCAL_WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "GLOO_SOCKET_IFNAME": "lo",
-        "ACCELERATE_USE_CPU": "true",
-    }
-    running = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(base.folder), str(target)],
-            env={**together, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        words = [process.communicate(timeout=SECONDS)[1] for process in running]
-    finally:
-        for process in running:
-            process.kill()
-    assert [process.returncode for process in running] == [0, 0], words
+    pair.run(__file__, str(base.folder), str(target))
     return target
 
 

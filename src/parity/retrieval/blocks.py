@@ -47,7 +47,9 @@ class Blocks:
         asked = self._moved(filled.view(heads, -1, _BLOCK, width), self._by_group, self._in_order)
         parts = [
             group.attend(part, key, value, scale, window, cap)
-            for group, part in zip(self._groups, asked.split(self._sizes, dim=1), strict=True)
+            for group, part in zip(
+                self._groups, torch.split(asked, self._sizes, dim=1), strict=True
+            )
         ]
         joined = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)  # (h, blocks, B, d)
         ordered = self._moved(joined, self._in_order, self._by_group)
