@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import models
@@ -127,6 +128,21 @@ def test_one_pack_goes_forward_once_and_several_twice(base: Base) -> None:
         packs = encoder.packs([*TOKENS[0], *TOKENS[1]], budget)
         assert (len(packs) == 1) == (times == 1)
         assert cached(base, settings(token_budget=budget))[2] == times * sum(map(len, packs))
+
+
+def test_short_packs_of_equal_lengths_that_fit_together_go_forward_once(tmp_path: Path) -> None:
+    encoder = models.load(models.write(tmp_path, "bert"), pooling="mean")
+    models.attach(encoder, targets=("query", "value"))
+    ran: list[int] = []
+    encoder.model.register_forward_hook(
+        lambda _module, _args, out: ran.append(out.last_hidden_state[..., 0].numel())
+    )
+    for budget, times in ((4096, 1), (64, 2)):
+        packs = encoder.packs([*TOKENS[0], *TOKENS[1]], budget)
+        assert len(packs) > 5  # one for each length at least
+        ran.clear()
+        gradient(encoder, TOKENS, BATCH, settings(token_budget=budget), seed="s")
+        assert sum(ran) == times * sum(map(len, packs))
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])

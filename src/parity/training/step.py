@@ -1,8 +1,9 @@
 """The gradient of one batch over its packs, in the memory of one pack.
 
-A batch that is one pack for this process runs directly. One of several packs goes through
-GradCache: every pack is embedded without a graph, the loss gives its gradient at the embeddings,
-and each pack is run again with a graph and takes its rows of that gradient back into the weights.
+A batch whose tokens here fit the budget, in one pack or in several short ones, runs directly. A
+larger one goes through GradCache: every pack is embedded without a graph, the loss gives its
+gradient at the embeddings, and each pack is run again with a graph and takes its rows of that
+gradient back into the weights.
 The loss is that of the whole batch in every process, so queries meet the passages of all of them;
 gradients that the processes add up are those of one process.
 
@@ -55,7 +56,7 @@ def gradient(
     packs = encoder.packs([*tokens[0], *tokens[1]], config.token_budget)
     owners = encoder.workers.deal([len(pack) for pack in packs])
     mine = [index for index, rank in enumerate(owners) if rank == encoder.workers.rank]
-    direct = len(mine) == 1
+    direct = len(mine) == 1 or sum(len(packs[index]) for index in mine) <= config.token_budget
     with budget.together(encoder.workers, encoder.device), torch.set_grad_enabled(direct):
         own = {index: _states(encoder, packs[index], f"{seed}/{index}") for index in mine}
     vectors = _gathered(encoder, packs, owners, own).requires_grad_()  # (b + m, d)
