@@ -154,6 +154,27 @@ follow = _verb(
 submit = _verb(
     "submit", "11. The kernel's checked version → one submission to the competition.", DRY, ROUND
 )
+
+
+@task(
+    positional=["a", "b"],
+    help={
+        "a": "an id of the ledger, RUN/round-N/STAGE, or a run_report.json",
+        "b": "the same, or a score such as 0.304",
+        "import_": "add the evidence of this run_report.json to the ledger",
+        "with_text": "show where texts differ; they are the competition's",
+        **JSON,
+    },
+    auto_shortflags=False,
+)
+def reconcile(
+    c: Context, a: str, b: str, import_: str = "", with_text: bool = False, json: bool = False
+) -> None:
+    """12. Two records of evidence → the first layer that differs, or that none does."""
+    flags: dict[str, str | bool] = {"import_": import_, "with_text": with_text, "json": json}
+    _start(c, *_words("reconcile", "", (), flags), a, b)
+
+
 report = _verb("report", "Evidence → report.md, the table of all scores.", RUN)
 demo = _verb(
     "demo",
@@ -201,10 +222,9 @@ def test(c: Context, only: str = "") -> None:
 
 @task(
     help={"work": "encode or train", "device": "cpu or cuda", "options": "more flags, in one text"},
-    positional=["work"],
     auto_shortflags=False,
 )
-def bench(c: Context, work: str = "encode", device: str = "cpu", options: str = "") -> None:
+def bench(c: Context, work: str, device: str = "cpu", options: str = "") -> None:
     """We and the peers side by side in one run: equality first, then the ratios."""
     _start(c, "-m", "benchmarks", work, f"--device={device}", *shlex.split(options))
 
@@ -248,7 +268,7 @@ tools = (
         "lock", "requirements.in, under the image's freeze → requirements.lock.", "tools/lock.py"
     ),
 )
-there = (publish, push, follow, submit)
+there = (publish, push, follow, submit, reconcile)
 images = Collection("image", lock=image_lock)
 images.add_task(build, name="build", default=True)
 namespace = Collection(

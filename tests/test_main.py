@@ -31,11 +31,11 @@ CODES = {
     errors.Refused: 7,
     errors.Unknown: 8,
     errors.RunFailed: 9,
+    errors.Different: 10,
 }
 NO_FACTS = {"git_commit": "", "build_date": ""}
 USAGE = 2  # what argparse returns, as for a wrong setting
-MACHINES = ("publish", "push", "follow", "submit", "plan", "doctor")
-"""What can tell a machine: `--json`."""
+MACHINES = ("publish", "push", "follow", "submit", "plan", "doctor")  # with `--json`
 
 
 @pytest.fixture(autouse=True)

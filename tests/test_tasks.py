@@ -103,7 +103,8 @@ def test_stages_are_numbered_in_their_order() -> None:
 
 @pytest.mark.parametrize("name", [name for name, _ in every()])
 def test_a_task_starts_parity_or_a_dev_tool(name: str, asked: Asked) -> None:
-    invoke(name, *["--freeze=x"] * (name == "image.lock"))
+    needed = {"bench": ["train"], "image.lock": ["--freeze=x"], "reconcile": ["A", "B"]}
+    invoke(name, *needed.get(name, []))
     assert asked
     for words in map(shlex.split, asked):
         assert words[0] == sys.executable
@@ -153,6 +154,13 @@ def test_eval_hands_on_what_is_scored(asked: Asked) -> None:
         True,
     )
     assert (bare.adapter, bare.against, bare.accept_polluted) == ("best", None, False)
+
+
+def test_two_sides_are_handed_on(asked: Asked) -> None:
+    invoke("reconcile", "demo/round-1/eval", "0.304", "--import", "run_report.json", "--with-text")
+    (full,) = map(parsed, asked)
+    assert (full.sides, full.imported) == (["demo/round-1/eval", "0.304"], Path("run_report.json"))
+    assert (full.with_text, full.json) == (True, False)
 
 
 @pytest.mark.parametrize("name", ["prepare", "mine", "train", "eval", "predict", "rehearse"])

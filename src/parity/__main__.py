@@ -85,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     reload.add_argument("run", type=Path)
     reload.add_argument("--out", required=True, type=Path)
     _common(reload)
+    _sides(stages.add_parser("reconcile", allow_abbrev=False))
     story = stages.add_parser("story", allow_abbrev=False)
     story.add_argument("run", nargs="?", type=Path)
     story.add_argument("--set", dest="overrides", action="append", default=[])
@@ -112,6 +113,16 @@ def _flags(stages: Mapping[str, argparse.ArgumentParser]) -> None:
     stages["plan"].add_argument("--queries", type=_at_least(0), default=0)
     stages["doctor"].add_argument("--online", action="store_true")
     stages["image"].add_argument("--base", default="")
+
+
+def _sides(compared: argparse.ArgumentParser) -> None:
+    """Add what names two records of evidence."""
+    compared.add_argument("sides", nargs="*", metavar="SIDE")
+    compared.add_argument("--run", default=_DEMO, type=Path)
+    compared.add_argument("--import", dest="imported", type=Path)
+    compared.add_argument("--with-text", action="store_true")
+    compared.add_argument("--json", action="store_true")
+    _common(compared)
 
 
 def _at_least(least: float) -> Callable[[str], float]:

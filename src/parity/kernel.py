@@ -24,7 +24,7 @@ from parity.retrieval.probing import Probed, measure
 from parity.retrieval.retrieve import Found, Index, index, retrieve
 from parity.retrieval.workers import Workers, launched
 from parity.run.errors import ParityError
-from parity.shipping import bundle, report, sealed, surroundings
+from parity.shipping import bundle, report, sealed, surroundings, witness
 from parity.shipping.bundle import Bundle
 
 _TOLD = {"run_type": "KAGGLE_KERNEL_RUN_TYPE", "rerun": "KAGGLE_IS_COMPETITION_RERUN"}
@@ -109,7 +109,7 @@ def run(attached: Attached) -> None:
     laps.end("load")
     passages = index(encoder, shipped.config.prompt, mounted.read.corpus)
     laps.end("corpus")
-    probed, layers = _probe(shipped, mounted, encoder, passages)
+    probed, layers, seen = _probe(shipped, mounted, encoder, passages)
     laps.end("probe")
     found = _test(shipped, mounted, encoder, passages)
     laps.end("test")
@@ -119,6 +119,7 @@ def run(attached: Attached) -> None:
         "gpus": hardware.gpus(),
         "dtype": str(encoder.dtype).removeprefix("torch."),
         "speed": encoder.speed(),
+        "seen": seen,
     }
     if workers.main:
         _write(attached.kaggle / "working", shipped, mounted, found, (probed, layers), facts)
@@ -143,15 +144,26 @@ def _encoder(attached: Attached, shipped: Bundle, workers: Workers) -> Encoder:
 
 def _probe(
     shipped: Bundle, mounted: _Mounted, encoder: Encoder, passages: Index
-) -> tuple[Probed, dict[str, str]]:
-    """Rank the probe and return every layer that was measured, the pinned ones proven."""
+) -> tuple[Probed, dict[str, str], dict[str, Any]]:
+    """Rank the probe; return every layer that was measured, the pinned ones proven, and facts."""
     prompt = shipped.config.prompt
     shown = exemplars.shown(mounted.probe, mounted.pool, prompt)
     probed = measure(encoder, prompt, mounted.probe, passages, shown)
     layers = {**probed.layers, "data": report.data(mounted.read)}
     pinned = {**layers, **report.mounted(mounted.read.corpus, mounted.pool)}
-    report.prove(shipped, pinned, probed.found.asked.texts)
-    return probed, layers
+    found = probed.found
+    report.prove(shipped, pinned, found.asked.texts)
+    asked = witness.Probed(
+        found.ranking.query_ids,
+        found.asked.texts,
+        found.asked.tokens,
+        shown,
+        found.vectors,
+        passages.vectors,
+    )
+    budget = shipped.config.encoder.token_budget
+    seen = witness.facts(prompt, mounted.read.corpus, asked, encoder.speed(), budget)
+    return probed, layers, seen
 
 
 def _test(shipped: Bundle, mounted: _Mounted, encoder: Encoder, passages: Index) -> Found:

@@ -56,3 +56,9 @@ class RunFailed(ParityError):
     """Kaggle ran it, and the kernel or the submission ended in an error."""
 
     exit_code = 9
+
+
+class Different(ParityError):
+    """Two measurements differ by more than noise; the message names the first layer that does."""
+
+    exit_code = 10

@@ -11,11 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from parity.run import files
+from parity.run import digest, files
 from parity.run.digest import canonical
 from parity.run.errors import BadData
 
-SCHEMA = 1
+SCHEMA = 2
+"""Of records written now: 2 added `facts`. Whatever is older is read as it is."""
+
 LAYERS = (
     "data",
     "split",
@@ -35,6 +37,9 @@ LAYERS = (
 )
 """Names of the digests of an evidence record, in causal order; the score follows them."""
 
+_SINCE_2 = {"facts"}
+"""Keys that records of schema 1 lack."""
+
 StepName = Literal["publish", "push", "follow", "submit"]
 Kind = Literal["cv", "rehearsal", "image", "kernel", "public", "private"]
 
@@ -51,6 +56,8 @@ class Evidence:
         status: `clean` or `polluted` (kept out of tables and charts) or `unscored`.
         layers: layer → digest or value, empty where unknown; keys are `LAYERS`.
         score: the scores as plain values, empty where there is none.
+        facts: what the digests hide (versions, lengths, a digest for each row of the probe), as
+            `shipping/witness.py` writes it; empty in records of schema 1.
         made: ISO date and time, UTC.
         schema: version of this record.
     """
@@ -62,6 +69,7 @@ class Evidence:
     status: Literal["clean", "polluted", "unscored"]
     layers: dict[str, str]
     score: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
     made: str = ""
     schema: int = SCHEMA
 
@@ -101,9 +109,7 @@ def now() -> str:
 
 def append(path: Path, evidence: Evidence) -> None:
     """Add one line to the ledger, in one write."""
-    record = asdict(evidence)
-    record["layers"] = {name: evidence.layers.get(name, "") for name in LAYERS}
-    _add(path, record)
+    _add(path, _row(evidence))
 
 
 def append_step(path: Path, step: Step) -> None:
@@ -119,7 +125,7 @@ def read(path: Path) -> list[Evidence]:
     Raises:
         BadData: a record of a newer schema.
     """
-    return [_record(row, str(path)) for row in _rows(path) if not _is_step(row)]
+    return [record(row, str(path)) for row in _rows(path) if not _is_step(row)]
 
 
 def steps(path: Path) -> list[Step]:
@@ -130,7 +136,8 @@ def steps(path: Path) -> list[Step]:
     """
     found = []
     for row in filter(_is_step, _rows(path)):
-        if row.get("schema") != SCHEMA or set(row) != set(Step.__dataclass_fields__):
+        known = type(row.get("schema")) is int and row["schema"] <= SCHEMA
+        if not known or set(row) != set(Step.__dataclass_fields__):
             raise BadData(f"{path}: a step of another schema; this version reads {SCHEMA}")
         found.append(Step(**row))
     return found
@@ -142,7 +149,37 @@ def from_json(text: str) -> Evidence:
     Raises:
         BadData: it is no record of a schema this version reads.
     """
-    return _record(json.loads(text), "evidence")
+    return record(json.loads(text), "evidence")
+
+
+def id_of(evidence: Evidence) -> str:
+    """Return what a record is called: the digest of all it says, when it was made too."""
+    return digest.of_value(_row(evidence))
+
+
+def record(row: Any, origin: str) -> Evidence:
+    """Return a row of plain values as evidence; `origin` names it in an error.
+
+    Raises:
+        BadData: it is no record of a schema this version reads.
+    """
+    schema = row.get("schema") if isinstance(row, dict) else None
+    if not isinstance(schema, int):
+        raise BadData(f"{origin}: a line is no evidence")
+    if schema > SCHEMA:
+        raise BadData(f"{origin}: evidence of schema {schema}; this version reads {SCHEMA}")
+    known = set(Evidence.__dataclass_fields__) - (_SINCE_2 if schema < SCHEMA else set())
+    if odd := sorted(set(row) ^ known):
+        raise BadData(f"{origin}: evidence with a missing or unknown key, {odd[0]!r}")
+    return Evidence(**row)
+
+
+def _row(evidence: Evidence) -> dict[str, Any]:
+    row = asdict(evidence)
+    row["layers"] = {name: evidence.layers.get(name, "") for name in LAYERS}
+    for name in _SINCE_2 if evidence.schema < SCHEMA else ():
+        del row[name]
+    return row
 
 
 def _rows(path: Path) -> list[Any]:
@@ -154,8 +191,8 @@ def _is_step(row: Any) -> bool:
 
 
 def _content(step: Step) -> str:
-    """Return a step as the file holds it, less its time."""
-    return canonical(asdict(replace(step, made="")))
+    """Return a step as the file holds it, less its time and the version that wrote it."""
+    return canonical(asdict(replace(step, made="", schema=SCHEMA)))
 
 
 def _add(path: Path, record: dict[str, Any]) -> None:
@@ -166,14 +203,3 @@ def _add(path: Path, record: dict[str, Any]) -> None:
         os.write(handle, line)
     finally:
         os.close(handle)
-
-
-def _record(row: Any, origin: str) -> Evidence:
-    schema = row.get("schema") if isinstance(row, dict) else None
-    if not isinstance(schema, int):
-        raise BadData(f"{origin}: a line is no evidence")
-    if schema > SCHEMA:
-        raise BadData(f"{origin}: evidence of schema {schema}; this version reads {SCHEMA}")
-    if odd := sorted(set(row) ^ set(Evidence.__dataclass_fields__)):
-        raise BadData(f"{origin}: evidence with a missing or unknown key, {odd[0]!r}")
-    return Evidence(**row)

@@ -28,6 +28,10 @@ class Workspace:
         """Evidence of all runs, append-only."""
         return self.data / "ledger.jsonl"
 
+    def evidence(self, record: str) -> Path:
+        """Return the folder of what was measured with a record of evidence, by its id."""
+        return self.data / "evidence" / record
+
     @property
     def bases(self) -> Path:
         """Converted base weights, shared by all runs."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from parity.competition import metrics, submission
 from parity.competition import ranking as rankings
 from parity.competition.questions import Qrels
-from parity.competition.ranking import Ranking
+from parity.competition.ranking import Ids, Ranking
 from parity.run.errors import Mismatch
 
 NEAR = 1e-5
@@ -103,16 +103,28 @@ def compare(here: Side, there: Side, qrels: Qrels | None = None) -> Comparison:
             raise Mismatch(f"the {what} here are not those there: was it the same bundle and test?")
     odd = (name for name in _EXACT if here.layers.get(name) != there.layers.get(name))
     mine, theirs = here.submission.ids, there.submission.ids
-    pairs = zip(mine.tolist(), theirs.tolist(), strict=True)
-    shared = [len(set(ids) & set(others)) / len(ids) for ids, others in pairs]
     return Comparison(
         unequal=next(odd, ""),
-        cosine=_cosine(here.vectors, there.vectors),
-        overlap=float(np.mean(shared)),
+        cosine=float(cosines(here.vectors, there.vectors).min(initial=1.0)),
+        overlap=float(np.mean(overlaps(mine, theirs))),
         rows=sum(ids != others for ids, others in zip(mine.tolist(), theirs.tolist(), strict=True)),
         of=len(mine),
         difference=None if qrels is None else _map(there, qrels) - _map(here, qrels),
     )
+
+
+def cosines(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return each row's cosine, (n,) float64; rows have unit norm but for rounding."""
+    a, b = one.astype(np.float64), other.astype(np.float64)  # (n, d)
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)  # (n,)
+    found: NDArray[np.float64] = (a * b).sum(axis=1) / norms
+    return found
+
+
+def overlaps(mine: Ids, theirs: Ids) -> list[float]:
+    """Return for each row the share of my ids that are among theirs, whatever their order."""
+    pairs = zip(mine.tolist(), theirs.tolist(), strict=True)
+    return [len(set(ids) & set(others)) / len(ids) for ids, others in pairs]
 
 
 def judge(found: Comparison, precision: str) -> None:
@@ -135,13 +147,6 @@ def judge(found: Comparison, precision: str) -> None:
             f"a probe embedding has cosine {found.cosine:.7f} with the one made here; in fp32 want "
             f"1 - {NEAR:g} at least"
         )
-
-
-def _cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """Return the smallest cosine of rows; both have unit norm but for rounding."""
-    a, b = one.astype(np.float64), other.astype(np.float64)  # (n, d)
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)  # (n,)
-    return float(((a * b).sum(axis=1) / norms).min(initial=1.0))
 
 
 def _map(side: Side, qrels: Qrels) -> float:

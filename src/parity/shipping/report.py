@@ -90,11 +90,13 @@ def write(
         layers: what was measured here; split and lineage are the bundle's own.
         ranking: the probe's.
         vectors: (n, d) float32, the probe's embeddings.
-        facts: what else there is to tell: image, GPUs, seconds by phase, bytes of memory.
+        facts: what else there is to tell: image, GPUs, seconds by phase, bytes of memory; under
+            `seen` the evidence's own, of `witness.facts`.
     """
     rankings.write(folder / "probe_ranking.jsonl", ranking)
     files.write_array(folder / "probe.npy", vectors)
     carried = {name: shipped.layers[name] for name in ("split", "lineage")}
+    told = dict(facts)
     evidence = Evidence(
         run=shipped.run,
         round=shipped.round,
@@ -102,10 +104,11 @@ def write(
         kind="kernel",
         status="unscored",
         layers={**layers, **carried},
+        facts={**told.pop("seen", {}), "bundle": shipped.digest},
         made=ledger.now(),
     )
     record = {
-        **facts,
+        **told,
         "schema": SCHEMA,
         "bundle": shipped.digest,
         "base": layers.get("base", ""),
@@ -124,7 +127,18 @@ def read(folder: Path) -> tuple[Evidence, dict[str, Any]]:
     path = folder / NAME
     if not path.is_file():
         raise BadData(f"{path}: the kernel left no report")
-    record: dict[str, Any] = files.read_json(path)
+    return read_file(path)
+
+
+def read_file(path: Path) -> tuple[Evidence, dict[str, Any]]:
+    """Return what `read` does, of a report that may have been renamed.
+
+    Raises:
+        BadData: it is no report, or one of a newer schema.
+    """
+    record: Any = files.read_json(path)
+    if not isinstance(record, dict) or "evidence" not in record:
+        raise BadData(f"{path}: no report of a kernel; want its {NAME}")
     if record.get("schema", 0) > SCHEMA:
         raise BadData(f"{path}: a report of schema {record['schema']}; this version reads {SCHEMA}")
-    return Evidence(**record["evidence"]), record
+    return ledger.record(record["evidence"], str(path)), record

@@ -69,8 +69,8 @@ def evaluate(
         work.facts = {"status": status, "adapter": encoder.adapter}
         work.facts |= {"speed": encoder.speed(), "took": encoder.took()}
         here.note(run, work.facts, "base" if adapter is None else "adapter")
-        ledger.append(
-            run.workspace.ledger,
+        evidence.append(
+            run,
             Evidence(
                 run=run.config.name,
                 round=run.round,
@@ -82,8 +82,11 @@ def evaluate(
                     **scored.probed.layers,
                 },
                 score=scored.scores.as_json(),
+                facts=evidence.facts(run, known, encoder, scored),
                 made=ledger.now(),
             ),
+            work.folder,
+            run.workspace.texts(run.round, label),
         )
         _tell(status, rows)
     if against is not None and workers.main:

@@ -1,14 +1,25 @@
 """Evidence of this run: the layers that come before the model, and the texts kept beside it."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from parity.competition.lineage import Lineage
+from parity.retrieval.encoder import Encoder
 from parity.retrieval.probing import Probed
 from parity.run import digest, files, ledger
 from parity.run.ledger import Evidence, Step, StepName
 from parity.run.manifest import read as read_manifest
+from parity.run.workspace import Workspace
+from parity.shipping import witness
+from parity.stages import nouns
 from parity.stages.nouns import Nouns
 from parity.stages.run import Run
+from parity.stages.scoring import Scored
+
+MEASURED = ("probe.npy", "probe_ranking.jsonl", "ranking.jsonl", "submission.csv")
+"""Files of a measurement; what a record of evidence is compared by."""
+TEXTS = "texts.jsonl"
 
 
 def data_layers(run: Run, known: Nouns, lineage: Lineage) -> dict[str, str]:
@@ -19,6 +30,50 @@ def data_layers(run: Run, known: Nouns, lineage: Lineage) -> dict[str, str]:
         "split": known.split.digest(),
         "lineage": lineage.digest(),
     }
+
+
+def facts(run: Run, known: Nouns, encoder: Encoder, scored: Scored) -> dict[str, Any]:
+    """Return the facts of a score's evidence: what its digests hide, and what was scored."""
+    probed = scored.probed
+    asked = witness.Probed(
+        probed.found.ranking.query_ids,
+        probed.found.asked.texts,
+        probed.found.asked.tokens,
+        nouns.shown(known, run.config.prompt, known.probe),
+        probed.found.vectors,
+        scored.passages,
+    )
+    return {
+        **witness.facts(
+            run.config.prompt,
+            known.corpus,
+            asked,
+            encoder.speed(),
+            run.config.encoder.token_budget,
+        ),
+        "split": known.split.name,
+        "valid": None if scored.ranking is None else scored.ranking.digest(),
+    }
+
+
+def append(run: Run, record: Evidence, folder: Path, texts: Path | None = None) -> None:
+    """Add a record to the ledger and keep what was measured with it, to show a difference later."""
+    ledger.append(run.workspace.ledger, record)
+    keep(run.workspace, record, {name: folder / name for name in MEASURED})
+    if texts is not None:
+        keep(run.workspace, record, {TEXTS: texts})
+
+
+def keep(place: Workspace, record: Evidence, there: Mapping[str, Path]) -> None:
+    """Keep files beside a record, by the record's id; those that are not there are passed over.
+
+    They are written whole and never changed in place, so that a link is as good as a copy.
+    """
+    folder = place.evidence(ledger.id_of(record))
+    for name, path in there.items():
+        if path.is_file() and not (folder / name).is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            files.link(path, folder / name)
 
 
 def note(run: Run, step: StepName, key: str, refs: dict[str, Any]) -> None:

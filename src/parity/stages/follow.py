@@ -82,7 +82,9 @@ def _collect(run: Run, door: Door, minutes: float) -> None:
             raise RunFailed(f"{error}{words}; once mended: {run.command('push')}") from error
         work.outputs = [f"{OUTPUT}/{name}" for name in names]
         found, record = report.read(place)
-        _append(run, replace(found, kind="kernel"))
+        seen = replace(found, kind="kernel")
+        _append(run, seen)
+        evidence.keep(run.workspace, seen, {name: place / name for name in evidence.MEASURED})
         _note(run, version, bundle.digest)
         refs = {"kernel": version.ref, "version": version.number}
         work.facts = {**refs, "bundle": bundle.digest, "submission": found.layers["submission"]}

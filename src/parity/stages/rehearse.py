@@ -7,13 +7,13 @@ from typing import Any
 
 from parity.competition import submission, tables
 from parity.retrieval import hardware
-from parity.run import files, ledger
+from parity.run import files
 from parity.run.errors import Mismatch
 from parity.run.ledger import LAYERS
 from parity.shipping import bundle, hidden, isolation, layouts, rehearsal, report
 from parity.shipping.layouts import Layout
 from parity.shipping.rehearsal import Ran
-from parity.stages import graph, load
+from parity.stages import evidence, graph, load
 from parity.stages.run import Run
 from parity.stages.work import working
 
@@ -39,7 +39,7 @@ def rehearse(run: Run) -> None:
         ran = run_here(run, root, source, layouts.owner)
         print(f"{ran.output.strip()} ({ran.isolation})")
         found, _ = report.read(root / "working")
-        ledger.append(run.workspace.ledger, replace(found, kind="rehearsal"))
+        evidence.append(run, replace(found, kind="rehearsal"), root / "working")
         shipped = bundle.read(graph.folder(run, "package") / "bundle")
         print(layers_told(shipped.layers, found.layers, "rehearsal"))
         _same(graph.folder(run, "predict") / SUBMISSION, root / "working" / SUBMISSION)

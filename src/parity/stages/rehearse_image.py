@@ -9,13 +9,13 @@ from typing import Any
 
 from parity.container import engines, image
 from parity.container.inside import Job, Place, entered
-from parity.run import environment, ledger
+from parity.run import environment
 from parity.run.errors import StaleInput
 from parity.run.ledger import Kind
 from parity.shipping import compare, layouts, rehearsal, report
 from parity.shipping.compare import Side
 from parity.shipping.isolation import SCRIPT, Isolation
-from parity.stages import graph, inside, nouns, rehearse
+from parity.stages import evidence, graph, inside, nouns, rehearse
 from parity.stages.graph import Survey
 from parity.stages.run import Run
 
@@ -44,8 +44,8 @@ def rehearse_image(run: Run) -> None:
         ran = rehearsal.run(root, isolation, run.config.shipping.hours)
     print(f"{ran.output.strip()} ({ran.isolation}, {ran.seconds:.0f} s)")
     here, there = _side(place / "kaggle" / "working"), _side(root / "working")
-    evidence, _ = report.read(root / "working")
-    ledger.append(run.workspace.ledger, replace(evidence, kind=_kind(run, record)))
+    measured, _ = report.read(root / "working")
+    evidence.append(run, replace(measured, kind=_kind(run, record)), root / "working")
     print(rehearse.layers_told(here.layers, there.layers, "image"))
     found = compare.compare(here, there, nouns.load(run).qrels)
     print(found)
@@ -53,8 +53,8 @@ def rehearse_image(run: Run) -> None:
 
 
 def _side(working: Path) -> Side:
-    evidence, _ = report.read(working)
-    return compare.read(working, evidence.layers, working / rehearse.SUBMISSION)
+    measured, _ = report.read(working)
+    return compare.read(working, measured.layers, working / rehearse.SUBMISSION)
 
 
 def _kind(run: Run, record: dict[str, Any]) -> Kind:

@@ -137,9 +137,15 @@ def _stages(run: Run) -> list[str]:
 
 
 def _evidence(run: Run) -> list[str]:
-    lines = ["| kind | round | what | submission | made |", "| --- | --: | --- | --- | --- |"]
+    lines = [
+        "| id | kind | round | what | submission | made |",
+        "| --- | --- | --: | --- | --- | --- |",
+    ]
     for one in ledger.read(run.workspace.ledger):
         if one.run == run.config.name and one.status != "polluted":
             sent = one.layers["submission"][:12]
-            lines.append(f"| {one.kind} | {one.round} | {one.label} | {sent} | {one.made} |")
+            name = ledger.id_of(one)[:12]
+            lines.append(
+                f"| {name} | {one.kind} | {one.round} | {one.label} | {sent} | {one.made} |"
+            )
     return lines

@@ -8,6 +8,7 @@ from parity.competition.ranking import Ranking
 from parity.retrieval.encoder import Encoder
 from parity.retrieval.probing import Probed, measure
 from parity.retrieval.retrieve import index, retrieve
+from parity.retrieval.search import Embeddings
 from parity.run.config import Config
 from parity.run.errors import BadConfig
 from parity.stages import nouns
@@ -24,12 +25,14 @@ class Scored:
         ranking: of the valid rows; None where the split holds none out.
         scores: of that ranking.
         probed: the probe's layers and embeddings.
+        passages: the corpus as it was embedded.
         asked: how the valid rows were rendered, for a person; empty where there are none.
     """
 
     ranking: Ranking | None
     scores: Scores | None
     probed: Probed
+    passages: Embeddings
     asked: str = ""
 
 
@@ -39,11 +42,11 @@ def score(encoder: Encoder, config: Config, known: Nouns) -> Scored:
     shown = nouns.shown(known, config.prompt, known.probe)
     probed = measure(encoder, config.prompt, known.probe, embedded, shown)
     if not known.valid:
-        return Scored(None, None, probed)
+        return Scored(None, None, probed, embedded.vectors)
     chosen = nouns.shown(known, config.prompt, known.valid)
     found = retrieve(encoder, config.prompt, known.valid, embedded, chosen, k=K)
     scores = evaluated(found.ranking, config, known)
-    return Scored(found.ranking, scores, probed, found.asked.summary())
+    return Scored(found.ranking, scores, probed, embedded.vectors, found.asked.summary())
 
 
 def evaluated(ranking: Ranking, config: Config, known: Nouns) -> Scores:

@@ -26,6 +26,10 @@ def start(asked: argparse.Namespace, words: Sequence[str]) -> Any:
         return _of("image").lock(
             asked.freeze, {"git_commit": asked.git_commit, "build_date": asked.build_date}
         )
+    if asked.stage == "reconcile" and (asked.sides or asked.imported):
+        return _of("reconcile").reconcile(
+            asked.sides, imported=asked.imported, with_text=asked.with_text
+        )
     run = open_run(asked.run, sets, asked.round)
     if getattr(asked, "where", "here") == "image" and asked.stage != "rehearse":
         return _of("inside").inside(run, words)
@@ -85,6 +89,10 @@ def _plan(asked: argparse.Namespace, run: Run) -> Any:
     return _of("plan").plan(run, device=asked.device, queries=asked.queries)
 
 
+def _reconcile(asked: argparse.Namespace, run: Run) -> Any:
+    return _of("reconcile").latest(run, with_text=asked.with_text)
+
+
 def _doctor(asked: argparse.Namespace, run: Run) -> Any:
     return _of("doctor").doctor(run, "online" if asked.online else "offline")
 
@@ -103,6 +111,7 @@ _STARTS = {
     "follow": _follow,
     "submit": _submit,
     "plan": _plan,
+    "reconcile": _reconcile,
     "doctor": _doctor,
     "image": _image,
 }
