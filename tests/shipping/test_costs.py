@@ -106,6 +106,25 @@ def test_what_a_gpu_measured_lies_within_the_margins(line: str) -> None:
     assert paced.lower <= seconds <= paced.upper
 
 
+@pytest.mark.parametrize(
+    ("nodes", "peak", "seconds"),
+    [
+        (4_079, 589_705_216, 0.17835),
+        (8_076, 1_120_962_560, 0.32143),
+        (16_326, 2_233_411_072, 0.61696),
+    ],
+)
+def test_blocks_take_what_a_gpu_measured(nodes: int, peak: int, seconds: float) -> None:
+    # The same machine and versions; all 32 layers in nf4, attention in blocks, queries behind 640
+    # tokens that they share, 14 GiB allowed.
+    shape = decoder(4096, 14336, 32, 8, 128, 32, 32000)
+    setting = Setting(H100, "fp16", four_bit=True, dense=False)
+    found = costs.pack_bytes(shape, setting, nodes)
+    assert found.lower <= peak <= found.upper
+    paced = costs.pack_seconds(shape, setting, nodes)
+    assert paced.lower <= seconds <= paced.upper
+
+
 def test_four_bits_weigh_what_a_gpu_measured() -> None:
     found = costs.weight_bytes(DECODERS["mistral"], "fp16", four_bit=True)
     assert found == pytest.approx(1_163_053_056, rel=2e-3)
