@@ -137,6 +137,11 @@ def attach(encoder: Encoder, seed: int = 0, **changes: Any) -> None:
     encoder.model.eval()
 
 
+def encode(encoder: Encoder, asked: list[list[int]]) -> torch.Tensor:
+    """Embed with a graph over all of this process's packs, in the order asked."""
+    return encoder._vectors(encoder.packs(asked), lambda _: None)
+
+
 def idle(encoder: Encoder) -> torch.optim.Optimizer:
     """Return what clears the gradients of trained weights, and never steps."""
     return torch.optim.SGD([one for one in encoder.model.parameters() if one.requires_grad])

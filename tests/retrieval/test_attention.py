@@ -237,7 +237,7 @@ def test_gradients_of_all_weights_are_those_of_one_at_a_time(
     encoder, asked = models.load(bases[family]), models.sequences(seed=1)
     encoder.model.requires_grad_(True)
     twins = models.alone(encoder.model, asked)
-    assert check_gradients(encoder.model, encoder.encode(asked), twins) >= 20
+    assert check_gradients(encoder.model, models.encode(encoder, asked), twins) >= 20
 
 
 @pytest.mark.parametrize("family", ["mistral", "qwen3-sliding", "gemma"])
@@ -247,7 +247,7 @@ def test_gradients_of_a_trained_adapter_are_those_of_one_at_a_time(
     encoder, asked = models.load(bases[family]), models.sequences(seed=1)
     models.attach(encoder)
     twins = models.alone(encoder.model, asked)
-    count = check_gradients(encoder.model, encoder.encode(asked), twins)
+    count = check_gradients(encoder.model, models.encode(encoder, asked), twins)
     assert count == 2 * 2 * 7  # A and B of seven linear layers in two blocks, and nothing else
 
 
@@ -286,7 +286,7 @@ def test_an_adapter_trains_and_loads_on_four_bits(bases: dict[str, Base], tmp_pa
     before = torch.from_numpy(trained.embed(asked))  # as an evaluation between two steps does
     twins = models.alone(trained.model, asked)
     assert apart(before, twins) <= CLOSE
-    assert check_gradients(trained.model, trained.encode(asked), twins) == 2 * 2 * 7
+    assert check_gradients(trained.model, models.encode(trained, asked), twins) == 2 * 2 * 7
     adapter.save(trained.model, tmp_path / "adapter", base, layers=0, template="t")
     again = models.load(base, tmp_path / "adapter", quantise="4bit")
     np.testing.assert_array_equal(again.embed(asked), trained.embed(asked))
@@ -312,4 +312,4 @@ def test_gradients_of_a_model_that_is_not_causal_are_those_of_one_at_a_time(
     models.attach(encoder, targets=("query", "value"))
     asked = models.sequences(seed=4)
     twins = models.alone(encoder.model, asked, "mean")
-    assert check_gradients(encoder.model, encoder.encode(asked), twins) == 2 * 2 * 2
+    assert check_gradients(encoder.model, models.encode(encoder, asked), twins) == 2 * 2 * 2

@@ -274,7 +274,7 @@ def test_no_texts_have_no_vectors(encoder: Encoder, bert: Encoder) -> None:
 def test_only_encode_carries_gradients(encoder: Encoder) -> None:
     encoder.model.requires_grad_(True)
     try:
-        assert encoder.encode([[1, 5, 2]]).requires_grad
+        assert models.encode(encoder, [[1, 5, 2]]).requires_grad
         encoder.embed([[1, 5, 2]])
         assert all(weight.grad is None for weight in encoder.model.parameters())
     finally:

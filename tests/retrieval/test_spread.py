@@ -102,7 +102,7 @@ def test_a_small_encoder_can_be_spread_too(tmp_path: Path, pooling: str) -> None
 def test_gradients_reach_an_adapter_on_every_gpu(llama: Base) -> None:
     encoder = models.load(llama, device="cuda", spread="model")
     models.attach(encoder)
-    vectors = encoder.encode(models.sequences())
+    vectors = models.encode(encoder, models.sequences())
     assert str(vectors.device) == "cuda:0"
     vectors.square().sum().backward()  # type: ignore[no-untyped-call]  # torch's own
     reached = {

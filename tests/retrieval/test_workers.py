@@ -26,7 +26,7 @@ def measure(folder: Path, workers: Workers) -> tuple[Tensors, Tensors]:
     models.attach(encoder)
     asked = models.sequences()
     assert len(trie.pack(asked, 64)) % 2 == 1  # not as many for each of two
-    vectors = encoder.encode(asked)
+    vectors = models.encode(encoder, asked)
     weights = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(5))
     (vectors * weights).sum().backward()  # type: ignore[no-untyped-call]  # torch's own
     gradients = {

@@ -63,11 +63,8 @@ def bound(a: Side, b: Side) -> float:
 
 def embeddings(a: Side, b: Side) -> Found:
     """Compare the probe's embeddings: digests, then cosines against the bound."""
-    digests = [one.evidence.layers.get("embeddings", "") for one in (a, b)]
-    if not all(digests):
-        return Found("unknown")
-    if digests[0] == digests[1]:
-        return Found("equal")
+    if settled := _settled(a, b, "embeddings"):
+        return settled
     if a.vectors is None or b.vectors is None:
         return _unmeasured(a, b)
     if a.vectors.shape != b.vectors.shape:
@@ -88,13 +85,18 @@ def embeddings(a: Side, b: Side) -> Found:
     return Found("differs", (*lines, *proof), sure=bool(proof))
 
 
+def _settled(a: Side, b: Side, layer: str) -> Found | None:
+    """Return what a layer's digests say by themselves; None where they differ."""
+    one, other = (side.evidence.layers.get(layer, "") for side in (a, b))
+    if not (one and other):
+        return Found("unknown")
+    return Found("equal") if one == other else None
+
+
 def ranking(a: Side, b: Side, known: Known) -> Found:
     """Compare the probe's rankings: swaps that the drift explains against real ones."""
-    digests = [one.evidence.layers.get("ranking", "") for one in (a, b)]
-    if not all(digests):
-        return Found("unknown")
-    if digests[0] == digests[1]:
-        return Found("equal")
+    if settled := _settled(a, b, "ranking"):
+        return settled
     if a.probe is None or b.probe is None:
         return Found("unknown", ("the rankings are not at hand: swaps cannot be counted",))
     if set(a.probe.query_ids) != set(b.probe.query_ids):
@@ -116,11 +118,8 @@ def ranking(a: Side, b: Side, known: Known) -> Found:
 
 def submission(a: Side, b: Side, noise: State) -> Found:
     """Compare submissions; some ids may change where embeddings (`noise`) did so within bounds."""
-    digests = [one.evidence.layers.get("submission", "") for one in (a, b)]
-    if not all(digests):
-        return Found("unknown")
-    if digests[0] == digests[1]:
-        return Found("equal")
+    if settled := _settled(a, b, "submission"):
+        return settled
     one, other = a.submission, b.submission
     if one is None or other is None:
         state: State = "unknown" if noise == "near" else "differs"

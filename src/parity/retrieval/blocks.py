@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 
 from parity.retrieval import trie
-from parity.retrieval.packing import Places
 from parity.retrieval.trie import Pack
 
 Heads = torch.Tensor
@@ -35,8 +34,9 @@ class Blocks:
             alike.setdefault(width, []).append(block)
         self._groups = [_Group(pack, width, blocks) for width, blocks in sorted(alike.items())]
         self._sizes = [len(group.places) for group in self._groups]
-        self._by_group = np.concatenate([group.places for group in self._groups])
-        self._in_order = np.argsort(self._by_group)
+        by_group = np.concatenate([group.places for group in self._groups])
+        self._orders = by_group, np.argsort(by_group)
+        self._there: dict[torch.device, list[torch.Tensor]] = {}
 
     def attend(
         self, query: Heads, key: Heads, value: Heads, scale: float, window: int, cap: float
@@ -44,7 +44,8 @@ class Blocks:
         """See `attention.Layout.attend`."""
         _, heads, count, width = query.shape
         filled = torch.nn.functional.pad(query, (0, 0, 0, -count % _BLOCK))
-        asked = self._moved(filled.view(heads, -1, _BLOCK, width), self._by_group, self._in_order)
+        by_group, in_order = self._on(query.device)
+        asked = self._moved(filled.view(heads, -1, _BLOCK, width), by_group, in_order)
         parts = [
             group.attend(part, key, value, scale, window, cap)
             for group, part in zip(
@@ -52,15 +53,20 @@ class Blocks:
             )
         ]
         joined = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)  # (h, blocks, B, d)
-        ordered = self._moved(joined, self._in_order, self._by_group)
+        ordered = self._moved(joined, in_order, by_group)
         return ordered.reshape(1, heads, -1, width)[:, :, :count]
 
-    def _moved(self, blocks: torch.Tensor, order: Places, back: Places) -> torch.Tensor:
+    def _on(self, device: torch.device) -> list[torch.Tensor]:
+        """Return the blocks by group, and back in order, brought there once for all layers."""
+        if device not in self._there:
+            self._there[device] = [torch.as_tensor(one, device=device) for one in self._orders]
+        return self._there[device]
+
+    def _moved(self, blocks: torch.Tensor, order: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
         """Return (h, blocks, B, d) in another order."""
         if len(self._groups) == 1:
             return blocks
-        both = [torch.as_tensor(one, device=blocks.device) for one in (order, back)]
-        return cast(torch.Tensor, _Moved.apply(blocks, *both))  # type: ignore[no-untyped-call]
+        return cast(torch.Tensor, _Moved.apply(blocks, order, back))  # type: ignore[no-untyped-call]
 
 
 class _Moved(torch.autograd.Function):

@@ -206,10 +206,6 @@ class Encoder(Reader):
         """Return label → what its list took, plain values of `Embedded`: facts for `plan`."""
         return {label: asdict(one) for label, one in self.lists.items()}
 
-    def encode(self, sequences: Sequence[Tokens]) -> torch.Tensor:
-        """Return (n, d) float32 unit vectors in the order asked; own packs carry gradients."""
-        return self._vectors(self.packs(sequences), lambda _: None)
-
     def _vectors(self, packs: list[trie.Pack], done: Callable[[int], object]) -> torch.Tensor:
         width = self.model.config.hidden_size
         owners = self.workers.deal([len(pack) for pack in packs])

@@ -100,8 +100,9 @@ def fit(
                 state = _step(encoder, course, config, steps[state.step], state, optimizer)
                 _clip(encoder, weights, config)
                 optimizer.step()
-                told = {"loss": state.losses[-1], "learning_rate": rate, "epoch": epoch}
-                watch.log(told, state.step)
+                watch.log(
+                    {"loss": state.losses[-1], "learning_rate": rate, "epoch": epoch}, state.step
+                )
                 measured = not state.capped and state.step == min(_MEASURED, len(steps))
                 if measured:
                     seconds = (time.monotonic() - started) / (state.step - resumed)
@@ -114,7 +115,8 @@ def fit(
                     _save(folder, state, encoder, optimizer)
                 _show(bar, state)
             _save(folder, state, encoder, optimizer)
-            watch.after_epoch(epoch, _rested(state, encoder))
+            encoder.model.eval()
+            watch.after_epoch(epoch, state)
             if end >= state.steps:  # not by the step: a resume at the last one has epochs to finish
                 break
     return state
@@ -130,12 +132,6 @@ def _optimizer(
         foreach=False,
         fused=device.type == "cuda",  # one kernel in place of thousands of small ones
     )
-
-
-def _rested(state: Progress, encoder: Encoder) -> Progress:
-    """Return the state, dropout being off from now on."""
-    encoder.model.eval()
-    return state
 
 
 def _show(bar: Bar, state: Progress) -> None:
