@@ -14,7 +14,7 @@ if __name__ == "__main__":  # read once, when the packages below are imported
         HF_HUB_OFFLINE="1",
         TRANSFORMERS_OFFLINE="1",
         TRANSFORMERS_VERBOSITY="error",
-        TOKENIZERS_PARALLELISM="false",
+        TOKENIZERS_PARALLELISM="true",
     )
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # a thread that spins costs CPU seconds
 

@@ -47,8 +47,11 @@ class Learner(Protocol):
     name: str
     model: Any
 
-    def backward(self, group: Group) -> float:
-        """Leave a batch's gradients in the weights, from its texts on; return its loss."""
+    def backward(self, group: Group) -> torch.Tensor:
+        """Leave a batch's gradients in the weights, from its texts on; return its loss, ().
+
+        Nobody reads it at each step, so a GPU that has work is not waited for.
+        """
 
 
 class Ours:
@@ -84,7 +87,7 @@ class Ours:
         read = self.encoder.tokenize
         return read(group.queries, PROMPT.query_max), read(group.passages, PROMPT.passage_max)
 
-    def backward(self, group: Group) -> float:
+    def backward(self, group: Group) -> torch.Tensor:
         """Leave a batch's gradients in the weights; return its loss."""
         count, size = len(group.queries), group.size
         batch = Batch(
@@ -142,14 +145,14 @@ class FlagEmbedding:
             )
         self._whole.train()
 
-    def backward(self, group: Group) -> float:
+    def backward(self, group: Group) -> torch.Tensor:
         """Leave a batch's gradients in the weights; return its loss."""
         padded = self._collate([(group.queries, group.passages, None, False)])
         inputs = {key: padded[key].to(self._device) for key in ("queries", "passages")}
         with autocast(self._device, self._dtype):
             loss = self._whole(**inputs).loss
         loss.backward()
-        return float(loss.item())
+        return loss.detach()
 
 
 class SentenceTransformersLoss:
@@ -182,7 +185,7 @@ class SentenceTransformersLoss:
         self._whole = peer.whole.train()
         self._loss = losses.MultipleNegativesRankingLoss(self._whole, scale=1 / TEMPERATURE)
 
-    def backward(self, group: Group) -> float:
+    def backward(self, group: Group) -> torch.Tensor:
         """Leave a batch's gradients in the weights; return its loss."""
         size = group.size
         columns = [group.queries, *(group.passages[place::size] for place in range(size))]
@@ -196,7 +199,7 @@ class SentenceTransformersLoss:
         with autocast(self._device, self._dtype):
             loss = self._loss(features, torch.zeros(0))
         loss.backward()
-        return float(loss.item())
+        return loss.detach()
 
 
 LEARNERS: dict[str, Any] = {

@@ -131,7 +131,7 @@ def _stir(learner: Learner) -> None:
 
 
 def _step(learner: Learner, group: Group) -> tuple[float, dict[str, torch.Tensor]]:
-    loss = learner.backward(group)
+    loss = float(learner.backward(group))
     grads = {
         name: weight.grad.float()
         for name, weight in adapter_of(learner).items()
@@ -189,7 +189,7 @@ def _timed(
 ) -> dict[str, Any]:
     """Take warm steps, then `repeat` times all of them."""
 
-    def steps(taken: Sequence[Group]) -> list[float]:
+    def steps(taken: Sequence[Group]) -> list[torch.Tensor]:
         losses = []
         for group in taken:
             losses.append(learner.backward(group))
@@ -202,7 +202,7 @@ def _timed(
     warm = cost(device, lambda: steps(batches[1 : plan.warm]))[1].seconds
     runs = [cost(device, lambda: steps(batches))[1] for _ in range(plan.repeat)]
     return {
-        "first_loss": first[0],
+        "first_loss": float(first[0]),
         "first_call": spent.seconds + warm,
         "padded": sum(seen.calls),
         "runs": [asdict(one) | {"each": one.seconds / len(batches)} for one in runs],

@@ -80,7 +80,8 @@ def write(folder: Path, family: str, *, seed: int = 0, **changes: Any) -> Base:
         model = AutoModel.from_config(AutoConfig.for_model(kind, **{**shape, **own, **changes}))
         for weight in model.parameters():
             if weight.ndim == 1:
-                weight.data.add_(torch.randn_like(weight), alpha=0.1)
+                noise = torch.randn(weight.shape).to(weight)  # the same on every device
+                weight.data.add_(noise, alpha=0.1)
     model.save_pretrained(folder)
     tokenizer.save(str(folder / "tokenizer.json"))
     return bases.describe(family, folder)
@@ -133,7 +134,8 @@ def attach(encoder: Encoder, seed: int = 0, **changes: Any) -> None:
         encoder.model = adapter.attach(encoder.model, config)
         for weight in encoder.model.parameters():
             if weight.requires_grad:
-                weight.data.add_(torch.randn_like(weight), alpha=0.1)
+                noise = torch.randn(weight.shape).to(weight)  # the same on every device
+                weight.data.add_(noise, alpha=0.1)
     encoder.model.eval()
 
 

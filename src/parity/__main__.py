@@ -36,7 +36,7 @@ def main(words: Sequence[str]) -> int:
 def _run(words: Sequence[str]) -> int:
     asked = _parser().parse_args(words)
     # Quiet before anything is imported that reads them once.
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # after a fork, too
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # bm25s imports jax where there is one, which would take most of a GPU's memory for itself.

@@ -83,7 +83,7 @@ def stepped(base: Base, config: TrainingConfig, workers: Workers) -> Tensors:
         if weight.requires_grad
     }
     workers.add_up(list(found.values()))
-    return {"loss": torch.tensor(loss), **found}
+    return {"loss": loss.cpu(), **found}
 
 
 def scarce(encoder: Encoder, most: int) -> None:

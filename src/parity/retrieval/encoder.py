@@ -231,9 +231,9 @@ class Encoder(Reader):
         if self.shares:
             nodes = self.forward.hidden(self.model, pack)  # (n, d)
             nodes = nodes.to(self.device)  # the last layer may lie on another GPU
-            return nodes[torch.as_tensor(pack.last, device=self.device)]  # (m, d)
+            return nodes[hardware.sent(pack.last, self.device)]  # (m, d)
         width = int(pack.depth[-1]) + 1
-        ids = torch.as_tensor(pack.ids, device=self.device).view(-1, width)  # (u, width)
+        ids = hardware.sent(pack.ids, self.device).view(-1, width)  # (u, width)
         hidden = self.model(input_ids=ids).last_hidden_state  # (u, width, d)
         pooled = _POOLINGS[self.config.pooling](hidden)  # (u, d)
-        return pooled[torch.as_tensor(pack.last // width, device=self.device)]  # (m, d)
+        return pooled[hardware.sent(pack.last // width, self.device)]  # (m, d)

@@ -1,9 +1,10 @@
 """Run packs through a causal model in the way that is fastest where it lies.
 
-On GPUs with FlexAttention the decoder layers are compiled: for encoding once for all sizes, for
-training once a size, of which there are few. Small models wait for kernel launches rather than for
-the kernels, so their training steps are recorded as CUDA graphs, one a size, and replayed. What is
-computed is the same in all of these; the bits differ between attention layouts and devices.
+On GPUs with FlexAttention the decoder layers are compiled: once for all sizes, but for training a
+large model, once a size, of which there are few (a tenth faster, and half a minute each). Small
+models wait for kernel launches rather than for the kernels, so their training steps are recorded as
+CUDA graphs, one a size, and replayed. What is computed is the same in all of these; the bits differ
+between attention layouts and devices.
 """
 
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch._dynamo.exc import TorchDynamoException
 
-from parity.retrieval import attention, flex
+from parity.retrieval import attention, flex, hardware
 from parity.retrieval.attention import Backend
 from parity.retrieval.flex import BLOCK
 from parity.retrieval.recorded import Recorded, Room
@@ -22,9 +23,8 @@ from parity.retrieval.trie import Nodes, Pack
 from parity.run.progress import tell
 
 _SMALL = 10**9  # weights below which a step on a large GPU waits for launches
-# Sizes from one power of two to the next. To compile one takes seconds: a small model, whose steps
-# take milliseconds, rather computes nodes for nothing than compiles many.
-_FEW, _MANY = 4, 16
+# Sizes from one power of two to the next. To record one takes memory and as long as some steps.
+_FEW, _MANY = 8, 16
 _SIZES = 64  # sizes that may be compiled before torch gives up on compiling
 
 
@@ -97,7 +97,7 @@ class _Compiled:
         records = training and self._launches and not self._model.is_gradient_checkpointing
         full = flex.filled(pack, step(len(pack), _FEW if records else _MANY) if training else BLOCK)
         ids, depth, end = (_on(device, one) for one in (full.ids, full.depth, full.end))
-        with _shapes(fixed=training):
+        with _shapes(fixed=training and not self._launches):
             if records:
                 if len(full) not in self._recorded:
                     self._recorded[len(full)] = Recorded(self._run, self._trained, self._room)
@@ -136,12 +136,12 @@ def step(nodes: int, parts: int) -> int:
 
 
 def _on(device: torch.device, values: Nodes) -> torch.Tensor:
-    return torch.as_tensor(np.asarray(values, dtype=np.int64), device=device)
+    return hardware.sent(values.astype(np.int64), device)
 
 
 @contextmanager
 def _shapes(*, fixed: bool) -> Iterator[None]:
-    """Compile for the very sizes that come (faster, and can be recorded), or for all at once."""
+    """Compile for the very sizes that come (faster), or for all at once."""
     with torch._dynamo.config.patch(  # noqa: SLF001  # there is no public name
         assume_static_by_default=fixed,
         automatic_dynamic_shapes=False,

@@ -5,7 +5,9 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from parity.retrieval.workers import Workers
 from parity.run import environment
@@ -68,6 +70,15 @@ def lacks_bf16(device: torch.device | None = None) -> bool:
     if device is None and not torch.cuda.is_available():
         return False
     return torch.cuda.get_device_capability(device) < (8, 0)
+
+
+def sent(values: ArrayLike, device: torch.device) -> torch.Tensor:
+    """Return whole numbers or flags on a device, without waiting for the work that it has.
+
+    A plain copy waits, and a GPU that has nothing to do after it idles until its next work comes.
+    """
+    here = torch.as_tensor(np.asarray(values))
+    return here.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else here
 
 
 def threads() -> int:

@@ -17,9 +17,10 @@ Source: GradCache, Gao et al. 2021, arXiv 2101.06983.
 
 import hashlib
 
+import numpy as np
 import torch
 
-from parity.retrieval import budget
+from parity.retrieval import budget, hardware
 from parity.retrieval.encoder import Encoder
 from parity.retrieval.trie import Pack
 from parity.run.config import TrainingConfig
@@ -37,10 +38,11 @@ def gradient(
     *,
     seed: str,
     share: float = 1.0,
-) -> float:
-    """Add the gradient of `share` times a batch's loss to the weights; return the loss.
+) -> torch.Tensor:
+    """Add the gradient of `share` times a batch's loss to the weights; return the loss, ().
 
-    What is added is this process's part: that of the packs it owns.
+    What is added is this process's part: that of the packs it owns. A GPU is given its work and
+    not waited for: to read the loss waits.
 
     Args:
         encoder: its model as training wants it, in training mode where dropout is on.
@@ -65,9 +67,9 @@ def gradient(
         (slopes,) = torch.autograd.grad(loss * share, vectors)  # (b + m, d)
         for index in mine:
             again = own[index] if direct else _states(encoder, packs[index], f"{seed}/{index}")
-            rows = torch.as_tensor(packs[index].owner, device=slopes.device)
+            rows = hardware.sent(packs[index].owner, encoder.device)
             again.backward(slopes[rows])  # type: ignore[no-untyped-call]  # torch's own
-    return loss.item()
+    return loss.detach()
 
 
 def batch_loss(vectors: torch.Tensor, batch: Batch, config: TrainingConfig) -> torch.Tensor:
@@ -80,11 +82,11 @@ def batch_loss(vectors: torch.Tensor, batch: Batch, config: TrainingConfig) -> t
     """
     count, width = len(batch.query_ids), len(batch.passages)
     queries, passages = vectors[:count], vectors[count:]  # (b, d), (m, d)
-    target = torch.tensor(batch.target, device=vectors.device)  # (b,)
-    masked = torch.zeros(count, width, dtype=torch.bool)
+    target = hardware.sent(batch.target, vectors.device)  # (b,)
+    hides = np.zeros((count, width), dtype=bool)
     for row, hidden in enumerate(batch.masked):
-        masked[row, list(hidden)] = True
-    masked = masked.to(vectors.device)  # (b, m), in one copy
+        hides[row, list(hidden)] = True
+    masked = hardware.sent(hides, vectors.device)  # (b, m)
     if config.distil == "none":
         return info_nce(queries, passages, target, masked, config.temperature)
     group = Group.of(batch.own, batch.teacher, vectors.device)
@@ -112,5 +114,5 @@ def _gathered(
     ]
     vectors = torch.zeros(sum(len(pack.owner) for pack in packs), width, device=encoder.device)
     for pack, part in zip(packs, encoder.workers.share(parts, owners), strict=True):
-        vectors[torch.as_tensor(pack.owner, device=encoder.device)] = part
+        vectors[hardware.sent(pack.owner, encoder.device)] = part
     return vectors

@@ -89,31 +89,25 @@ def fit(
     state = Progress(0, len(steps), config.minutes == 0, course.key, config.token_budget)
     if path := checkpoint.newest(folder, course.key):
         state = checkpoint.load(path, encoder.model, optimizer)
-    started, resumed = time.monotonic(), state.step
+    started, resumed, losses = time.monotonic(), state.step, _Losses(watch)
     with progress("train", state.steps, "step", state.step) as bar:
         for epoch, end in enumerate(course.ends(config.accumulate), start=1):
             encoder.model.train()  # not at each step: a model has thousands of modules to tell
             while state.step < min(end, state.steps):
-                rate = config.learning_rate * factor(state.step, state.steps, config.warmup_steps)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                state = _step(encoder, course, config, steps[state.step], state, optimizer)
+                rate = _rate(optimizer, config, state)
+                state, loss = _step(encoder, course, config, steps[state.step], state, optimizer)
                 _clip(encoder, weights, config)
                 optimizer.step()
-                watch.log(
-                    {"loss": state.losses[-1], "learning_rate": rate, "epoch": epoch}, state.step
-                )
-                measured = not state.capped and state.step == min(_MEASURED, len(steps))
-                if measured:
-                    seconds = (time.monotonic() - started) / (state.step - resumed)
-                    state = _cap(state, config, seconds, encoder)
-                    watch.say(
-                        f"{seconds:.2f} s a step: {config.minutes:g} minutes allow {state.steps} "
-                        f"of {len(steps)} steps"
-                    )
-                if measured or state.step % config.checkpoint_every == 0:
+                state = losses.add(state, loss, {"learning_rate": rate, "epoch": epoch})
+                cap = not state.capped and state.step == min(_MEASURED, len(steps))
+                if cap or state.step % config.checkpoint_every == 0:
+                    state = losses.read(state)
+                    if cap:
+                        seconds = (time.monotonic() - started) / (state.step - resumed)
+                        state = _cap(state, config, seconds, encoder, watch)
                     _save(folder, state, encoder, optimizer)
                 _show(bar, state)
+            state = losses.read(state)
             _save(folder, state, encoder, optimizer)
             encoder.model.eval()
             watch.after_epoch(epoch, state)
@@ -134,10 +128,43 @@ def _optimizer(
     )
 
 
+def _rate(optimizer: torch.optim.Optimizer, config: TrainingConfig, state: Progress) -> float:
+    """Set the next step's learning rate, and return it."""
+    rate = config.learning_rate * factor(state.step, state.steps, config.warmup_steps)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    return rate
+
+
+class _Losses:
+    """Reads each loss a step late: who reads waits, and a GPU that is waited for has no work."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._late: tuple[torch.Tensor, dict[str, float]] | None = None
+
+    def add(self, state: Progress, loss: torch.Tensor, told: dict[str, float]) -> Progress:
+        """Take the loss of the step that was just begun; return the progress with those before."""
+        before = replace(state, step=state.step - 1)
+        state = replace(self.read(before), step=state.step)
+        self._late = loss, told
+        return state
+
+    def read(self, state: Progress) -> Progress:
+        """Return the progress with all losses up to its step."""
+        if self._late is None:
+            return state
+        (loss, told), self._late = self._late, None
+        value = float(loss.item())
+        self._watch.log({"loss": value, **told}, state.step)
+        return replace(state, losses=(*state.losses, value))
+
+
 def _show(bar: Bar, state: Progress) -> None:
     """Move the bar to where training is; a cap on time may have changed its end."""
     bar.total = state.steps
-    bar.set_postfix_str(f"loss {state.losses[-1]:.3f}", refresh=False)
+    if state.losses:
+        bar.set_postfix_str(f"loss {state.losses[-1]:.3f}", refresh=False)
     bar.update(state.step - bar.n)
 
 
@@ -159,11 +186,15 @@ def _step(
     batches: Sequence[Batch],
     state: Progress,
     optimizer: torch.optim.Optimizer,
-) -> Progress:
-    """Leave this process's gradient of one optimizer step; return the progress with it done."""
+) -> tuple[Progress, torch.Tensor]:
+    """Leave this process's gradient of one optimizer step.
+
+    Returns:
+        The progress with it done, but for its loss; its loss, (), which to read means to wait.
+    """
     asked = [course.tokens(batch) for batch in batches]
 
-    def attempt(most: int) -> tuple[float, int]:
+    def attempt(most: int) -> tuple[torch.Tensor, int]:
         # Of the step before, or of an attempt that ran short. They stay where they are: a recorded
         # step adds to them there.
         optimizer.zero_grad(set_to_none=False)
@@ -180,14 +211,14 @@ def _step(
             )
             for place, (batch, tokens) in enumerate(zip(batches, asked, strict=True))
         ]
-        return sum(losses) / len(losses), most
+        return torch.stack(losses).mean(), most
 
     longest = max(len(ids) for pair in asked for side in pair for ids in side)
     name = "training.token_budget"
     loss, used = budget.halving(
         state.budget, attempt, floor=longest, name=name, release=encoder.release
     )
-    return replace(state, step=state.step + 1, losses=(*state.losses, loss), budget=used)
+    return replace(state, step=state.step + 1, budget=used), loss
 
 
 def _clip(encoder: Encoder, weights: Sequence[torch.nn.Parameter], config: TrainingConfig) -> None:
@@ -200,12 +231,19 @@ def _clip(encoder: Encoder, weights: Sequence[torch.nn.Parameter], config: Train
     torch.nn.utils.clip_grad_norm_(weights, config.clip)
 
 
-def _cap(state: Progress, config: TrainingConfig, seconds: float, encoder: Encoder) -> Progress:
+def _cap(
+    state: Progress, config: TrainingConfig, seconds: float, encoder: Encoder, watch: Watch
+) -> Progress:
     """Turn the cap on minutes into a step count, the same in every process, by seconds a step."""
     allowed = max(state.step, int(config.minutes * 60 / seconds))
     steps = torch.tensor(min(state.steps, allowed), device=encoder.device)
     agreed = encoder.workers.share([steps])[0]  # the main process decides
-    return replace(state, steps=int(agreed.item()), capped=True)
+    known = replace(state, steps=int(agreed.item()), capped=True)
+    watch.say(
+        f"{seconds:.2f} s a step: {config.minutes:g} minutes allow {known.steps} of {state.steps} "
+        "steps"
+    )
+    return known
 
 
 def _save(
