@@ -52,6 +52,15 @@ def test_it_is_a_table_of_at_most_80_columns_with_what_it_took(work: Work) -> No
     assert "train mem" in text
 
 
+def test_what_gradcache_embeds_first_takes_a_forward_more(work: Work) -> None:
+    step = LISTS[2]
+    twice = replace(step, again=step.packed)
+    forward = replace(step, kind="adapter")
+    whole, once, more = (local._seconds(work, one).expected for one in (twice, step, forward))
+    assert whole == pytest.approx(once + more)
+    assert more > 0.2 * once
+
+
 def test_it_is_told_to_a_program(work: Work) -> None:
     told = json.loads(json.dumps(local.make(work).as_json()))
     assert [one["packed"] for one in told["lists"]] == [33_120, 41_000_000, 1_234_567]

@@ -7,10 +7,11 @@ import pytest
 from stages.bench import Bench
 
 from parity.__main__ import main
+from parity.retrieval import reader as readers
 from parity.run import files
 from parity.run import manifest as manifests
 from parity.run.errors import StaleInput
-from parity.stages import graph, here
+from parity.stages import graph, here, load
 
 GPU = "NVIDIA H100 80GB HBM3, 81559 MiB"
 
@@ -39,6 +40,17 @@ def test_a_training_is_counted_batch_by_batch(made: Bench) -> None:
     assert one.packs >= facts(made, "train")["steps"] / run.config.training.epochs
     assert one.sequences > 0
     assert one.held <= one.packed < one.flat
+
+
+def test_batches_that_gradcache_runs_twice_are_planned_with_one_forward_more(made: Bench) -> None:
+    run = made.run()
+    one = next(one for one in here.planned(run).lists if one.name == "train epoch")
+    assert one.again == 0
+    small = made.run("training.token_budget=256")
+    texts = [[token, *range(60)] for token in range(12)]
+    twice = here._batch(readers.opened(load.base(small), small.config.encoder), texts, 256)
+    assert twice.packs > 1
+    assert twice.again == twice.packed
 
 
 def test_before_mining_the_training_is_left_out_and_the_command_named(bench: Bench) -> None:

@@ -41,6 +41,7 @@ class Listed:
         packed: tokens that are computed, shared prefixes once.
         packs: in how many packs.
         held: tokens that lie in memory at once: a pack, or what a training step holds.
+        again: tokens of training batches that are embedded once before, by GradCache.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Listed:
     packed: int
     packs: int
     held: int
+    again: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +209,8 @@ def _paper(work: Work, kind: Kind, tokens: int, packs: int) -> Span:
 
 def _seconds(work: Work, one: Listed) -> Span:
     paper = _paper(work, one.kind, one.packed, one.packs)
+    if one.again:
+        paper += _paper(work, "adapter", one.again, one.packs)
     seen = _nearest(work.seen, one.kind)
     if seen is None:
         return paper

@@ -5,6 +5,7 @@ No weights are loaded: texts are rendered, tokenized and packed as the stages wi
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from parity.stages.graph import Survey
 from parity.stages.nouns import Nouns
 from parity.stages.run import Run
 from parity.training import negatives
+from parity.training.batches import at_once
 
 _LABELS = {"encode the corpus": "corpus", "encode the queries": "queries"}
 _SAME = ("base", "layers", "precision", "quantise", "attention")  # that a speed belongs to
@@ -145,7 +147,7 @@ def _trained(run: Run, reader: Reader, known: Nouns) -> tuple[Listed, ...]:
     for batch in planned.epochs[0]:
         asked, answers = planned.tokens(batch)
         budget = run.config.training.token_budget
-        batches.append(_listed(reader, "", "train", [*asked, *answers], budget))
+        batches.append(_batch(reader, [*asked, *answers], budget))
     whole = Listed(
         name="train epoch",
         kind="train",
@@ -155,8 +157,15 @@ def _trained(run: Run, reader: Reader, known: Nouns) -> tuple[Listed, ...]:
         packs=sum(one.packs for one in batches),
         # Further packs of a step are run again for their gradients, one after the other.
         held=max(one.held for one in batches),
+        again=sum(one.again for one in batches),
     )
     return (whole,)
+
+
+def _batch(reader: Reader, sequences: Sequence[Tokens], budget: int) -> Listed:
+    one = _listed(reader, "", "train", sequences, budget)
+    sizes = [len(pack) for pack in reader.packs(sequences, budget)]
+    return replace(one, again=0 if at_once(sizes, budget) else one.packed)
 
 
 def _finished(run: Run, stage: str) -> Manifest | None:

@@ -131,6 +131,19 @@ def plan(
     return [laid(chunk) for chunk in chunks]
 
 
+def at_once(sizes: Sequence[int], budget: int) -> bool:
+    """Return whether a batch runs directly, and not twice through GradCache.
+
+    >>> at_once([900], 512), at_once([200, 300], 512), at_once([300, 300], 512)
+    (True, True, False)
+
+    Args:
+        sizes: nodes of its packs in this process.
+        budget: nodes that a step may hold, `training.token_budget`.
+    """
+    return len(sizes) == 1 or sum(sizes) <= budget
+
+
 def _check(config: TrainingConfig) -> None:
     if config.loss == "flagembedding":
         for name, value in (("passages", "unique"), ("batch_tokens", 0)):

@@ -24,7 +24,7 @@ from parity.retrieval import budget, hardware
 from parity.retrieval.encoder import Encoder
 from parity.retrieval.trie import Pack
 from parity.run.config import TrainingConfig
-from parity.training.batches import Batch
+from parity.training.batches import Batch, at_once
 from parity.training.loss import Group, distilled, info_nce
 
 Tokens = list[list[int]]
@@ -58,7 +58,7 @@ def gradient(
     packs = encoder.packs([*tokens[0], *tokens[1]], config.token_budget)
     owners = encoder.workers.deal([len(pack) for pack in packs])
     mine = [index for index, rank in enumerate(owners) if rank == encoder.workers.rank]
-    direct = len(mine) == 1 or sum(len(packs[index]) for index in mine) <= config.token_budget
+    direct = at_once([len(packs[index]) for index in mine], config.token_budget)
     with budget.together(encoder.workers, encoder.device), torch.set_grad_enabled(direct):
         own = {index: _states(encoder, packs[index], f"{seed}/{index}") for index in mine}
     vectors = _gathered(encoder, packs, owners, own).requires_grad_()  # (b + m, d)
