@@ -209,8 +209,7 @@ def _paper(work: Work, kind: Kind, tokens: int, packs: int) -> Span:
 
 def _seconds(work: Work, one: Listed) -> Span:
     paper = _paper(work, one.kind, one.packed, one.packs)
-    if one.again:
-        paper += _paper(work, "adapter", one.again, one.packs)
+    paper += _paper(work, "adapter", one.again, one.packs) if one.again else costs.exactly(0)
     seen = _nearest(work.seen, one.kind)
     if seen is None:
         return paper
