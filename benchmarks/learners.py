@@ -150,8 +150,8 @@ class FlagEmbedding:
         padded = self._collate([(group.queries, group.passages, None, False)])
         inputs = {key: padded[key].to(self._device) for key in ("queries", "passages")}
         with autocast(self._device, self._dtype):
-            loss = self._whole(**inputs).loss
-        loss.backward()
+            loss: torch.Tensor = self._whole(**inputs).loss
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's own
         return loss.detach()
 
 
@@ -197,8 +197,8 @@ class SentenceTransformersLoss:
             for column in columns
         ]
         with autocast(self._device, self._dtype):
-            loss = self._loss(features, torch.zeros(0))
-        loss.backward()
+            loss: torch.Tensor = self._loss(features, torch.zeros(0))
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's own
         return loss.detach()
 
 
