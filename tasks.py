@@ -3,17 +3,16 @@
 Nothing is computed here, so `invoke --list` loads no model, and any environment with the lock does.
 """
 
-import inspect
 import shlex
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from invoke.collection import Collection
 from invoke.context import Context
-from invoke.tasks import Task, task
+from invoke.tasks import task
 
-DEMO = "runs/demo.toml"
+from tools.verbs import DEMO, Help, Sided, launch, verb, words
+
 WORKERS = (
     "-n",
     "auto",
@@ -22,90 +21,32 @@ WORKERS = (
     "--dist",
     "loadgroup",
 )  # of pytest; each loads torch
-Help = dict[str, str]
 SETS: Help = {"set_": "section.key=value over the run file; may be repeated"}
 RUN: Help = {**SETS, "run": f"run file, one experiment (default: {DEMO})"}
 ROUND: Help = {**RUN, "round_": "round r mines with the adapter of round r-1 (default: 0)"}
 WHERE: Help = {"where": "here, or image: in the built one (default: here)"}
 JSON: Help = {"json": "tell a machine: one JSON object on standard output"}
 DRY: Help = {"dry_run": "print every call it would make; change nothing", **JSON}
-SWITCHES = ("accept_polluted", "accept_risk", "dry_run", "json", "online", "quick")
-"""Options without a value."""
-
-
-def _start(c: Context, *words: str) -> None:
-    """Start this Python as a person would; its exit code becomes ours."""
-    print("$ python", shlex.join(words), file=sys.stderr, flush=True)
-    watched = sys.stdout.isatty() and sys.stderr.isatty()  # then progress is a bar
-    c.run(shlex.join([sys.executable, *words]), pty=watched, in_stream=False)
-
-
-def _words(name: str, run: str, sets: Sequence[str], flags: Mapping[str, str | bool]) -> list[str]:
-    """Return the words that start one stage; an empty flag was not given."""
-    words = [f"--set={value}" for value in sets]
-    for flag, value in flags.items():
-        flag = f"--{flag.strip('_').replace('_', '-')}"
-        words += [f"{flag}={value}" if value is not True else flag] * bool(value)
-    return ["-m", "parity", name, *[run] * bool(run), *words]
-
-
-def _verb(name: str, does: str, *options: Help, run: str = DEMO, switches: str = "") -> "Task[Any]":
-    """Make the task that starts a stage or tool: its options are flags of the same names.
-
-    Args:
-        name: of the stage.
-        does: its line of help.
-        options: option → its line of help.
-        run: the run file where none is named.
-        switches: further options without a value, by name.
-    """
-    helps = {option: line for given in options for option, line in given.items()}
-    bare = dict.fromkeys([*SWITCHES, *switches.split()], False)
-    defaults: dict[str, str | bool | None] = {"run": run, "set_": None, **bare}
-
-    def start(c: Context, **given: Any) -> None:
-        file, sets = given.pop("run", ""), given.pop("set_", ())
-        _start(c, *_words(name, file, sets, given))
-
-    plain = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    start.__doc__ = does
-    start.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [
-            inspect.Parameter("c", plain),
-            *(inspect.Parameter(one, plain, default=defaults.get(one, "")) for one in helps),
-        ]
-    )
-    iterable = ["set_"] * ("set_" in helps)
-    made: Task[Any] = task(
-        name=name.rpartition(".")[2],
-        help=helps,
-        iterable=iterable,
-        auto_shortflags=False,
-        default=name == "story",
-    )(start)
-    return made
-
-
-story = _verb(
+story = verb(
     "story",
     "The stages in order, which are done, stale or missing, and the next command.",
     {"run": "run file; without one: all runs"},
     run="",
 )
-prepare = _verb(
+prepare = verb(
     "prepare", "1. Kaggle's files → queries, corpus, qrels, split, exemplars, probe.", WHERE, RUN
 )
-mine = _verb(
+mine = verb(
     "mine",
     "2. Queries → ranking of the training rows → negatives.",
     {"import_": "negatives from this FlagEmbedding file; nothing is ranked"},
     WHERE,
     ROUND,
 )
-train = _verb(
+train = verb(
     "train", "3. Negatives → an adapter for each epoch, scored, the best one chosen.", WHERE, ROUND
 )
-evaluate = _verb(
+evaluate = verb(
     "eval",
     "4. Adapter → MAP@25 and Recall@25 of all, seen, unseen → evidence `cv`.",
     {
@@ -116,9 +57,9 @@ evaluate = _verb(
     WHERE,
     ROUND,
 )
-predict = _verb("predict", "5. Adapter → ranking of the test rows → submission.csv.", WHERE, ROUND)
-package = _verb("package", "6. Adapter → bundle and wheelhouse, what goes to Kaggle.", ROUND)
-rehearse = _verb(
+predict = verb("predict", "5. Adapter → ranking of the test rows → submission.csv.", WHERE, ROUND)
+package = verb("package", "6. Adapter → bundle and wheelhouse, what goes to Kaggle.", ROUND)
+rehearse = verb(
     "rehearse",
     "7. Bundle → the kernel's script run offline, twice → evidence `rehearsal`.",
     {"image": "in the built image; equal to rounding, not to the byte"},
@@ -126,7 +67,7 @@ rehearse = _verb(
     ROUND,
     switches="image",
 )
-publish = _verb(
+publish = verb(
     "publish",
     "8. Bundle and wheelhouse → private Kaggle datasets, sent only when new.",
     {"base": "the base weights alone, once"},
@@ -134,7 +75,7 @@ publish = _verb(
     ROUND,
     switches="base",
 )
-push = _verb(
+push = verb(
     "push",
     "9. The kernel → Kaggle, pinned to image and datasets; starts its run.",
     {
@@ -144,66 +85,111 @@ push = _verb(
     DRY,
     ROUND,
 )
-follow = _verb(
+follow = verb(
     "follow",
     "10. The kernel's run → its output, checked → evidence `kernel`; then its scores.",
     {"minutes": "the longest wait (default: the competition's limit and an hour)"},
     JSON,
     ROUND,
 )
-submit = _verb(
+submit = verb(
     "submit", "11. The kernel's checked version → one submission to the competition.", DRY, ROUND
 )
 
 
 @task(
+    klass=Sided,
     positional=["a", "b"],
     help={
-        "a": "an id of the ledger, RUN/round-N/STAGE, or a run_report.json",
-        "b": "the same, or a score such as 0.304",
+        "a": "an id of the ledger, RUN/round-N/STAGE, a run_report.json, or a log's .csv alone",
+        "b": "the same, or a score such as 0.304; without sides: the run's CV and its last step",
         "import_": "add the evidence of this run_report.json to the ledger",
         "with_text": "show where texts differ; they are the competition's",
+        "attribute": "each layer's part of the gap, by swapping one after the other",
         **JSON,
+        **ROUND,
     },
+    iterable=["set_"],
     auto_shortflags=False,
 )
 def reconcile(
-    c: Context, a: str, b: str, import_: str = "", with_text: bool = False, json: bool = False
+    c: Context,
+    a: str,
+    b: str,
+    import_: str = "",
+    with_text: bool = False,
+    attribute: bool = False,
+    json: bool = False,
+    run: str = DEMO,
+    round_: str = "",
+    set_: Sequence[str] | None = None,
 ) -> None:
     """12. Two records of evidence → the first layer that differs, or that none does."""
-    flags: dict[str, str | bool] = {"import_": import_, "with_text": with_text, "json": json}
-    _start(c, *_words("reconcile", "", (), flags), a, b)
+    flags: dict[str, str | bool] = {"import_": import_, "with_text": with_text, "run": run}
+    flags |= {"attribute": attribute, "json": json, "round_": round_}
+    launch(c, *words("reconcile", "", set_ or (), flags), *filter(None, (a, b)))
 
 
-report = _verb("report", "Evidence → report.md, the table of all scores.", RUN)
-demo = _verb(
+report = verb(
+    "report",
+    "Evidence → report.html and report.md: story, scores, what differs, forecasts.",
+    {"with_text": "let the HTML show the competition's text; not to be shared"},
+    RUN,
+    switches="with_text",
+)
+demo = verb(
     "demo",
     "The whole loop, two rounds, to a submission, its rehearsal and a report.",
     {"data": "folder with Kaggle's four files", "quick": "a few steps of everything"},
     SETS,
 )
-plan = _verb(
+plan = verb(
     "plan",
     "Time and memory of the kernel on Kaggle's machine; or, with --device here, of this one.",
     {"device": "here, cpu, t4x2, l4x1, l4x4, a100 or h100", "queries": "rows of the hidden test"},
     JSON,
     ROUND,
 )
-doctor = _verb(
+forecast = verb(
+    "forecast",
+    "A run's CV → the interval of its leaderboard score, written down before there is one.",
+    {
+        "adapter": "best, base or epoch-N (default: best)",
+        "judge": "past forecasts against the scores that arrived",
+        "golden": "the backtest on the golden log, one training left out",
+    },
+    JSON,
+    ROUND,
+    switches="judge golden",
+)
+
+
+@task(
+    klass=Sided,
+    positional=["log"],
+    help={"log": "a table of runs instead of the ledger, such as the golden log's .csv", **JSON},
+    auto_shortflags=False,
+)
+def advise(c: Context, log: str, json: bool = False) -> None:
+    """Earlier scores → which split and epoch to trust, and what so many rows cannot tell apart."""
+    launch(c, *words("advise", log, (), {"json": json}))
+
+
+doctor = verb(
     "doctor",
     "What is wrong with this machine, and the command that mends it.",
     {"online": "ask Kaggle too: login, rules, quota"},
     JSON,
     RUN,
 )
-wheels = _verb("wheels", "The wheels the image lacks: resolved, locked, fetched, proven.", RUN)
-build = _verb(
+wheels = verb("wheels", "The wheels the image lacks: resolved, locked, fetched, proven.", RUN)
+build = verb(
     "image",
     "Build the Dockerfile on Kaggle's image with docker, podman or buildah.",
     {"base": "another base image, such as a stand-in"},
     RUN,
 )
-image_lock = _verb(
+image_lock = verb(
     "image.lock",
     "Put a real freeze into kaggle/image.lock and show what it changes.",
     {
@@ -217,7 +203,7 @@ image_lock = _verb(
 @task(help={"only": "pytest's -k: part of a test's name"}, auto_shortflags=False)
 def test(c: Context, only: str = "") -> None:
     """The fast tests: CPU, no network, no account."""
-    _start(c, "-m", "pytest", "-q", *WORKERS, *["-k", only] * bool(only))
+    launch(c, "-m", "pytest", "-q", *WORKERS, *["-k", only] * bool(only))
 
 
 @task(
@@ -226,7 +212,7 @@ def test(c: Context, only: str = "") -> None:
 )
 def bench(c: Context, work: str, device: str = "cpu", options: str = "") -> None:
     """We and the peers side by side in one run: equality first, then the ratios."""
-    _start(c, "-m", "benchmarks", work, f"--device={device}", *shlex.split(options))
+    launch(c, "-m", "benchmarks", work, f"--device={device}", *shlex.split(options))
 
 
 def _tool(name: str, does: str, *commands: str) -> Callable[..., Any]:
@@ -234,7 +220,7 @@ def _tool(name: str, does: str, *commands: str) -> Callable[..., Any]:
 
     def start(c: Context) -> None:
         for command in commands:
-            _start(c, *shlex.split(command))
+            launch(c, *shlex.split(command))
 
     start.__doc__ = does
     made: Callable[..., Any] = task(name=name, default=name == "check")(start)
@@ -262,6 +248,7 @@ tools = (
     _tool(
         "faults", "Every fault on the way to Kaggle, by name.", f"{TESTS} -m 'faults and not slow'"
     ),
+    _tool("pitfalls", "What made CV and LB disagree, planted → verdict.", "tests/fault_table.py"),
     _tool("slow", "The tests that take minutes.", "-m pytest -q -m slow"),
     _tool("kaggle-standin", "Our stand-in for Kaggle, by hand.", "tests/kagglestandin_server.py"),
     _tool(
@@ -273,7 +260,7 @@ images = Collection("image", lock=image_lock)
 images.add_task(build, name="build", default=True)
 namespace = Collection(
     *(story, prepare, mine, train, evaluate, predict, package, rehearse),
-    *(*there, report, demo, test, plan, bench, doctor, wheels),
+    *(*there, report, demo, test, plan, bench, forecast, advise, doctor, wheels),
     image=images,
     dev=Collection(*tools),
 )

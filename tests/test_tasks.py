@@ -19,7 +19,19 @@ import tasks
 from parity import __main__ as command
 from parity.stages import graph
 
-TOOLS = ("story", "report", "demo", "test", "plan", "doctor", "wheels", "image.build", "image.lock")
+TOOLS = (
+    "story",
+    "report",
+    "demo",
+    "test",
+    "plan",
+    "doctor",
+    "forecast",
+    "advise",
+    "wheels",
+    "image.build",
+    "image.lock",
+)
 DEV = {
     "fmt",
     "lint",
@@ -31,6 +43,7 @@ DEV = {
     "lock",
     "kaggle-standin",
     "faults",
+    "pitfalls",
 }
 ROUNDED = tuple(name for name in graph.STAGES if name != "prepare")
 HEAVY = ("torch", "transformers", "peft", "pandas", "numpy", "pydantic", "parity", "kaggle")
@@ -103,7 +116,7 @@ def test_stages_are_numbered_in_their_order() -> None:
 
 @pytest.mark.parametrize("name", [name for name, _ in every()])
 def test_a_task_starts_parity_or_a_dev_tool(name: str, asked: Asked) -> None:
-    needed = {"bench": ["train"], "image.lock": ["--freeze=x"], "reconcile": ["A", "B"]}
+    needed = {"bench": ["train"], "image.lock": ["--freeze=x"]}
     invoke(name, *needed.get(name, []))
     assert asked
     for words in map(shlex.split, asked):
@@ -114,6 +127,7 @@ def test_a_task_starts_parity_or_a_dev_tool(name: str, asked: Asked) -> None:
             ["-m", "mypy"],
             ["tools/lock.py"],
             ["tests/kagglestandin_server.py"],
+            ["tests/fault_table.py"],
         )
         linter = "from importlinter.cli import lint_imports_command as run; run()"
         if words[1:3] == ["-m", "parity"]:
@@ -163,11 +177,29 @@ def test_two_sides_are_handed_on(asked: Asked) -> None:
     assert (full.with_text, full.json) == (True, False)
 
 
+def test_sides_may_be_left_out_one_or_both(asked: Asked) -> None:
+    invoke("reconcile", "--run", "runs/eedi.toml")
+    invoke("reconcile", "runs.csv", "--json")
+    invoke("reconcile", "A", "B", "story")
+    found = [parsed(words) for words in asked]
+    assert [getattr(one, "sides", None) for one in found] == [[], ["runs.csv"], ["A", "B"], None]
+    assert (found[0].run, found[1].json) == (Path("runs/eedi.toml"), True)
+
+
 @pytest.mark.parametrize("name", ["prepare", "mine", "train", "eval", "predict", "rehearse"])
 def test_where_a_stage_runs_is_handed_on(name: str, asked: Asked) -> None:
     invoke(name, "--where", "image")
     invoke(name)
     assert [one.where for one in map(parsed, asked)] == ["image", "here"]
+
+
+def test_what_is_attributed_and_advised_from_is_handed_on(asked: Asked) -> None:
+    invoke("reconcile", "A", "B", "--attribute")
+    invoke("advise", "runs.csv", "--json")
+    invoke("advise")
+    ladder, log, bare = map(parsed, asked)
+    assert (ladder.sides, ladder.attribute) == (["A", "B"], True)
+    assert (log.log, log.json, bare.log, bare.json) == (Path("runs.csv"), True, None, False)
 
 
 def test_the_way_to_kaggle_hands_on_its_options(asked: Asked) -> None:

@@ -14,7 +14,7 @@ from parity.run.errors import ParityError
 _DEMO = "runs/demo.toml"
 _HERE = ("prepare", "mine", "train", "eval", "predict", "package", "rehearse", "report")
 _REMOTE = ("publish", "push", "follow", "submit")
-_TOOLS = ("image", "wheels", "plan", "doctor")
+_TOOLS = ("image", "wheels", "plan", "doctor", "forecast")
 _INSIDE = ("prepare", "mine", "train", "eval", "predict", "rehearse")
 """Stages that can run inside the built image."""
 _FORMS = ("script", "notebook")
@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--adapter", default="best")
     score.add_argument("--against", type=Path)
     score.add_argument("--accept-polluted", action="store_true")
+    _ahead(stages.choices["forecast"], stages.add_parser("advise", allow_abbrev=False))
     reload = stages.add_parser("reload", allow_abbrev=False)
     reload.add_argument("run", type=Path)
     reload.add_argument("--out", required=True, type=Path)
@@ -100,7 +101,7 @@ def _flags(stages: Mapping[str, argparse.ArgumentParser]) -> None:
     """Add what the way to Kaggle needs."""
     for name in _INSIDE:
         stages[name].add_argument("--where", choices=("here", "image"), default="here")
-    for name in (*_REMOTE, "plan", "doctor"):
+    for name in (*_REMOTE, "plan", "doctor", "forecast"):
         stages[name].add_argument("--json", action="store_true")
     for name in ("publish", "push", "submit"):
         stages[name].add_argument("--dry-run", action="store_true")
@@ -113,16 +114,28 @@ def _flags(stages: Mapping[str, argparse.ArgumentParser]) -> None:
     stages["plan"].add_argument("--queries", type=_at_least(0), default=0)
     stages["doctor"].add_argument("--online", action="store_true")
     stages["image"].add_argument("--base", default="")
+    stages["report"].add_argument("--with-text", action="store_true")
 
 
 def _sides(compared: argparse.ArgumentParser) -> None:
     """Add what names two records of evidence."""
     compared.add_argument("sides", nargs="*", metavar="SIDE")
     compared.add_argument("--run", default=_DEMO, type=Path)
-    compared.add_argument("--import", dest="imported", type=Path)
+    either = compared.add_mutually_exclusive_group()
+    either.add_argument("--import", dest="imported", type=Path)
+    either.add_argument("--attribute", action="store_true")
     compared.add_argument("--with-text", action="store_true")
     compared.add_argument("--json", action="store_true")
     _common(compared)
+
+
+def _ahead(forecast: argparse.ArgumentParser, advise: argparse.ArgumentParser) -> None:
+    """Add what is forecast, or what past forecasts were worth; and what advice is taken from."""
+    advise.add_argument("log", nargs="?", type=Path)
+    advise.add_argument("--json", action="store_true")
+    forecast.add_argument("--adapter", default="best")
+    forecast.add_argument("--golden", action="store_true")
+    forecast.add_argument("--judge", action="store_true")
 
 
 def _at_least(least: float) -> Callable[[str], float]:

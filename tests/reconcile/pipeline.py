@@ -89,7 +89,10 @@ def measure(setup: Setup) -> Side:
     vectors = _embed(setup, tokens)
     passages = _embed(setup, [_ids(text, slow=False) for _, text in sorted(setup.corpus.items())])
     ids = tuple(one.query_id for one in queries)
-    ranking = _rank(ids, vectors, passages, sorted(setup.corpus))
+    known = sorted(setup.corpus)
+    if setup.shuffled == "corpus":  # embedded in one order, read in another
+        known = [*known[1:], known[0]]
+    ranking = _rank(ids, vectors, passages, known)
     if setup.shuffled == "vectors":
         vectors, ranking = vectors[::-1].copy(), replace(ranking, ids=ranking.ids[::-1].copy())
     asked = witness.Probed(ids, texts, tokens, shown, vectors, passages)

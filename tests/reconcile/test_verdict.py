@@ -77,6 +77,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
         "tokens",
         "tokenizers: A 0.22.2, B 0.23.0",
     ),
+    "C20: tokens added to the tokenizer": ({"base": 4, "slow": True}, "base", "A "),
     "D21: merged into few bits": ({"adapter": 0, "base": 5}, "base", "a merged model?"),
     "D22: adapter not named": ({"adapter": 0}, "adapter", "none: the bare base"),
     "D22: adapter not applied": ({"scale": 0.0}, "embeddings", "B's are those of the bare base"),
@@ -86,6 +87,11 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "D25: wrong base": ({"base": 3}, "base", "A "),
     "D27: quantised scoring": ({"bits": 4}, "precision", "float32/none, B float32/4bit"),
     "F33: corpus changed": ({"corpus": OTHER}, "corpus", "A "),
+    "F33: corpus in another order": (
+        {"shuffled": "corpus"},
+        "ranking",
+        "by more than the margin",
+    ),
     "F34: names for ids": ({"corpus": RENAMED}, "corpus", "A "),
     "G38: rows reordered in parallel": (
         {"shuffled": "vectors", "processes": 2},
@@ -234,7 +240,7 @@ def test_the_first_token_is_told_with_both_decodings() -> None:
 
 def test_without_artefacts_digests_alone_name_the_layer() -> None:
     for name, (change, layer, _) in FAULTS.items():
-        if layer in ("embeddings", "precision"):  # which want the vectors
+        if layer in ("embeddings", "precision", "ranking"):  # which want what was measured
             continue
         b = measure(replace(HONEST, **change))
         found = verdict.judge(Side(A.evidence), Side(b.evidence), KNOWN)
@@ -272,6 +278,17 @@ def test_a_verdict_is_plain_values() -> None:
     assert json.loads(json.dumps(found)) == found
     assert (found["verdict"], found["layer"]) == ("different", "adapter")
     assert [one["layer"] for one in found["layers"]] == list(layers.ORDER)
+
+
+@pytest.mark.parametrize(("adapter", "judged"), [(8, "no difference shown"), (2, "B is better")])
+def test_a4_whether_another_adapter_is_better_is_told_beside_the_layer(
+    adapter: int, judged: str
+) -> None:
+    found = verdict.judge(A, measure(replace(HONEST, adapter=adapter)), KNOWN)
+    assert found.layer == "adapter"
+    score = found.of("score")
+    assert (score.state, score.role) == ("differs", "consequence")
+    assert score.told[-1].endswith(judged)
 
 
 def test_what_nobody_knows_is_not_called_different() -> None:

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parity.run.config import Config, Section, SplitConfig, build, load
+from parity.run.config import Config, SplitConfig, build, load
 from parity.run.errors import BadConfig
+from parity.run.sections import Section
 
 PLAIN = Config(name="plain")
 SECTIONS = tuple(name for name in Config.model_fields if name not in {"name", "overrides"})

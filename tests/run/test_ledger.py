@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from parity.run import ledger
 from parity.run.errors import BadData
-from parity.run.ledger import LAYERS, SCHEMA, Evidence, Step
+from parity.run.ledger import LAYERS, SCHEMA, Evidence, Foretold, Step
 
 RECORD = Evidence(
     run="first",
@@ -33,6 +33,17 @@ STEP = Step(
     key="cc",
     refs={"kernel": "ann/first-kernel", "version": 3, "sources": ["ann/first-bundle/2"]},
     made="2026-11-24T11:00:00+00:00",
+)
+FORETOLD = Foretold(
+    run="first",
+    round=1,
+    label="best",
+    board="public",
+    layers={"adapter": "aa", "base": "bb", "template": "cc"},
+    key="dd",
+    forecast={"median": 0.3, "wide": [0.25, 0.35]},
+    facts={"rows": [300, 400]},
+    made="2026-11-24T09:00:00+00:00",
 )
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
@@ -236,3 +247,49 @@ def test_a_record_s_time_is_utc_to_the_second() -> None:
     assert made.utcoffset() == timedelta()
     assert made.microsecond == 0
     assert abs(datetime.now(tz=UTC) - made) < timedelta(minutes=1)
+
+
+def test_a_forecast_stands_beside_evidence_and_steps(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    ledger.append(path, RECORD)
+    assert ledger.append_forecast(path, FORETOLD)
+    ledger.append_step(path, STEP)
+    assert ledger.read(path) == [RECORD]
+    assert ledger.steps(path) == [STEP]
+    assert ledger.forecasts(path) == [FORETOLD]
+    assert ledger.forecasts(tmp_path / "none.jsonl") == []
+
+
+def test_a_forecast_made_again_is_no_second_one(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    assert ledger.append_forecast(path, FORETOLD)
+    assert not ledger.append_forecast(path, replace(FORETOLD, made="2026-11-25T09:00:00+00:00"))
+    assert ledger.append_forecast(path, replace(FORETOLD, key="ee"))
+    assert [one.key for one in ledger.forecasts(path)] == ["dd", "ee"]
+
+
+def test_an_older_version_refuses_a_forecast_with_a_word(tmp_path: Path) -> None:
+    """Its schema is newer than the one whose readers took every other line for evidence."""
+    row = asdict(FORETOLD)
+    with pytest.raises(BadData, match=f"evidence of schema {ledger.FORECASTS}; this version"):
+        ledger.record(row, "ledger")
+
+
+@pytest.mark.parametrize("change", [{"schema": 4}, {"more": 1}], ids=str)
+def test_a_forecast_of_another_schema_is_refused_and_evidence_still_read(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    path = tmp_path / "ledger.jsonl"
+    ledger.append(path, RECORD)
+    with path.open("a", encoding="utf-8") as handle:
+        handle.write(json.dumps(asdict(FORETOLD) | change) + "\n")
+    with pytest.raises(BadData, match="a forecast of another schema; this version reads 3"):
+        ledger.forecasts(path)
+    assert ledger.read(path) == [RECORD]
+
+
+@pytest.mark.parametrize("name", ledger.SAME)
+def test_two_are_of_one_thing_by_adapter_base_and_template(name: str) -> None:
+    layers = dict.fromkeys(ledger.SAME, "aa")
+    assert ledger.same({**layers, "ranking": "bb"}, layers)
+    assert not ledger.same({**layers, name: "bb"}, layers)

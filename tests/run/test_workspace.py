@@ -15,7 +15,7 @@ parts = st.sampled_from(["data", "..", ".", "runs", "first", "x.jsonl", "a b"])
 
 
 def nouns(place: Workspace) -> Iterator[Path]:
-    yield from (place.ledger, place.bases, place.report, place.prepare)
+    yield from (place.ledger, place.bases, place.report, place.report_html, place.prepare)
     yield from (place.embeddings, place.taken)
     yield from (place.split("unseen-0.75-s0"), place.split("full"))
     for round_ in (0, 1, 10):

@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import pytest
 from stages import bench as benches
 from stages.bench import Bench
 
+from parity.run import ledger
 from parity.run.errors import ParityError, StaleInput
-from parity.stages import follow, graph, publish, push, submit
+from parity.run.ledger import Evidence, Kind
+from parity.stages import follow, graph, publish, push, reconcile, submit
 from parity.stages.graph import STAGES, Survey, folder
 from parity.stages.run import Run
 from parity.stages.work import working
@@ -26,6 +29,8 @@ THERE: dict[str, Callable[[Run], object]] = {
     "submit": submit.submit,
 }
 """Stages that need Kaggle."""
+BY_HAND = {**THERE, "reconcile": reconcile.latest}
+"""Stages that the bench does not make."""
 
 
 def states(run: Run, *, stages: tuple[str, ...] = ROUND) -> dict[str, str]:
@@ -58,8 +63,8 @@ def test_the_stages_stand_in_the_order_in_which_they_are_made(bench: Bench) -> N
 
 def test_the_way_to_kaggle_comes_last_and_each_step_needs_the_one_before(bench: Bench) -> None:
     run = bench.run()
-    assert STAGES[-5:] == ("rehearse", *THERE)
-    for before, stage in pairwise(STAGES[-5:]):
+    assert STAGES[-6:] == ("rehearse", *THERE, "reconcile")
+    for before, stage in pairwise(STAGES[-6:-1]):
         assert [name for name, _ in graph.needs(run, stage)] == ["package", before]
 
 
@@ -220,7 +225,7 @@ def test_a_stage_whose_inputs_are_missing_refuses_and_writes_nothing(
     bench: Bench, stage: str
 ) -> None:
     with pytest.raises(StaleInput) as caught:
-        THERE[stage](bench.run()) if stage in THERE else bench.make(stage)
+        BY_HAND[stage](bench.run()) if stage in BY_HAND else bench.make(stage)
     assert str(caught.value) == "prepare has not been made; run: invoke prepare --run small.toml"
     assert caught.value.exit_code == 4
     assert not bench.data.exists()
@@ -236,7 +241,7 @@ def test_the_first_stage_that_is_missing_is_the_one_named(bench: Bench) -> None:
 def test_the_way_to_kaggle_stops_at_the_first_step_that_was_not_taken(made: Bench) -> None:
     run = made.run()
     for before, stage in pairwise(("package", "rehearse", *THERE)):
-        for later in STAGES[STAGES.index(stage) :]:
+        for later in STAGES[STAGES.index(stage) : -1]:
             told = f"{before} of round 0 has not been made; run: invoke {before} --run small.toml"
             assert refused(run, later) == told
         benches.pretend(run, before)
@@ -245,7 +250,7 @@ def test_the_way_to_kaggle_stops_at_the_first_step_that_was_not_taken(made: Benc
 
 def test_another_bundle_makes_every_step_after_it_stale(made: Bench) -> None:
     run = made.run()
-    after = ("rehearse", *THERE)
+    after = ("rehearse", *THERE, "reconcile")
     benches.pretend(run, "package", *after)
     assert set(states(run, stages=STAGES).values()) == {"done"}
     with working(run, "package", inputs=graph.locks(run)) as work:
@@ -309,10 +314,11 @@ def test_rounds_are_counted_from_what_was_begun(made: Bench) -> None:
 
 
 def test_each_round_goes_to_kaggle_by_itself(made: Bench) -> None:
-    benches.pretend(made.run(), "package", "rehearse", *THERE)
+    after = (*THERE, "reconcile")
+    benches.pretend(made.run(), "package", "rehearse", *after)
     made.make("mine", round_=1)
     run = made.run(round_=1)
-    assert states(run, stages=tuple(THERE)) == dict.fromkeys(THERE, "missing")
+    assert states(run, stages=after) == dict.fromkeys(after, "missing")
     assert refused(run, "publish").endswith("run: invoke train --run small.toml --round 1")
 
 
@@ -323,6 +329,44 @@ def test_where_nothing_is_held_out_a_bundle_needs_no_score(bench: Bench) -> None
         for name in ("small", "whole")
     }
     assert needed == {"small": ["prepare", "train", "eval"], "whole": ["prepare", "train"]}
+    compared = [stage for stage, _ in graph.needs(bench.run(name="whole"), "reconcile")]
+    assert compared == ["rehearse", "follow"]
+
+
+def record(kind: Kind, label: str = "test", adapter: str = "a") -> Evidence:
+    return Evidence("small", 0, label, kind, "clean", {"adapter": adapter}, {})
+
+
+def test_what_is_compared_is_the_newest_of_each_step_on_the_way(made: Bench) -> None:
+    run = made.run()
+    path = run.workspace.ledger
+
+    def compared() -> list[str]:
+        return list(Survey().compared(run))
+
+    ledger.append(path, record("cv", "base"))
+    assert compared() == ["cv"]
+    assert Survey().compared(run)["cv"].label == "best"
+    ledger.append(path, record("rehearsal"))
+    ledger.append(path, record("image"))
+    ledger.append(path, record("kernel"))
+    assert compared() == ["cv", "rehearsal", "image"]  # a kernel that nobody followed
+    benches.pretend(run, "package", "rehearse", *THERE)
+    assert compared() == ["cv", "rehearsal", "image", "kernel"]
+    ledger.append(path, record("rehearsal", adapter="b"))
+    ledger.append(path, replace(record("public"), round=1))
+    assert compared() == ["cv", "rehearsal", "kernel"]
+    assert Survey().compared(run)["rehearsal"].layers["adapter"] == "b"
+
+
+def test_a_comparison_is_stale_when_further_evidence_has_come(made: Bench) -> None:
+    run = made.run()
+    benches.pretend(run, "package", "rehearse", *THERE, "reconcile")
+    assert Survey().standing(run, "reconcile").state == "done"
+    ledger.append(run.workspace.ledger, record("public"))
+    assert why(run, "reconcile") == "evidence of public has come since"
+    benches.pretend(run, "reconcile")
+    assert Survey().standing(run, "reconcile").state == "done"
 
 
 def test_a_stage_that_fails_leaves_no_manifest(made: Bench) -> None:

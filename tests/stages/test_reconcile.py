@@ -1,6 +1,5 @@
 """`reconcile` on what real stages wrote, by a tiny model: honest pairs, faults, and the ways in."""
 
-import json
 import re
 import shutil
 from collections.abc import Callable
@@ -13,75 +12,24 @@ from safetensors.numpy import load_file
 from shipping import chain as chains
 from shipping.chain import Chain
 from stages import bench as benches
+from stages import comparing
 from stages.bench import Bench
+from stages.comparing import first, scored
 
-from parity.__main__ import main
 from parity.run import digest, files, ledger
 from parity.run.errors import BadConfig, Different, StaleInput
 from parity.shipping import report
-from parity.stages import evaluate, reconcile, sides
+from parity.stages import evaluate, graph, reconcile, sides, story
+from parity.stages.graph import Survey
 from parity.stages.run import open_run
 
 Told = Callable[..., tuple[int, dict[str, Any]]]
 
 
 @pytest.fixture
-def told(capsys: pytest.CaptureFixture[str]) -> Told:
+def told() -> Told:
     """Return what starts `reconcile --json` and gives its exit code and what it told a machine."""
-
-    def start(*words: str) -> tuple[int, dict[str, Any]]:
-        capsys.readouterr()
-        code = main(["reconcile", *words, "--json"])
-        return code, json.loads(capsys.readouterr().out)
-
-    return start
-
-
-def scored(bench: Bench, *sets: str, name: str = "small", label: str = "best") -> str:
-    """Score once more under other settings and return the record's id."""
-    evaluate.evaluate(bench.run(*sets, name=name), label)
-    return ledger.id_of(ledger.read(bench.run().workspace.ledger)[-1])
-
-
-def first(bench: Bench) -> str:
-    return ledger.id_of(ledger.read(bench.run().workspace.ledger)[0])
-
-
-# Honest pairs of real encoders
-
-
-@pytest.mark.parametrize(
-    ("sets", "harmless"),
-    [
-        ((), ()),
-        (("scoring.seed=5",), ()),
-        (("scoring.bootstrap=200",), ()),
-        (("encoder.token_budget=128",), ("budget",)),
-        (("encoder.token_budget=4096",), ("budget",)),
-        (("encoder.precision=bf16",), ("precision",)),
-        (("encoder.attention=dense",), ()),
-    ],
-    ids=str,
-)
-def test_an_honest_pair_differs_by_noise_at_most(
-    made: Bench,
-    told: Told,
-    sets: tuple[str, ...],
-    harmless: tuple[str, ...],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Scored again as if it had been trained under the other settings, which would be refused."""
-    monkeypatch.setattr(evaluate, "_as_in_training", lambda *_: None)
-    for stage in ("mine", "train"):
-        benches.rewrite_config(made.run(*sets), stage)
-    code, found = told(first(made), scored(made, *sets))
-    assert (code, found["layer"]) == (0, ""), found
-    states = {one["layer"]: one["state"] for one in found["layers"]}
-    assert {states[name] for name in harmless} <= {"near"}
-    assert {states[name] for name in ("texts", "tokens", "adapter", "template")} == {"equal"}
-    if not sets:
-        assert found["verdict"] == "same"
-        assert {name for name, state in states.items() if state != "equal"} <= {"packages"}
+    return comparing.told
 
 
 # Faults in what really ran
@@ -169,6 +117,51 @@ def test_a_cv_and_its_rehearsal_are_the_same(chain: Chain, told: Told) -> None:
         assert (code, found["verdict"], found["layer"]) == (0, "same", "")
         states = {one["layer"]: one["state"] for one in found["layers"]}
         assert {name for name, state in states.items() if state != "equal"} == {"metric", "score"}
+
+
+@pytest.mark.xdist_group("chain")
+def test_the_story_holds_the_verdict_until_further_evidence_comes(
+    chain: Chain, told: Told, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, run = str(chain.run.file), chain.run
+    kernel = replace(chain.evidence("rehearsal"), kind="kernel")
+    assert told("--run", file)[1]["verdict"] == "same"
+    assert Survey().standing(run, "reconcile").state == "done"
+    benches.pretend(run, "publish", "push", "follow")
+    ledger.append(run.workspace.ledger, kernel)
+    assert Survey().standing(run, "reconcile").why == "evidence of kernel has come since"
+    assert told("--run", file)[1]["verdict"] == "same"
+    swapped = replace(kernel, layers={**kernel.layers, "adapter": "f" * 64})
+    ledger.append(run.workspace.ledger, swapped)
+    code, found = told("--run", file)
+    assert (code, found["verdict"], found["layer"]) == (10, "different", "adapter")
+    assert files.read_json(graph.folder(run, "reconcile") / reconcile.VERDICT)["layer"] == "adapter"
+    story.story(chain.run.file)
+    said = capsys.readouterr().out
+    assert "\n  reconcile done\n" in said
+    assert "\n  reconcile of round 0: different because adapter: A " in said
+
+
+@pytest.mark.xdist_group("chain")
+def test_a_score_that_nothing_explains_is_the_runs_verdict(chain: Chain, told: Told) -> None:
+    run = chain.run
+    benches.pretend(run, "publish", "push", "follow")
+    kernel = replace(chain.evidence("rehearsal"), kind="kernel")
+    for one in (kernel, replace(kernel, kind="public", score={"map@25": 0.95})):
+        ledger.append(run.workspace.ledger, one)
+    code, found = told("--run", str(run.file))
+    assert (code, found["verdict"], found["public"]["verdict"]) == (10, "same", "neither")
+    assert found["error"].startswith("different: explained neither by sampling")
+    verdict = Survey().standing(run, "reconcile").manifest
+    assert verdict is not None
+    assert verdict.facts["verdict"] == found["error"]
+
+
+@pytest.mark.xdist_group("chain")
+def test_evidence_that_the_ledger_lost_is_told_with_its_stage(chain: Chain) -> None:
+    chain.run.workspace.ledger.unlink()
+    with pytest.raises(StaleInput, match=r"no evidence of eval yet; run: invoke eval --run"):
+        reconcile.latest(chain.run)
 
 
 @pytest.mark.xdist_group("chain")
@@ -268,7 +261,7 @@ def test_a_side_that_is_no_record_is_told_with_what_there_is(made: Bench) -> Non
 def test_a_run_that_was_not_rehearsed_says_so(made: Bench, bench: Bench) -> None:
     assert bench.folder == made.folder
     with pytest.raises(
-        StaleInput, match=r"no evidence of rehearse yet; run: invoke rehearse --run"
+        StaleInput, match=r"package of round 0 has not been made; run: invoke package --run"
     ):
         reconcile.latest(made.run())
 
@@ -279,3 +272,8 @@ def test_pieces_of_a_vocabulary_are_read_from_either_form() -> None:
     rows = {"model": {"vocab": [["a", -1.0], ["b", -2.0]]}, "added_tokens": added}
     assert sides.pieces(pairs) == sides.pieces(rows) == {0: "a", 1: "b", 9: "</s>"}
     assert sides.pieces({}) == {}
+
+
+def test_a_report_that_is_not_there_is_one_line(bench: Bench) -> None:
+    with pytest.raises(BadConfig, match=r"nowhere\.json: no such file; invoke reconcile --import"):
+        reconcile.reconcile((), imported=Path("nowhere.json"))

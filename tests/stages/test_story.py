@@ -11,7 +11,7 @@ from parity.run.errors import BadConfig
 from parity.stages.story import story
 
 COLUMNS = 80
-AFTER = ("package", "rehearse", "publish", "push", "follow", "submit")
+AFTER = ("package", "rehearse", "publish", "push", "follow", "submit", "reconcile")
 """What comes after the stages that `made` has done."""
 TABLE = """\
 small.toml: split random-s0-v0.4
@@ -27,6 +27,7 @@ small.toml: split random-s0-v0.4
   push      missing
   follow    missing
   submit    missing
+  reconcile missing
   next: invoke package --run small.toml
 """
 
@@ -70,9 +71,11 @@ def test_after_the_local_stages_each_step_of_the_way_to_kaggle_comes_next(
     for stage in AFTER:
         said = told.of("small.toml")
         assert f"\n  {stage:<10}missing\n" in said
+        assert "reconcile of" not in said
         assert next_of(said) == [f"next: invoke {stage} --run small.toml"]
         benches.pretend(made.run(), stage)
         assert f"\n  {stage:<10}done\n" in told.of("small.toml")
+    assert "\n  reconcile of round 0: same\n  next: " in told.of("small.toml")
 
 
 def test_a_step_on_kaggle_that_is_of_another_bundle_is_stale(made: Bench, told: Story) -> None:

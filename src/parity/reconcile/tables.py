@@ -28,6 +28,32 @@ def scores_table(rows: Rows, *, style: Literal["text", "markdown"]) -> str:
     Raises:
         Mismatch: two scores were measured on different rows, depths or seen shares.
     """
+    if style == "markdown":
+        head, titles, told = cells(rows)
+        return f"{' '.join(head)}\n\n{_markdown(titles, told)}"
+    _check(rows)
+    first = rows[0][1]
+    head = _head(first)
+    return "\n".join([*head, "", *_text(rows, first.k)]) + "\n"
+
+
+def cells(rows: Rows) -> tuple[list[str], list[str], list[list[str]]]:
+    """Return what was measured on, the titles of columns, and each row's cells, its name first.
+
+    Raises:
+        Mismatch: as `scores_table`.
+    """
+    _check(rows)
+    k = rows[0][1].k
+    titles = ["", *(f"MAP@{k} {name}" for name in _MAPS), *(f"Recall@{k} {n}" for n in _RECALLS)]
+    told = [
+        [name, *(_cell(interval) for interval in (*_maps(scores), *_recalls(scores)))]
+        for name, scores in rows
+    ]
+    return _head(rows[0][1]), titles, told
+
+
+def _check(rows: Rows) -> None:
     first = rows[0][1]
     for name, scores in rows:
         if _basis(scores) != _basis(first):
@@ -35,10 +61,6 @@ def scores_table(rows: Rows, *, style: Literal["text", "markdown"]) -> str:
                 f"{name} and {rows[0][0]} differ in rows, depth or seen share "
                 f"({_basis(scores)} against {_basis(first)}) and need tables of their own"
             )
-    head = _head(first)
-    if style == "markdown":
-        return f"{' '.join(head)}\n\n{_markdown(rows, first.k)}"
-    return "\n".join([*head, "", *_text(rows, first.k)]) + "\n"
 
 
 def _basis(scores: Scores) -> tuple[float, ...]:
@@ -86,12 +108,9 @@ def _line(name: str, cells: tuple[str, ...]) -> str:
     return _GAP.join([name.ljust(_NAME), *(cell.ljust(_COLUMN) for cell in cells)]).rstrip()
 
 
-def _markdown(rows: Rows, k: int) -> str:
-    titles = ["", *(f"MAP@{k} {name}" for name in _MAPS), *(f"Recall@{k} {n}" for n in _RECALLS)]
+def _markdown(titles: list[str], rows: list[list[str]]) -> str:
     lines = [_row(titles), _row(["---", *["--:"] * (len(titles) - 1)])]
-    for name, scores in rows:
-        cells = (_cell(interval) for interval in (*_maps(scores), *_recalls(scores)))
-        lines.append(_row([name.replace("|", "\\|"), *cells]))
+    lines += [_row([name.replace("|", "\\|"), *told]) for name, *told in rows]
     return "\n".join(lines) + "\n"
 
 

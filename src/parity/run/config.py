@@ -7,16 +7,11 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from parity.run import digest
 from parity.run.errors import BadConfig
-
-
-class Section(BaseModel):
-    """A frozen section: strict types, no unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+from parity.run.sections import ForecastConfig, Section
 
 
 class DataConfig(Section):
@@ -219,6 +214,7 @@ class Config(Section):
     training: TrainingConfig = TrainingConfig()
     scoring: ScoringConfig = ScoringConfig()
     shipping: ShippingConfig = ShippingConfig()
+    forecast: ForecastConfig = ForecastConfig()
     overrides: tuple[str, ...] = ()
     """`key=value` texts given beside the file, in order."""
 

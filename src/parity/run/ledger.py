@@ -6,6 +6,7 @@ between two records is the cause. Append-only; a field that is not known is empt
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +37,12 @@ LAYERS = (
     "submission",
 )
 """Names of the digests of an evidence record, in causal order; the score follows them."""
+
+FORECASTS = 3
+"""Schema of a forecast's row: a version that knows none refuses the line with a word."""
+
+SAME = ("adapter", "base", "template")
+"""Layers by which a score, its CV and its forecast are of one thing."""
 
 _SINCE_2 = {"facts"}
 """Keys that records of schema 1 lack."""
@@ -102,6 +109,35 @@ class Step:
     schema: int = SCHEMA
 
 
+@dataclass(frozen=True, slots=True)
+class Foretold:
+    """A leaderboard's score as it was forecast before it was known.
+
+    Attributes:
+        run: the run's name.
+        round: its round.
+        label: what was forecast, as in `Evidence`.
+        board: which leaderboard: `public` or `private`.
+        layers: of the CV that it follows from; `SAME` joins it to the score.
+        key: digest of everything it was computed from.
+        forecast: `reconcile.forecast.Forecast` as plain values.
+        facts: what went in, as plain values: the CV's id and means, p's prior, the size, the pairs.
+        made: ISO date and time, UTC.
+        schema: version of this record.
+    """
+
+    run: str
+    round: int
+    label: str
+    board: Kind
+    layers: dict[str, str]
+    key: str
+    forecast: dict[str, Any]
+    facts: dict[str, Any]
+    made: str = ""
+    schema: int = FORECASTS
+
+
 def now() -> str:
     """Return the time as ISO, UTC, whole seconds: a record's `made`."""
     return datetime.now(tz=UTC).isoformat(timespec="seconds")
@@ -119,13 +155,21 @@ def append_step(path: Path, step: Step) -> None:
         _add(path, asdict(step))
 
 
+def append_forecast(path: Path, made: Foretold) -> bool:
+    """Add a forecast to the ledger, in one write, unless it stands there; return whether it did."""
+    new = all(_said(made) != _said(one) for one in forecasts(path))
+    if new:
+        _add(path, asdict(made))
+    return new
+
+
 def read(path: Path) -> list[Evidence]:
     """Return all records, oldest first; an empty list where there is no ledger.
 
     Raises:
         BadData: a record of a newer schema.
     """
-    return [record(row, str(path)) for row in _rows(path) if not _is_step(row)]
+    return [record(row, str(path)) for row in _rows(path) if not _is_other(row)]
 
 
 def steps(path: Path) -> list[Step]:
@@ -141,6 +185,25 @@ def steps(path: Path) -> list[Step]:
             raise BadData(f"{path}: a step of another schema; this version reads {SCHEMA}")
         found.append(Step(**row))
     return found
+
+
+def forecasts(path: Path) -> list[Foretold]:
+    """Return all forecasts, oldest first; an empty list where there is no ledger.
+
+    Raises:
+        BadData: a record of another schema.
+    """
+    found = []
+    for row in filter(_is_forecast, _rows(path)):
+        if row.get("schema") != FORECASTS or set(row) != set(Foretold.__dataclass_fields__):
+            raise BadData(f"{path}: a forecast of another schema; this version reads {FORECASTS}")
+        found.append(Foretold(**row))
+    return found
+
+
+def same(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    """Return whether layers are of one adapter, base and template."""
+    return all(one.get(name, "") == other.get(name, "") for name in SAME)
 
 
 def from_json(text: str) -> Evidence:
@@ -188,6 +251,18 @@ def _rows(path: Path) -> list[Any]:
 
 def _is_step(row: Any) -> bool:
     return isinstance(row, dict) and "step" in row
+
+
+def _is_forecast(row: Any) -> bool:
+    return isinstance(row, dict) and "forecast" in row
+
+
+def _is_other(row: Any) -> bool:
+    return _is_step(row) or _is_forecast(row)
+
+
+def _said(made: Foretold) -> str:
+    return canonical(asdict(replace(made, made="")))
 
 
 def _content(step: Step) -> str:

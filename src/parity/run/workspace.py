@@ -102,6 +102,11 @@ class Workspace:
         return self.root / "report.md"
 
     @property
+    def report_html(self) -> Path:
+        """The same, one HTML file."""
+        return self.root / "report.html"
+
+    @property
     def checkout(self) -> Path:
         """The project's own checkout, which holds the kernel's script and builds the wheel.
 

@@ -20,6 +20,8 @@ from parity.stages.scoring import Scored
 MEASURED = ("probe.npy", "probe_ranking.jsonl", "ranking.jsonl", "submission.csv")
 """Files of a measurement; what a record of evidence is compared by."""
 TEXTS = "texts.jsonl"
+SETTINGS = "config.json"
+"""The resolved run file beside a record: what it takes to measure the same again."""
 
 
 def data_layers(run: Run, known: Nouns, lineage: Lineage) -> dict[str, str]:
@@ -60,6 +62,8 @@ def append(run: Run, record: Evidence, folder: Path, texts: Path | None = None) 
     """Add a record to the ledger and keep what was measured with it, to show a difference later."""
     ledger.append(run.workspace.ledger, record)
     keep(run.workspace, record, {name: folder / name for name in MEASURED})
+    place = run.workspace.evidence(ledger.id_of(record))
+    files.write_json(place / SETTINGS, run.config.model_dump(mode="json"))
     if texts is not None:
         keep(run.workspace, record, {TEXTS: texts})
 

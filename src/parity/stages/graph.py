@@ -4,21 +4,23 @@ A stage is stale when its files were changed, when what it was made from is no l
 there, or when the run file now says something else. Whoever needs it refuses and names the command.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from parity.competition.tables import MAPPING, SAMPLE, TEST, TRAIN
-from parity.run import digest
+from parity.run import digest, ledger
 from parity.run import manifest as manifests
 from parity.run.config import ShippingConfig
 from parity.run.errors import BadConfig, StaleInput
+from parity.run.ledger import Evidence
 from parity.run.manifest import Manifest
 from parity.stages.run import Run
 
 STAGES = (
     *("prepare", "mine", "train", "eval", "predict", "package", "rehearse"),
-    *("publish", "push", "follow", "submit"),
+    *("publish", "push", "follow", "submit", "reconcile"),
 )
 """In order; all but the first belong to a round."""
 
@@ -34,6 +36,7 @@ _SECTIONS = {
     "push": (),
     "follow": (),
     "submit": (),
+    "reconcile": (),
 }
 # Where a run reads and computes is no part of what it is: digests of data and layers judge that.
 _FREE = {
@@ -45,6 +48,8 @@ _FREE = {
 }
 _SPREAD = ("encoder", "spread")  # how the kernel runs: a bundle says so, an adapter does not
 _LOCKS = ("image.lock", "wheels.lock")
+_KAGGLE = ("kernel", "public", "private")
+_WAY = ("cv", "rehearsal", "image", *_KAGGLE)
 
 State = Literal["done", "stale", "missing"]
 
@@ -96,9 +101,11 @@ def needs(run: Run, stage: str) -> list[tuple[str, Run]]:
         "push": [("package", run), ("publish", run)],
         "follow": [("package", run), ("push", run)],
         "submit": [("package", run), ("follow", run)],
+        "reconcile": [("eval", run), ("rehearse", run)],
     }
-    if stage == "package" and run.config.split.kind == "full":
-        return wanted[stage][:2]  # nothing is held out, so nothing was scored
+    if run.config.split.kind == "full":  # nothing is held out, so nothing was scored
+        wanted |= {"package": wanted["package"][:2]}
+        wanted |= {"reconcile": [("rehearse", run), ("follow", run)]}
     return wanted[stage]
 
 
@@ -138,6 +145,24 @@ class Survey:
             found[label] = now.manifest
         return found
 
+    def compared(self, run: Run) -> dict[str, Evidence]:
+        """Return the newest evidence of each step from CV to score, by kind, in their order.
+
+        What Kaggle ran counts while `follow` is done, and a rehearsal in the image while no other
+        has come after it: else it is of another bundle, as the stage's own state says.
+        """
+        all_ = ledger.read(run.workspace.ledger)
+        mine = [one for one in all_ if (one.run, one.round) == (run.config.name, run.round)]
+        newest: dict[str, Evidence] = {}
+        for one in mine:
+            if one.kind == "rehearsal":
+                newest.pop("image", None)
+            if one.kind != "cv" or one.label == "best":
+                newest[one.kind] = one
+        if self.standing(run, "follow").state != "done":
+            newest = {kind: one for kind, one in newest.items() if kind not in _KAGGLE}
+        return {kind: newest[kind] for kind in _WAY if kind in newest}
+
     def _look(self, run: Run, stage: str) -> Standing:
         place = folder(run, stage)
         found = manifests.read(place)
@@ -150,16 +175,25 @@ class Survey:
         )
         return Standing("stale" if why else "done", why, found)
 
+    def _changed_beside(self, run: Run, stage: str, found: Manifest) -> str:
+        """Return what a stage reads that no stage has made, where it is another by now."""
+        if stage == "package":
+            now = locks(run)
+            odd = sorted(name for name in now if found.inputs.get(name) != now[name])
+            return f"{odd[0]} was made anew since" if odd else ""
+        if stage == "reconcile":
+            now = ids(self.compared(run))
+            odd = [kind for kind in now if found.inputs.get(kind) != now[kind]]
+            return f"evidence of {odd[-1]} has come since" if odd else ""
+        return ""
+
     def _changed_inputs(self, run: Run, stage: str, found: Manifest) -> str:
         if stage == "prepare":
             now = raw_files(Path(run.config.data.source))
             odd = sorted(name for name in found.inputs if now.get(name) != found.inputs[name])
             return f"{odd[0]} is not the file it was made from" if odd else ""
-        if stage == "package":
-            now = locks(run)
-            odd = sorted(name for name in now if found.inputs.get(name) != now[name])
-            if odd:
-                return f"{odd[0]} was made anew since"
+        if beside := self._changed_beside(run, stage, found):
+            return beside
         for name, where in needs(run, stage):
             below = self.standing(where, name)
             label = label_of(name, where)
@@ -173,6 +207,11 @@ class Survey:
 def inputs(found: dict[str, Manifest]) -> dict[str, str]:
     """Return the digests of what `require` found, for the manifest of what is made from it."""
     return {name: manifest.digest() for name, manifest in found.items()}
+
+
+def ids(records: Mapping[str, Evidence]) -> dict[str, str]:
+    """Return the ids of what `Survey.compared` found, for the manifest of the comparison."""
+    return {kind: ledger.id_of(one) for kind, one in records.items()}
 
 
 def raw_files(source: Path) -> dict[str, str]:

@@ -2,25 +2,27 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from parity.reconcile import alone, layers, verdict
+from parity.reconcile import alone, layers, log, log_text, verdict
 from parity.reconcile.sides import Side
-from parity.run import ledger
+from parity.run import files, ledger
 from parity.run.digest import canonical
 from parity.run.errors import BadConfig, Different, StaleInput
 from parity.run.ledger import Evidence
 from parity.run.workspace import Workspace
 from parity.shipping import report
-from parity.stages import evidence, sides
+from parity.stages import evidence, graph, sides
+from parity.stages.graph import Survey
 from parity.stages.run import DATA, Run
+from parity.stages.work import working
 
 _NUMBER = re.compile(r"[01]?\.\d+")
-_LATER = ("rehearsal", "image", "kernel")
-"""What a CV is compared with where nobody says; the last there is."""
+_SCORES = ("public", "private")
+STAGE, VERDICT = "reconcile", "verdict.json"
 
 
 def reconcile(
@@ -29,7 +31,8 @@ def reconcile(
     """Compare two records, or a score with a number, and tell the first layer that differs.
 
     Args:
-        named: one or two sides; the second may be a number. None where only `imported` is wanted.
+        named: two sides, the second may be a number; or the .csv of a log of runs alone. None
+            where only `imported` is wanted.
         imported: a run_report.json whose evidence is added to the ledger first.
         with_text: show texts of the competition where they differ.
 
@@ -44,59 +47,76 @@ def reconcile(
     told = bring_in(imported, data) if imported else {}
     if not named:
         return told
+    if len(named) == 1 and named[0].endswith(".csv"):
+        return told | logged(Path(named[0]))
     if len(named) != 2:
         raise BadConfig(f"want two sides, found {len(named)}; invoke reconcile A B")
     records = ledger.read(Workspace(data, "").ledger)
     a = sides.find(named[0], data, records)
     if _NUMBER.fullmatch(named[1]):
-        return told | against(a, float(named[1]), records)
-    return told | compare(
-        a, sides.find(named[1], data, records), data, records, with_text=with_text
-    )
+        found, odd = against(a, float(named[1]), records)
+    else:
+        b = sides.find(named[1], data, records)
+        found, odd = compare(a, b, data, records, with_text=with_text)
+    return _refused(told | found, odd)
 
 
 def latest(run: Run, *, with_text: bool = False) -> dict[str, Any]:
     """Compare a run's newest CV with the newest record further on its way, then with its score.
 
+    Where nothing is held out there is no CV, and the rehearsal is compared. The stage is done
+    whatever the verdict: what it found stands in the story until further evidence comes.
+
     Raises:
         Different: they differ by more than noise.
-        StaleInput: one of the two is not there yet.
+        StaleInput: what it compares is not there, or stale.
     """
-    records = ledger.read(run.workspace.ledger)
-    mine = [one for one in records if (one.run, one.round) == (run.config.name, run.round)]
-    scored = [one for one in mine if (one.kind, one.label) == ("cv", "best")]
-    later = [one for kind in _LATER for one in mine if one.kind == kind]
-    if not scored or not later:
-        stage = "rehearse" if scored else "eval"
-        raise StaleInput(f"no evidence of {stage} yet; run: {run.command(stage)}")
-    a, b = (sides.with_artefacts(one[-1], run.workspace.data, records) for one in (scored, later))
-    told = compare(a, b, run.workspace.data, records, with_text=with_text)
-    public = [one for one in mine if one.kind == "public"]
-    number = layers.value(public[-1].score) if public else None
-    return told if number is None else told | {"public": against(a, number, records)}
+    found = Survey().compared(run)
+    with working(run, STAGE, inputs=graph.ids(found)) as work:
+        records = ledger.read(run.workspace.ledger)
+        a, b = _ends(run, found, records)
+        told, odd = compare(a, b, run.workspace.data, records, with_text=with_text)
+        number = layers.value(found["public"].score) if {"cv", "public"} <= found.keys() else None
+        if number is not None:
+            told["public"], unexplained = against(a, number, records)
+            odd = odd or unexplained
+        files.write_json(work.out(VERDICT), told)
+        work.facts = {"verdict": odd or told["line"]}
+    return _refused(told, odd)
+
+
+def _ends(run: Run, found: Mapping[str, Evidence], records: Sequence[Evidence]) -> list[Side]:
+    """Return the first and the last step of a run's way.
+
+    Raises:
+        StaleInput: the ledger has lost what a finished stage had put there.
+    """
+    for stage, _ in graph.needs(run, STAGE):
+        if sides.KINDS[stage] not in found:
+            raise StaleInput(f"no evidence of {stage} yet; run: {run.command(stage)}")
+    steps = [one for kind, one in found.items() if kind not in _SCORES]
+    data = run.workspace.data
+    return [sides.with_artefacts(one, data, records) for one in (steps[0], steps[-1])]
 
 
 def compare(
     a: Side, b: Side, data: Path, records: Sequence[Evidence], *, with_text: bool
-) -> dict[str, Any]:
-    """Print what two sides have in common and return it as plain values.
-
-    Raises:
-        Different: they differ by more than noise.
-    """
+) -> tuple[dict[str, Any], str]:
+    """Print what two sides have in common; return it, and a line where it is more than noise."""
     known = sides.known(a, b, data, records, with_text=with_text)
     found = verdict.judge(a, b, known)
     print(verdict.text(found, a, b))
-    told = {**found.as_json(), "a": a.id, "b": b.id}
-    _refuse(found.line if found.layer else "", found.next, told)
-    return told
+    told = {**found.as_json(), "line": found.line, "a": a.id, "b": b.id}
+    return told, f"{found.line}; next: {found.next}" if found.layer else ""
 
 
-def against(side: Side, number: float, records: Sequence[Evidence]) -> dict[str, Any]:
+def against(side: Side, number: float, records: Sequence[Evidence]) -> tuple[dict[str, Any], str]:
     """Print whether a number is what the CV of this adapter leads one to expect.
 
+    Returns:
+        What was found, and a line where neither sampling nor the unseen share explains it.
+
     Raises:
-        Different: neither sampling nor the unseen share explains it.
         BadConfig: there is no CV of this adapter.
     """
     scored = _scored(side.evidence, records)
@@ -117,16 +137,18 @@ def against(side: Side, number: float, records: Sequence[Evidence]) -> dict[str,
     print("\n".join([f"{Side(scored).name} against {number:g}", *lines]))
     told = {"verdict": found.cause, "told": lines, "a": side.id, "number": number}
     bad = found.cause == "neither"
-    _refuse(f"different: {found.told[-1]}" if bad else "", "the lines above", told)
-    return told
+    return told, f"different: {found.told[-1]}; next: the lines above" if bad else ""
 
 
 def bring_in(path: Path, data: Path) -> dict[str, Any]:
     """Add the evidence of a run_report.json to the ledger, with what lies beside it; once.
 
     Raises:
+        BadConfig: there is no such file.
         BadData: it is no report.
     """
+    if not path.is_file():
+        raise BadConfig(f"{path}: no such file; invoke reconcile --import run_report.json")
     found, _ = report.read_file(path)
     place = Workspace(data, found.run)
     name = ledger.id_of(found)
@@ -138,22 +160,38 @@ def bring_in(path: Path, data: Path) -> dict[str, Any]:
     return {"imported": name}
 
 
+def logged(path: Path) -> dict[str, Any]:
+    """Print what a table of runs shows by itself.
+
+    Raises:
+        BadData: it is no such table.
+        BadConfig: it is not there.
+    """
+    if not path.is_file():
+        raise BadConfig(f"{path}: no such file; want a table of runs, such as the golden log")
+    rows = log.read(path)
+    print(log_text.text(rows, path.as_posix()))
+    return {
+        "log": path.as_posix(),
+        "rows": len(rows),
+        "pairs": len(log.pairs(rows)),
+        "polluted": [one.name for one, _, _ in log.excess(rows)],
+        "broken": [one.name for one, _ in log.broken(rows)],
+    }
+
+
 def _scored(one: Evidence, records: Sequence[Evidence]) -> Evidence | None:
     """Return the CV of a record's adapter: itself, or the newest in the ledger."""
     if one.kind == "cv":
         return one
-    same = ("adapter", "base", "template")
-    found = [
-        it
-        for it in records
-        if it.kind == "cv" and all(it.layers.get(name) == one.layers.get(name) for name in same)
-    ]
+    found = [it for it in records if it.kind == "cv" and ledger.same(it.layers, one.layers)]
     return found[-1] if found else None
 
 
-def _refuse(line: str, then: str, told: dict[str, Any]) -> None:
-    if not line:
-        return
-    error = Different(f"{line}; next: {then}")
+def _refused(told: dict[str, Any], odd: str) -> dict[str, Any]:
+    """Return what was told, unless a line says that it is more than noise."""
+    if not odd:
+        return told
+    error = Different(odd)
     error.add_note(canonical(told))
     raise error

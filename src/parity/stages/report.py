@@ -1,4 +1,4 @@
-"""Evidence → report.md: every score of the run in one table, and what the rehearsal proved."""
+"""Evidence → report.html, report.md: the run's story, every score, what differs, forecasts."""
 
 from pathlib import Path
 
@@ -6,15 +6,18 @@ from parity.competition import metrics, sheets, submission
 from parity.competition.metrics import Scores
 from parity.competition.questions import MisconceptionId, Qrels, QueryId
 from parity.competition.tables import SUBMISSION_COLUMNS
-from parity.reconcile.tables import scores_table
+from parity.reconcile import html
+from parity.reconcile.html import Page
+from parity.reconcile.tables import Rows, scores_table
 from parity.run import files, ledger
 from parity.run import manifest as manifests
-from parity.stages import evaluate, graph, nouns
+from parity.stages import chapters, evaluate, graph, load, nouns
+from parity.stages.examples import examples
 from parity.stages.graph import Survey
+from parity.stages.nouns import Nouns
 from parity.stages.run import Run
 
 _SOLUTION = "solution.csv"
-_TOLD = ("queries", "misconceptions", "diversity", "steps", "best_epoch", "precision", "peak_gib")
 
 
 def rows(run: Run) -> list[tuple[str, Scores]]:
@@ -58,37 +61,58 @@ def _left_out(run: Run) -> list[str]:
     return lines
 
 
-def report(run: Run) -> Path:
-    """Write the run's report and print its tables; return the file.
+def report(run: Run, *, with_text: bool = False) -> Path:
+    """Write the run's report, as Markdown and as HTML, and print its tables; return the first.
+
+    Args:
+        run: at any round; all that have begun are told.
+        with_text: let the HTML show text of the competition, for this machine only; the Markdown
+            never does.
 
     Raises:
         StaleInput: the run is not prepared.
     """
     Survey().require(run.at(0), "mine")  # what mining wants first is what this wants: prepare
-    known = nouns.load(run)
-    scored = rows(run)
-    lines = [f"# {run.config.name}", ""]
-    lines += [
-        f"{run.config.data.competition}, split `{known.split.name}` "
-        f"(digest `{known.split.digest()[:12]}`), base `{run.config.encoder.base}`.",
-        "",
-    ]
-    if scored:
-        lines += ["## Scores on the valid side", "", scores_table(scored, style="markdown"), ""]
-        print(scores_table(scored, style="text"))
-    for line in _left_out(run):
-        lines += [line, ""]
+    known, stale = nouns.load(run), _left_out(run)
+    valid, hidden = rows(run), _leaderboard(run)
+    if valid:
+        print(scores_table(valid, style="text"))
+    for line in stale:
         print(line)
-    hidden = _leaderboard(run)
     if hidden:
-        table = scores_table(hidden, style="markdown")
-        lines += ["## The made-up leaderboard", "", table, ""]
         print("The made-up leaderboard: submissions scored on the test's labels.")
         print(scores_table(hidden, style="text"))
-    lines += ["## Stages", "", *_stages(run), ""]
-    lines += ["## Evidence", "", *_evidence(run), ""]
-    files.write_text(run.workspace.report, "\n".join(lines))
+    page = _page(run, known, {"valid": valid, "hidden": hidden}, stale, with_text=with_text)
+    files.write_text(run.workspace.report, html.markdown(page))
+    files.write_text(run.workspace.report_html, html.html(page))
+    print(f"to read in a browser: {run.workspace.report_html}")
     return run.workspace.report
+
+
+def _page(
+    run: Run, known: Nouns, scores: dict[str, Rows], stale: list[str], *, with_text: bool
+) -> Page:
+    last = run.at(max(graph.rounds(run) - 1, 0))
+    records = ledger.read(run.workspace.ledger)
+    stood = chapters.standings(run)
+    made_up = [chapters.scored("hidden", "The made-up leaderboard", scores["hidden"], ())]
+    sections = [
+        chapters.story(stood),
+        chapters.scored("scores", "Scores on the valid side", scores["valid"], stale),
+        *(made_up if scores["hidden"] else ()),
+        chapters.against(records),
+        chapters.epochs(run),
+        chapters.ladder(last, records),
+        chapters.forecasts(last, records),
+        examples(last, known, with_text=with_text),
+        chapters.costs(stood),
+        chapters.evidence(run, records),
+    ]
+    told = (
+        f"{run.config.data.competition}, split {known.split.name} "
+        f"(digest {known.split.digest()[:12]}), base {load.portable(run.config.encoder.base)}."
+    )
+    return Page(run.config.name, (told,), tuple(sections), with_text)
 
 
 def _leaderboard(run: Run) -> list[tuple[str, Scores]]:
@@ -119,33 +143,3 @@ def _leaderboard(run: Run) -> list[tuple[str, Scores]]:
             )
             found.append((f"round {number}", scores))
     return found
-
-
-def _stages(run: Run) -> list[str]:
-    lines = ["| stage | seconds | what it says |", "| --- | --: | --- |"]
-    for number in range(max(graph.rounds(run), 1)):
-        for stage in graph.STAGES:
-            if stage == "prepare" and number:
-                continue
-            at = run.at(number)
-            found = manifests.read(graph.folder(at, stage))
-            if found is not None:
-                told = {key: value for key, value in found.facts.items() if key in _TOLD}
-                said = "; ".join(f"{key} {value}" for key, value in told.items())
-                lines.append(f"| {graph.label_of(stage, at)} | {found.seconds:.0f} | {said} |")
-    return lines
-
-
-def _evidence(run: Run) -> list[str]:
-    lines = [
-        "| id | kind | round | what | submission | made |",
-        "| --- | --- | --: | --- | --- | --- |",
-    ]
-    for one in ledger.read(run.workspace.ledger):
-        if one.run == run.config.name and one.status != "polluted":
-            sent = one.layers["submission"][:12]
-            name = ledger.id_of(one)[:12]
-            lines.append(
-                f"| {name} | {one.kind} | {one.round} | {one.label} | {sent} | {one.made} |"
-            )
-    return lines

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from parity.competition import metrics, submission
 from parity.competition import ranking as rankings
-from parity.competition import submission
-from parity.competition.questions import read_qrels
+from parity.competition.questions import QueryId, read_qrels
 from parity.competition.ranking import Ranking
 from parity.competition.splits import Split
+from parity.reconcile import layers
 from parity.reconcile.sides import Known, Side
 from parity.retrieval import prompts
 from parity.run import digest, files, ledger
@@ -72,6 +73,23 @@ def known(a: Side, b: Side, data: Path, records: Sequence[Evidence], *, with_tex
     return found
 
 
+def precisions(side: Side, data: Path, k: int = 0) -> dict[QueryId, float]:
+    """Return each valid row's average precision; empty where its ranking or labels are gone.
+
+    Args:
+        side: with its artefacts.
+        data: where runs lie.
+        k: depth; 0 is that of its own score.
+    """
+    qrels = known(side, side, data, (), with_text=False).qrels
+    rows = side.valid.query_ids if side.valid is not None else ()
+    if side.valid is None or not all(row in qrels for row in rows):
+        return {}
+    right = {row: qrels[row] for row in rows}
+    depth = k or layers.depth(side.evidence.score)
+    return metrics.average_precisions(side.valid, right, k=depth)
+
+
 def with_artefacts(
     one: Evidence, data: Path, records: Sequence[Evidence], beside: Path | None = None
 ) -> Side:
@@ -120,7 +138,7 @@ def _record(word: str, records: Sequence[Evidence]) -> Evidence:
         hits = [one for name, one in ids.items() if name.startswith(word)]
         found = hits if len(word) >= _LEAST else []
     if len(found) != 1:
-        there = "; ".join(names(records)[:_TOLD]) or "none"
+        there = "; ".join(names(records)[:_TOLD]) or "none yet: invoke eval"
         raise BadConfig(
             f"{word}: {'several records' if found else 'no record'} of that name; want an id, "
             f"RUN/round-N/STAGE or a run_report.json (newest: {there})"

@@ -18,18 +18,16 @@ def start(asked: argparse.Namespace, words: Sequence[str]) -> Any:
         words: the words, for what starts them anew inside the image.
     """
     sets = tuple(asked.overrides) if "overrides" in asked else ()
-    if asked.stage == "story":
-        return _of("story").story(asked.run, sets)
-    if asked.stage == "demo":
-        return _of("demo").demo(asked.data, quick=asked.quick, overrides=sets)
-    if asked.stage == "image.lock":
-        return _of("image").lock(
-            asked.freeze, {"git_commit": asked.git_commit, "build_date": asked.build_date}
-        )
+    if asked.stage in _ALONE:
+        return _ALONE[asked.stage](asked, sets)
+    if asked.stage == "reconcile" and asked.attribute:
+        return _of("attribute").attribute(asked.sides)
     if asked.stage == "reconcile" and (asked.sides or asked.imported):
         return _of("reconcile").reconcile(
             asked.sides, imported=asked.imported, with_text=asked.with_text
         )
+    if asked.stage == "forecast" and (asked.golden or asked.judge):
+        return _of("forecast").backtest() if asked.golden else _of("forecast").judge()
     run = open_run(asked.run, sets, asked.round)
     if getattr(asked, "where", "here") == "image" and asked.stage != "rehearse":
         return _of("inside").inside(run, words)
@@ -38,6 +36,23 @@ def start(asked: argparse.Namespace, words: Sequence[str]) -> Any:
 
 def _of(stage: str) -> Any:
     return importlib.import_module(f"parity.stages.{stage}")
+
+
+def _story(asked: argparse.Namespace, sets: tuple[str, ...]) -> Any:
+    return _of("story").story(asked.run, sets)
+
+
+def _demo(asked: argparse.Namespace, sets: tuple[str, ...]) -> Any:
+    return _of("demo").demo(asked.data, quick=asked.quick, overrides=sets)
+
+
+def _lock(asked: argparse.Namespace, _: tuple[str, ...]) -> Any:
+    told = {"git_commit": asked.git_commit, "build_date": asked.build_date}
+    return _of("image").lock(asked.freeze, told)
+
+
+def _advise(asked: argparse.Namespace, _: tuple[str, ...]) -> Any:
+    return _of("advise").advise(asked.log)
 
 
 def _stage(asked: argparse.Namespace, run: Run) -> Any:
@@ -93,6 +108,14 @@ def _reconcile(asked: argparse.Namespace, run: Run) -> Any:
     return _of("reconcile").latest(run, with_text=asked.with_text)
 
 
+def _forecast(asked: argparse.Namespace, run: Run) -> Any:
+    return _of("forecast").forecast(run, asked.adapter)
+
+
+def _report(asked: argparse.Namespace, run: Run) -> Any:
+    return _of("report").report(run, with_text=asked.with_text)
+
+
 def _doctor(asked: argparse.Namespace, run: Run) -> Any:
     return _of("doctor").doctor(run, "online" if asked.online else "offline")
 
@@ -101,6 +124,8 @@ def _image(asked: argparse.Namespace, run: Run) -> Any:
     return _of("image").build(run, asked.base)
 
 
+_ALONE = {"story": _story, "demo": _demo, "image.lock": _lock, "advise": _advise}
+"""What is started without a run file, or with one at most."""
 _STARTS = {
     "mine": _mine,
     "eval": _eval,
@@ -112,6 +137,8 @@ _STARTS = {
     "submit": _submit,
     "plan": _plan,
     "reconcile": _reconcile,
+    "forecast": _forecast,
+    "report": _report,
     "doctor": _doctor,
     "image": _image,
 }

@@ -49,7 +49,7 @@ def _told(run: Run) -> str:
     head = f"{run.file.as_posix()}: split {run.config.split.name}"
     titles = "".join(f"{f'round {n}':<10}" for n in range(count))
     lines = [head, f"  {'stage':<10}{titles}".rstrip()]
-    reasons = []
+    reasons, verdicts = [], []
     for stage in graph.STAGES:
         columns = at[:1] if stage == "prepare" else at
         found = [(one, survey.standing(one, stage)) for one in columns if _applies(one, stage)]
@@ -60,7 +60,12 @@ def _told(run: Run) -> str:
             for one, standing in found
             if standing.why
         ]
-    return "\n".join([*lines, *reasons, f"  next: {_next(survey, at)}"])
+        verdicts += [
+            f"  {graph.label_of(stage, one)}: {standing.manifest.facts['verdict']}"[:_WIDTH]
+            for one, standing in found
+            if standing.manifest and standing.state == "done" and stage == "reconcile"
+        ]
+    return "\n".join([*lines, *verdicts, *reasons, f"  next: {_next(survey, at)}"])
 
 
 def _applies(run: Run, stage: str) -> bool:
