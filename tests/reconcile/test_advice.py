@@ -135,6 +135,12 @@ def test_the_choice_of_epoch_that_ranked_trainings_is_named() -> None:
     assert advice.best_of(ranked) == "best epoch by projection"
 
 
+def test_a_bare_base_has_no_choice_of_epoch() -> None:
+    """That a base is worse than what was tuned is no merit of a choice."""
+    epochs = [*runs(("s", (0, 1, 2, 4, 3))), Epoch("base", "s", 0, {"all": 0.1}, 0.1)]
+    assert {one.pairs for one in advice.by_choice(epochs)} == {5}
+
+
 def test_twos_of_epochs_of_one_training_are_counted() -> None:
     cvs = ((1, 0.3, 0.3), (2, 0.4, 0.4), (3, 0.5, 0.35), (4, 0.5, 0.2))
     epochs = [Epoch("a", "s", number, {"all": cv}, score) for number, cv, score in cvs]

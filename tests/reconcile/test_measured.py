@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from reconcile.pipeline import KNOWN, Setup, measure
+from reconcile.pipeline import KNOWN, PROMPT, Setup, measure
 
 from parity.competition.questions import QueryId
 from parity.competition.ranking import Ranking
@@ -114,3 +114,18 @@ def test_a_submission_may_change_as_far_as_noise_goes() -> None:
     assert measured.submission(A, swapped, "near").state == "near"
     assert measured.submission(A, swapped, "equal").state == "differs"
     assert "1 of 11 rows differ, first 10_B" in measured.submission(A, swapped, "near").told[0]
+
+
+def test_two_bare_bases_that_were_asked_otherwise_lack_no_adapter() -> None:
+    other = PROMPT.model_copy(update={"instruction": "Say what went wrong."})
+    one, two = measure(Setup(adapter=0)), measure(Setup(adapter=0, prompt=other))
+    found = measured.embeddings(one, two)
+    assert found.state == "differs"
+    assert not any("adapter" in line for line in found.told)
+    assert not found.sure
+
+
+def test_rankings_with_little_in_common_are_no_noise_however_wide_the_margin() -> None:
+    two = measure(Setup(adapter=2, precision="bfloat16"))
+    found = measured.ranking(A, two, KNOWN)
+    assert found.state == "differs"

@@ -150,6 +150,8 @@ def test_the_golden_log_ranks_by_v3_and_leaves_most_neighbours_open(told: Told) 
     assert ranked["v3 by all"]["value"] == pytest.approx(0.63, abs=0.01)
     assert ranked["v3 by all, tuned"]["value"] < ranked["v3 by all"]["value"]
     assert ranked["v1 by all"] is None
+    last = next(one for one in found["choices"] if one["what"] == "last epoch")
+    assert (last["pairs"], round(last["spearman"]["value"], 2)) == (13, 0.67)  # no bare base
     assert found["epochs"] == [11, 12]
     assert sum(one["needed"] > one["rows"] for one in found["compared"]) == 14
     assert max(map(len, said.splitlines())) <= 80

@@ -144,12 +144,14 @@ def by_split(epochs: Sequence[Epoch]) -> tuple[Ranked, ...]:
 def by_choice(epochs: Sequence[Epoch]) -> tuple[Ranked, ...]:
     """Return how each choice of the epoch ranked trainings, by the chosen epoch's CV.
 
-    A training is worth the highest of its scores, for a choice may fall on an epoch that never went
-    to the leaderboard. Each training is told on each split that it was scored on.
+    Bare bases have no epoch and are left out. A training is worth the highest of its scores, for a
+    choice may fall on an epoch that never went to the leaderboard. Each training is told on each
+    split that it was scored on.
     """
     groups: dict[tuple[str, str], list[Epoch]] = defaultdict(list)
     for one in epochs:
-        groups[one.training, one.split].append(one)
+        if one.number:
+            groups[one.training, one.split].append(one)
     worth = {
         key: max((one.score for one in group if one.score is not None), default=None)
         for key, group in groups.items()

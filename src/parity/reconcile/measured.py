@@ -81,7 +81,7 @@ def embeddings(a: Side, b: Side) -> Found:
         lines = ["the prompts' are equal to the bit; the corpus' differ"]
     if drift <= most:
         return Found("near", tuple(lines))
-    proof = _proof(a.vectors, b.vectors, a.bare if a.bare is not None else b.bare)
+    proof = _proof(a, b)
     return Found("differs", (*lines, *proof), sure=bool(proof))
 
 
@@ -113,7 +113,8 @@ def ranking(a: Side, b: Side, known: Known) -> Found:
         lines.append(f"first beyond it: {swaps.first}")
         lines += reordered(a.probe, there)
     lines += paired(a.probe, there, known, what="the probe, which is no CV")
-    return Found("differs" if swaps.real else "near", tuple(lines))
+    noise = not swaps.real and shared >= _ALIKE
+    return Found("near" if noise else "differs", tuple(lines))
 
 
 def submission(a: Side, b: Side, noise: State) -> Found:
@@ -215,11 +216,17 @@ def _unmeasured(a: Side, b: Side) -> Found:
     return Found("differs", ("not at hand on both sides: the drift cannot be measured",))
 
 
-def _proof(mine: Vectors, theirs: Vectors, bare: Vectors | None) -> list[str]:
+def _proof(a: Side, b: Side) -> list[str]:
     """Say what a drift beyond rounding is, where rows moved or the bare base shows it."""
+    mine, theirs, bare = a.vectors, b.vectors, a.bare if a.bare is not None else b.bare
+    assert mine is not None  # for `embeddings` has looked
+    assert theirs is not None
     if sorted(map(tuple, mine.tolist())) == sorted(map(tuple, theirs.tolist())):
         return ["the same embeddings in another order of rows: reordered by parallel work?"]
-    if bare is None or bare.shape != mine.shape:
+    adapted = all(layers.values(one).get("adapter") for one in (a, b))
+    asked = [one.evidence.layers.get("tokens", "") for one in (a, b)]
+    # The bare base tells something of adapters alone, and of the very prompts it embedded.
+    if bare is None or bare.shape != mine.shape or not adapted or asked[0] != asked[1]:
         return []
     moved = {name: 1 - cosines(one, bare) for name, one in (("A", mine), ("B", theirs))}
     for name, away in moved.items():

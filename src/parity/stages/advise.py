@@ -149,11 +149,13 @@ def _epochs(data: Path, scored: list[Evidence], records: list[Evidence]) -> Iter
         newest[_training(one), _split(one), *_same(one)] = one
     for one in newest.values():
         trained = _trained(data, one)
-        number = next((n for n, weights, _ in trained if weights == one.layers.get("adapter")), 0)
+        own = one.layers.get("adapter")
+        there = [n for n, weights, _ in trained if weights == own]
+        number = there[0] if there else int(bool(own))
         value = _score(one, records)
         yield Epoch(_training(one), _split(one), number, _measures(one.score), value)
         told = {it.layers.get("adapter") for it in scored if _training(it) == _training(one)}
-        if one.label == "best" and number:
+        if one.label == "best" and there:  # else it was trained anew since
             for other, weights, score in trained:
                 if weights not in told:
                     yield Epoch(_training(one), _split(one), other, _measures(score))
