@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -214,6 +215,14 @@ def working_in(bench: Bench) -> Iterator[Bench]:
         patch.setenv("PARITY_DATA", str(bench.data))
         patch.setattr(roundtrip, "process", SimpleNamespace(watched=_here))
         yield bench
+
+
+@contextmanager
+def working_in_a_copy(bench: Bench, folder: Path) -> Iterator[Bench]:
+    """Work in `folder` with all that lies in the bench's, whose files stay as they are."""
+    shutil.copytree(bench.folder, folder, dirs_exist_ok=True)
+    with working_in(replace(bench, folder=folder)) as mine:
+        yield mine
 
 
 def _here(words: Sequence[str], **_: object) -> Ended:

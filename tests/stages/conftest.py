@@ -1,6 +1,5 @@
 """A bench for each test: a small run with nothing done yet, or with round 0 done up to predict."""
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +37,5 @@ def bench(_blank: Bench, tmp_path: Path) -> Iterator[Bench]:
 @pytest.fixture
 def made(_made: Bench, tmp_path: Path) -> Iterator[Bench]:
     """Work in a folder with a run file, `small.toml`, whose round 0 is done up to predict."""
-    shutil.copytree(_made.folder, tmp_path, dirs_exist_ok=True)
-    with benches.working_in(replace(_made, folder=tmp_path)) as mine:
+    with benches.working_in_a_copy(_made, tmp_path) as mine:
         yield mine

@@ -50,8 +50,7 @@ def _icl(_blank: Bench, tmp_path_factory: pytest.TempPathFactory) -> Bench:
 @pytest.fixture
 def icl(_icl: Bench, tmp_path: Path) -> Iterator[Bench]:
     """Work in a folder whose run shows exemplars and was scored once."""
-    shutil.copytree(_icl.folder, tmp_path, dirs_exist_ok=True)
-    with benches.working_in(replace(_icl, folder=tmp_path)) as mine:
+    with benches.working_in_a_copy(_icl, tmp_path) as mine:
         yield mine
 
 

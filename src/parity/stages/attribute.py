@@ -5,7 +5,6 @@ from B, by the same lines as `eval`; kept embeddings make what was scored before
 """
 
 import os
-import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,7 +30,6 @@ from parity.stages.evidence import SETTINGS
 from parity.stages.nouns import Nouns
 from parity.stages.run import DATA, Run
 
-NUMBER = re.compile(r"[01]?\.\d+")
 _KEYS = {
     "base": ("encoder", ("base", "revision", "layers", "pooling")),
     "template": (
@@ -86,7 +84,7 @@ def attribute(named: Sequence[str]) -> dict[str, Any]:
     data = Path(os.environ.get("PARITY_DATA") or DATA)
     records = ledger.read(Workspace(data, "").ledger)
     a = sides.find(named[0], data, records)
-    if NUMBER.fullmatch(named[1]):
+    if sides.NUMBER.fullmatch(named[1]):
         found, name = of_number(a, float(named[1]), data), named[1]
     else:
         b = sides.find(named[1], data, records)

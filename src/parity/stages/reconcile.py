@@ -1,7 +1,6 @@
 """12. Two records of evidence → the first layer that differs, or that none does."""
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,6 @@ from parity.stages.graph import Survey
 from parity.stages.run import DATA, Run
 from parity.stages.work import working
 
-_NUMBER = re.compile(r"[01]?\.\d+")
 _SCORES = ("public", "private")
 STAGE, VERDICT = "reconcile", "verdict.json"
 
@@ -53,7 +51,7 @@ def reconcile(
         raise BadConfig(f"want two sides, found {len(named)}; invoke reconcile A B")
     records = ledger.read(Workspace(data, "").ledger)
     a = sides.find(named[0], data, records)
-    if _NUMBER.fullmatch(named[1]):
+    if sides.NUMBER.fullmatch(named[1]):
         found, odd = against(a, float(named[1]), records)
     else:
         b = sides.find(named[1], data, records)

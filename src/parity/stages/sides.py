@@ -31,6 +31,8 @@ from parity.stages.evidence import TEXTS
 
 KINDS = {"eval": "cv", "rehearse": "rehearsal", "follow": "kernel", "submit": "public"}
 """Stage → the kind of evidence it appends."""
+NUMBER = re.compile(r"[01]?\.\d+")
+"""A score in place of a side."""
 _NAMED = re.compile(r"(?P<run>[^/]+)/round-(?P<round>\d+)/(?P<what>[a-z]+)(?:/(?P<label>[^/]+))?")
 _SUBMISSION = "submission.csv"
 _LEAST = 4  # digits of an id
