@@ -1,4 +1,4 @@
-"""The whole loop in one command: two rounds, the last predicted, packed and rehearsed, a report."""
+"""The whole loop in one command: two rounds, the last packed, rehearsed and compared, a report."""
 
 import time
 from collections.abc import Callable
@@ -11,6 +11,7 @@ from parity.stages.mine import mine
 from parity.stages.package import package
 from parity.stages.predict import predict
 from parity.stages.prepare import prepare
+from parity.stages.reconcile import latest
 from parity.stages.rehearse import rehearse
 from parity.stages.run import Run, open_run
 from parity.stages.train import train
@@ -19,7 +20,7 @@ from parity.stages.wheels import wheels
 _OWN, _REAL = "demo", "eedi"
 _ROUNDS = 2
 
-Stage = Callable[[Run], None]
+Stage = Callable[[Run], object]
 _STAGES: dict[str, Stage] = {
     "prepare": prepare,
     "mine": mine,
@@ -28,6 +29,7 @@ _STAGES: dict[str, Stage] = {
     "predict": predict,
     "package": package,
     "rehearse": rehearse,
+    "reconcile": latest,
 }
 
 
@@ -41,6 +43,7 @@ def demo(data: Path | None, *, quick: bool, overrides: tuple[str, ...] = ()) -> 
 
     Raises:
         BadConfig: the folder does not exist.
+        Different: the rehearsal and the CV are not of one model.
     """
     started = time.monotonic()
     if data is not None and not data.is_dir():
@@ -58,7 +61,7 @@ def demo(data: Path | None, *, quick: bool, overrides: tuple[str, ...] = ()) -> 
         if number == 0 and not evaluate.read(run, evaluate.BASE):
             print(f"\n== {run.command('eval', '--adapter', evaluate.BASE)}", flush=True)
             evaluate.evaluate(run, evaluate.BASE)
-    for stage in ("predict", "package", "rehearse"):
+    for stage in ("predict", "package", "rehearse", "reconcile"):
         _once(last, stage)
     print(f"\n== report ({time.monotonic() - started:.0f} s in all)")
     written = report.report(run)
