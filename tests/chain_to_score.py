@@ -20,16 +20,18 @@ from kagglestandin_state import Competition, Json, KernelResult
 from remote.faults import CHANGES
 
 from parity.competition import tables
+from parity.reconcile import calibration
 from parity.run import ledger
 from parity.stages import graph
 from parity.stages.run import Run, open_run
 
 STEPS = (
     ("publish", "--base"),
-    *(("publish",), ("push", "--dry-run"), ("push",), ("follow",), ("submit",), ("follow",)),
+    *(("publish",), ("push", "--dry-run"), ("push",), ("follow",), ("forecast",), ("submit",)),
+    *(("follow",), ("forecast", "--judge")),
     *(("publish",), ("push",), ("submit",), ("follow",)),  # a second time: nothing changes
 )
-FIRST = 7
+FIRST = 9
 """How many steps the first time takes; those after it change nothing."""
 
 
@@ -77,7 +79,10 @@ def main() -> None:
             changed = {call.place for call in standin.calls[before:]} & set(CHANGES)
             assert not changed or (number < FIRST and "--dry-run" not in flags), (told, changed)
         standin.check()
-    last = ledger.read(run.workspace.ledger)[-1]
+    place = run.workspace.ledger
+    records = ledger.read(place)
+    last, judged = records[-1], calibration.joined(records, ledger.forecasts(place))
+    assert [one.board for one in judged] == ["public"], judged
     assert (last.kind, last.score["map@25"]) == ("private", 0.498), last
     print(f"all {len(STEPS)} steps ended well; the score is in the ledger, as evidence")
 
