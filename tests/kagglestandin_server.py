@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import socket
 import socketserver
 import sys
@@ -407,6 +408,8 @@ def main(words: list[str] | None = None) -> None:
         return
     kaggle = Kaggle()
     kaggle.competitions[asked.competition] = Competition()
+    # A shell's background jobs are born deaf to it, and would never end.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     interrupted = contextlib.suppress(KeyboardInterrupt)
     with interrupted, StandIn(kaggle, port=asked.port) as standin:
         standin.inject(*asked.fault)
