@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.competition import tables
+from parity.competition.bootstrap import question_of
 from parity.competition.questions import Qrels
 from parity.run.errors import ParityError
 
@@ -55,7 +56,7 @@ def labels(qrels: Qrels) -> Labels:
     """Return the labels by question; a row with several counts with the smallest id."""
     found: Labels = defaultdict(list)
     for row in sorted(qrels):
-        found[int(row.rpartition("_")[0])].append(min(qrels[row]))
+        found[int(question_of(row))].append(min(qrels[row]))
     return dict(sorted(found.items()))
 
 

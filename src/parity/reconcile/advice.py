@@ -1,6 +1,5 @@
 """What earlier scores say of the next choice: which CV ranked runs as the leaderboard did."""
 
-import textwrap
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from scipy import stats
 from parity.competition.bootstrap import Interval
 from parity.reconcile import power
 from parity.reconcile.power import Compared
+from parity.run.progress import wrapped
 
 LEAST = 5
 """Pairs of CV and leaderboard below which nothing is advised."""
@@ -22,7 +22,6 @@ MEASURES = ("all", "projection", "unseen")
 """By which an epoch may be chosen."""
 _DRAWS = 1000
 _BOUNDS = (2.5, 97.5)
-_WIDTH = 78
 _TUNED = ", tuned"  # without bare bases
 _NAME = 26  # columns of what is ranked
 
@@ -213,7 +212,7 @@ def correlate(cv: Floats, score: Floats, family: Sequence[str]) -> tuple[Interva
 
 def text(found: Advice) -> str:
     """Return the advice for a terminal of 80 columns."""
-    lines = _wrapped(found.line)
+    lines = wrapped(found.line)
     if found.splits:
         lines += ["", f"{'ranked by CV':{_NAME}} {'pairs':>5}  {'Spearman 95 %':21} Kendall 95 %"]
         lines += [_rank(one) for one in found.splits]
@@ -223,8 +222,8 @@ def text(found: Advice) -> str:
     if found.compared:
         lines += ["", power.text(found.compared)]
     for note in found.notes:
-        lines += _wrapped(note)
-    return "\n".join([*lines, *_wrapped(f"next: {found.next}")])
+        lines += wrapped(note)
+    return "\n".join([*lines, *wrapped(f"next: {found.next}")])
 
 
 def _first(ranked: Sequence[Ranked]) -> str:
@@ -275,7 +274,3 @@ def _rank(one: Ranked) -> str:
         f"{it.value:+.2f} ({it.low:+.2f}, {it.high:+.2f})" for it in (one.spearman, one.kendall)
     )
     return f"{name}  {' '.join(told)}"
-
-
-def _wrapped(line: str) -> list[str]:
-    return textwrap.wrap(line, _WIDTH, subsequent_indent="  ", break_on_hyphens=False)

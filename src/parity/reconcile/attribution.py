@@ -9,7 +9,6 @@ Means are held in whole 2**-40 of MAP. Sums of these are exact in float64, so th
 remainder give the gap to the last digit.
 """
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
@@ -19,10 +18,10 @@ from typing import Any
 from parity.competition.bootstrap import Interval, estimate
 from parity.competition.questions import QueryId
 from parity.run.config import ScoringConfig
+from parity.run.progress import wrapped
 
 REMAINDER = "remainder"
 _GRID = 2.0**40
-_WIDTH = 78
 _NAME = 13  # columns of a layer's name
 
 Values = Mapping[QueryId, float]
@@ -169,8 +168,8 @@ def text(found: Ladder, a: str, b: str) -> str:
     """
     metric = f"MAP@{found.k}"
     lines = [
-        *_wrapped(f"A  {a}", ""),
-        *_wrapped(f"B  {b}", ""),
+        *wrapped(f"A  {a}"),
+        *wrapped(f"B  {b}"),
         "",
         f"  {'':{_NAME}} {'part':>8}  {'95 %':20} {metric:>7}",
         f"  {'A':{_NAME}} {'':8}  {'':20} {found.start:7.4f}",
@@ -178,11 +177,11 @@ def text(found: Ladder, a: str, b: str) -> str:
     for one in found.rungs:
         between = f"{one.part.low:+.4f} to {one.part.high:+.4f}"
         lines.append(f"  {one.layer:{_NAME}} {one.part.value:+8.4f}  {between:20} {one.after:7.4f}")
-        lines += _wrapped(one.told, "      ")
+        lines += wrapped(one.told, "      ")
     lines.append(f"  {'B less A':{_NAME}} {found.gap:+8.4f}  {'':20} {found.end:7.4f}")
     lines.append(f"on {found.rows} rows; parts and remainder make the gap exactly")
     for note in found.notes:
-        lines += _wrapped(note, "")
+        lines += wrapped(note)
     return "\n".join(lines)
 
 
@@ -235,10 +234,3 @@ def _mean(values: Values) -> float:
 
 def _snapped(value: float) -> float:
     return round(value * _GRID) / _GRID
-
-
-def _wrapped(line: str, indent: str) -> list[str]:
-    inner = f"{indent}  "
-    return textwrap.wrap(
-        line, _WIDTH, initial_indent=indent, subsequent_indent=inner, break_on_hyphens=False
-    )

@@ -90,7 +90,7 @@ def joined(records: Sequence[Evidence], forecasts: Sequence[Foretold]) -> list[J
 
 def shown(record: Evidence) -> float | None:
     """Return the score a leaderboard showed; None of a record that is of no leaderboard."""
-    if record.kind not in ("public", "private"):
+    if record.kind not in ledger.BOARDS:
         return None
     found = [value for key, value in record.score.items() if key.startswith("map@")]
     return float(found[0]) if found else None

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from parity.competition.bootstrap import question_of
 from parity.reconcile import layers
 from parity.reconcile.sides import Known, Side
 
@@ -163,8 +164,8 @@ def _exemplars(a: Side, b: Side) -> list[str]:
 
 
 def _own(row: Mapping[str, Any]) -> bool:
-    question = row["query_id"].rpartition("_")[0]
-    return any(one.rpartition("_")[0] == question for one in row["exemplars"])
+    question = question_of(row["query_id"])
+    return any(question_of(one) == question for one in row["exemplars"])
 
 
 def _listed(ids: Sequence[str]) -> str:

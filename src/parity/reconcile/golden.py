@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from parity.reconcile import power
 from parity.run.errors import BadData
 
 TABLE = Path(__file__).with_name("families.csv")
@@ -38,7 +39,6 @@ _NOTES = (
     f"{SECOND}: the second attempt, declared because the first did not beat the",
     "line: times a factor for each base model, shrunk to a common one.",
 )
-_POWER = (1.96 + 0.84) ** 2
 _SHARE = 0.25  # of seen rows on the leaderboard: pitfalls, part H
 _FLOOR = 0.01  # of a CV less its fall: below has no use and no logarithm
 _LEAST = 4  # trainings: fewer fit no line and leave a spread
@@ -159,7 +159,7 @@ def gap(pairs: Pairs, model: Backtest, other: Backtest, *, draws: int = 10_000) 
     """Compare two models' errors, drawing whole trainings.
 
     Source: cluster bootstrap, percentile form; `needed` is the sample size of a paired z test of
-    squared errors at 5 % and a power of 80 %, (1.96 + 0.84)² · (sd / mean)².
+    squared errors, `power.needed`.
     """
     _, place, count = np.unique(pairs.family, return_inverse=True, return_counts=True)
     sums = np.stack([np.bincount(place, one.error**2) for one in (model, other)], axis=1)
@@ -167,8 +167,8 @@ def gap(pairs: Pairs, model: Backtest, other: Backtest, *, draws: int = 10_000) 
     rmse = np.sqrt(sums[drawn].sum(axis=1) / count[drawn].sum(axis=1)[:, None])
     low, high = np.quantile(rmse[:, 1] - rmse[:, 0], [0.025, 0.975])
     fewer = sums[:, 1] - sums[:, 0]
-    needed = _POWER * fewer.var(ddof=1) / fewer.mean() ** 2 if fewer.mean() else 0.0
-    return Gap(other.rmse - model.rmse, float(low), float(high), int(np.ceil(needed)))
+    needed = power.needed(float(fewer.std(ddof=1)), float(fewer.mean())) or 0
+    return Gap(other.rmse - model.rmse, float(low), float(high), needed)
 
 
 def text(pairs: Pairs, found: dict[str, Backtest]) -> str:

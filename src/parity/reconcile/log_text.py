@@ -1,13 +1,12 @@
 """The story of a table of runs on one page of a terminal: every line is computed from the table."""
 
-import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import combinations, groupby
 
 from parity.reconcile import golden, log, log_pairs
 from parity.reconcile.log import Row
+from parity.run.progress import wrapped
 
-_WIDTH = 78
 _SHOWN = 3  # pairs make no plateau
 _NAME = 21
 _NONE = "none that mark, note or figure tells"
@@ -41,16 +40,13 @@ def text(rows: Sequence[Row], name: str) -> str:
 
 def _laid(part: Sequence[str]) -> list[str]:
     first, *lines = part
-    return [*_wrapped(first, ""), *(it for line in lines for it in _wrapped(line, "  "))]
+    return [*_lines(first, ""), *(it for line in lines for it in _lines(line, "  "))]
 
 
-def _wrapped(line: str, indent: str) -> list[str]:
+def _lines(line: str, indent: str) -> list[str]:
     if line.startswith("|"):  # of a table: as it is
         return [f"{indent}{line[1:]}".rstrip()]
-    further = indent + "  " * bool(indent)
-    return textwrap.wrap(
-        line, _WIDTH, initial_indent=indent, subsequent_indent=further, break_on_hyphens=False
-    )
+    return wrapped(line, indent, hang=indent)
 
 
 def _false(rows: Sequence[Row]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from parity.competition.questions import Qrels, QueryId
 from parity.competition.ranking import Ranking
 from parity.reconcile import layers
 from parity.reconcile.sides import Known, Side
+from parity.run import ledger
 from parity.shipping.compare import NEAR, cosines, overlaps
 
 State = Literal["equal", "unknown", "near", "differs"]
@@ -170,7 +171,7 @@ def metric(a: Side, b: Side) -> Found:
     if not mine or not theirs:
         return Found("unknown")
     one, other = (layers.depth(side.evidence.score) for side in (a, b))
-    apart = {a.evidence.kind, b.evidence.kind} & {"public", "private"}
+    apart = {a.evidence.kind, b.evidence.kind} & {*ledger.BOARDS}
     if one != other or (mine != theirs and not apart):
         return Found("differs", (f"A {mine}, B {theirs}",))
     same = [side.evidence.facts.get("valid") for side in (a, b)]

@@ -1,6 +1,5 @@
 """Two records → the first layer that differs and what follows from it; three verdicts."""
 
-import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,10 +8,10 @@ from parity.competition.metrics import Scores
 from parity.reconcile import alone, diff, layers, measured
 from parity.reconcile.measured import Found, State
 from parity.reconcile.sides import Known, Side
+from parity.run import ledger
+from parity.run.progress import wrapped
 
 Said = Literal["same", "same within numeric noise", "different"]
-_WIDTH = 78
-_UNSCORED = ("public", "private")
 _NEXT = {
     "data": "attach or read the same files of the competition, then: invoke prepare",
     "corpus": "attach or read the same misconception_mapping.csv, then: invoke prepare",
@@ -124,16 +123,16 @@ def judge(a: Side, b: Side, known: Known) -> Verdict:
 def text(verdict: Verdict, a: Side, b: Side) -> str:
     """Return the verdict for a terminal of 80 columns."""
     lines = [f"{letter}  {one.short}  {one.name}" for letter, one in (("A", a), ("B", b))]
-    lines += ["", *_wrapped(verdict.line)]
+    lines += ["", *wrapped(verdict.line)]
     if verdict.layer:
         told = verdict.of(verdict.layer).told[1:]
-        lines += [line for one in told for line in _wrapped(one, "  ")]
-        lines += _wrapped(f"next: {verdict.next}")
+        lines += [line for one in told for line in wrapped(one, "  ")]
+        lines += wrapped(f"next: {verdict.next}")
     lines.append("")
     for one in verdict.findings:
         lines.append(f"  {one.layer:<12}{_state(one)}".rstrip())
         if one.state != "equal" and one.layer != verdict.layer:
-            lines += [line for said in one.told for line in _wrapped(said, " " * 14)]
+            lines += [line for said in one.told for line in wrapped(said, " " * 14)]
     return "\n".join(lines)
 
 
@@ -153,14 +152,14 @@ def _score(a: Side, b: Side, known: Known, noise: State) -> Found:
     """Compare scores of the same rows, or a CV with the number of a leaderboard."""
     kinds = [one.evidence.kind for one in (a, b)]
     for cv, other in ((a, b), (b, a)):
-        if cv.evidence.kind == "cv" and other.evidence.kind in _UNSCORED:
+        if cv.evidence.kind == "cv" and other.evidence.kind in ledger.BOARDS:
             number = layers.value(other.evidence.score)
             scores = whole(cv)
             if number is None or scores is None:
                 return Found("unknown")
             judged = alone.judge(scores, number)
             return Found("differs" if judged.cause == "neither" else "near", judged.told)
-    if set(kinds) == set(_UNSCORED):
+    if set(kinds) == set(ledger.BOARDS):
         return Found("unknown", ("public and private are scores of other rows",))
     return measured.score(a, b, known, noise)
 
@@ -224,13 +223,3 @@ def _state(one: Finding) -> str:
     if one.state != "differs":
         return told[one.state]
     return "DIFFERS FIRST" if one.role == "first" else f"differs ({one.role})"
-
-
-def _wrapped(line: str, indent: str = "") -> list[str]:
-    return textwrap.wrap(
-        line,
-        _WIDTH,
-        initial_indent=indent,
-        subsequent_indent=f"{indent}  ",
-        break_on_hyphens=False,
-    )

@@ -49,6 +49,8 @@ _SINCE_2 = {"facts"}
 
 StepName = Literal["publish", "push", "follow", "submit"]
 Kind = Literal["cv", "rehearsal", "image", "kernel", "public", "private"]
+BOARDS: tuple[Kind, ...] = ("public", "private")
+"""Kinds that are a leaderboard's score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +205,12 @@ def forecasts(path: Path) -> list[Foretold]:
 
 def same(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
     """Return whether layers are of one adapter, base and template."""
-    return all(one.get(name, "") == other.get(name, "") for name in SAME)
+    return identity(one) == identity(other)
+
+
+def identity(layers: Mapping[str, str]) -> tuple[str, ...]:
+    """Return what tells one adapter, base and template from others."""
+    return tuple(layers.get(name, "") for name in SAME)
 
 
 def from_json(text: str) -> Evidence:

@@ -44,13 +44,33 @@ def progress(label: str, total: int, unit: str = "it", done: int = 0) -> Iterato
         yield bar
 
 
+def wrapped(text: str, indent: str = "", hang: str = "  ") -> list[str]:
+    r"""Return a long line as lines of at most 78 columns; none of an empty one.
+
+    >>> wrapped("one " * 20 + "two", "- ")
+    ['- one one one one one one one one one one one one one one one one one one one', '-   one two']
+
+    Args:
+        text: the line.
+        indent: before each line.
+        hang: further before the later ones.
+    """
+    return textwrap.wrap(
+        text,
+        _COLUMNS,
+        initial_indent=indent,
+        subsequent_indent=indent + hang,
+        break_on_hyphens=False,
+    )
+
+
 def folded(text: str) -> str:
     r"""Return a long line as lines of at most 78 columns, the later ones set in.
 
     >>> folded("a line that fits")
     'a line that fits'
     """
-    return textwrap.fill(text, _COLUMNS, subsequent_indent="  ", break_on_hyphens=False)
+    return "\n".join(wrapped(text))
 
 
 def tell(line: str) -> None:

@@ -1,6 +1,5 @@
 """Earlier scores → which CV to trust, and which runs it cannot tell apart; of a ledger or a log."""
 
-import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -17,7 +16,7 @@ from parity.run.errors import BadConfig, StaleInput
 from parity.run.ledger import Evidence
 from parity.run.workspace import Workspace
 from parity.stages import sides
-from parity.stages.run import DATA
+from parity.stages.run import data_folder
 
 _BOARD = "public"
 _AGAIN = 0.005  # of CV: an adapter measured once more
@@ -106,7 +105,7 @@ def of_ledger() -> Advice:
     Raises:
         StaleInput: it has no CV.
     """
-    data = Path(os.environ.get("PARITY_DATA") or DATA)
+    data = data_folder()
     records = ledger.read(Workspace(data, "").ledger)
     scored = [one for one in records if one.kind == "cv" and one.status == "clean"]
     if not scored:
@@ -146,7 +145,7 @@ def _epochs(data: Path, scored: list[Evidence], records: list[Evidence]) -> Iter
     """Yield each adapter with its CV on each split once, then its training's other epochs."""
     newest: dict[tuple[str, ...], Evidence] = {}
     for one in scored:
-        newest[_training(one), _split(one), *_same(one)] = one
+        newest[_training(one), _split(one), *ledger.identity(one.layers)] = one
     for one in newest.values():
         trained = _trained(data, one)
         own = one.layers.get("adapter")
@@ -229,7 +228,3 @@ def _training(one: Evidence) -> str:
 
 def _split(one: Evidence) -> str:
     return one.facts.get("split") or one.layers.get("split", "")[:12]
-
-
-def _same(one: Evidence) -> tuple[str, ...]:
-    return tuple(one.layers.get(name, "") for name in ledger.SAME)

@@ -4,7 +4,6 @@ A CV is scored anew under the settings kept beside its record, with one layer af
 from B, by the same lines as `eval`; kept embeddings make what was scored before cheap.
 """
 
-import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +27,7 @@ from parity.run.workspace import Workspace
 from parity.stages import load, nouns, scoring, sides
 from parity.stages.evidence import SETTINGS
 from parity.stages.nouns import Nouns
-from parity.stages.run import DATA, Run
+from parity.stages.run import Run, data_folder
 
 _KEYS = {
     "base": ("encoder", ("base", "revision", "layers", "pooling")),
@@ -81,7 +80,7 @@ def attribute(named: Sequence[str]) -> dict[str, Any]:
     """
     if len(named) != 2:
         raise BadConfig(f"want two sides, found {len(named)}; invoke reconcile A B --attribute")
-    data = Path(os.environ.get("PARITY_DATA") or DATA)
+    data = data_folder()
     records = ledger.read(Workspace(data, "").ledger)
     a = sides.find(named[0], data, records)
     if sides.NUMBER.fullmatch(named[1]):
@@ -89,7 +88,7 @@ def attribute(named: Sequence[str]) -> dict[str, Any]:
     else:
         b = sides.find(named[1], data, records)
         number = layers.value(b.evidence.score)
-        public = b.evidence.kind in ("public", "private") and number is not None
+        public = b.evidence.kind in ledger.BOARDS and number is not None
         found = of_number(a, number or 0.0, data) if public else between(a, b, data)
         name = b.name
     print(attribution.text(found, a.name, name))

@@ -121,11 +121,11 @@ def epochs(run: Run) -> Section:
 def ladder(run: Run, records: Sequence[Evidence]) -> Section:
     """Return the layers from the CV to the last step of the run's way, the first red one marked."""
     title = "Layers, from CV to the last step"
-    steps = [one for one in Survey().compared(run).values() if calibration.shown(one) is None]
-    if len(steps) < 2:
-        return Section("layers", title, ("Nothing to compare yet: no second measurement.",))
     data = run.workspace.data
-    a, b = (sides.with_artefacts(one, data, records) for one in (steps[0], steps[-1]))
+    ends = sides.ends(Survey().compared(run), data, records)
+    if len(ends) < 2:
+        return Section("layers", title, ("Nothing to compare yet: no second measurement.",))
+    a, b = ends
     known = sides.known(a, b, data, records, with_text=False)
     found = verdict.judge(a, b, known)
     rows, marks = [], []

@@ -5,7 +5,6 @@ import json
 import os
 import sys
 import tempfile
-import textwrap
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
@@ -23,12 +22,12 @@ from parity.remote.clock import WallClock
 from parity.remote.session import CLIENT
 from parity.run import environment
 from parity.run.errors import BadConfig, Mismatch, ParityError
+from parity.run.progress import wrapped
 from parity.shipping import checks as shipping
 from parity.stages.run import Run
 
 Reach = Literal["offline", "online"]
 
-_COLUMNS = 78
 _COMMIT = Path("/etc/git_commit")  # docker-python's Dockerfile writes it
 _INPUT = Path("/kaggle/input")
 _ROOM, _SPARE = 5 * 10**9, 10**9  # bytes: adapters, bundle and converted bases; scratch
@@ -160,6 +159,4 @@ def _read(path: Path) -> str:
 
 
 def _folded(finding: Finding) -> str:
-    return textwrap.fill(
-        finding.line(), _COLUMNS, subsequent_indent=" " * 9, break_on_hyphens=False
-    )
+    return "\n".join(wrapped(finding.line(), hang=" " * 9))

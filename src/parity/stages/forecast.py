@@ -1,7 +1,6 @@
 """A run's CV → the interval of its leaderboard score, written down before there is one."""
 
 import csv
-import os
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -24,7 +23,7 @@ from parity.run.ledger import Evidence, Foretold, Kind
 from parity.run.workspace import Workspace
 from parity.stages import graph, nouns
 from parity.stages.nouns import Nouns
-from parity.stages.run import DATA, Run
+from parity.stages.run import Run, data_folder
 
 BOARD: Kind = "public"
 _EXAMPLE = 50  # a test.csv of fewer questions is Kaggle's example, not the hidden test
@@ -84,7 +83,7 @@ def forecast(run: Run, label: str) -> dict[str, Any]:
 
 def judge() -> dict[str, Any]:
     """Print how past forecasts did against the scores that arrived, of all runs."""
-    place = Workspace(Path(os.environ.get("PARITY_DATA") or DATA), "").ledger
+    place = Workspace(data_folder(), "").ledger
     judged = calibration.joined(ledger.read(place), ledger.forecasts(place))
     print(calibration.text(judged))
     found = calibration.judge(judged)
@@ -181,10 +180,9 @@ def _pairs(cv: Evidence, records: list[Evidence], covered: float) -> list[Pair]:
             continue
         scores = Scores.from_json(before[-1].score)
         if scores.seen.map and scores.unseen.map:
-            key = tuple(score.layers.get(name, "") for name in ledger.SAME)
             other = before[-1].layers["split"] != cv.layers["split"]
             means = scores.seen.map.value, scores.unseen.map.value
-            found[key] = Pair(*means, value, covered, other)
+            found[ledger.identity(score.layers)] = Pair(*means, value, covered, other)
     return list(found.values())
 
 

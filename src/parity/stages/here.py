@@ -164,8 +164,7 @@ def _trained(run: Run, reader: Reader, known: Nouns) -> tuple[Listed, ...]:
 
 def _batch(reader: Reader, sequences: Sequence[Tokens], budget: int) -> Listed:
     one = _listed(reader, "", "train", sequences, budget)
-    sizes = [len(pack) for pack in reader.packs(sequences, budget)]
-    return replace(one, again=0 if at_once(sizes, budget) else one.packed)
+    return replace(one, again=0 if at_once(one.packs, one.packed, budget) else one.packed)
 
 
 def _finished(run: Run, stage: str) -> Manifest | None:

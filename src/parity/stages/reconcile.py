@@ -1,6 +1,5 @@
 """12. Two records of evidence → the first layer that differs, or that none does."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +15,9 @@ from parity.run.workspace import Workspace
 from parity.shipping import report
 from parity.stages import evidence, graph, sides
 from parity.stages.graph import Survey
-from parity.stages.run import DATA, Run
+from parity.stages.run import Run, data_folder
 from parity.stages.work import working
 
-_SCORES = ("public", "private")
 STAGE, VERDICT = "reconcile", "verdict.json"
 
 
@@ -41,7 +39,7 @@ def reconcile(
         Different: they differ by more than noise.
         BadConfig: a side is no record, or there are too few or too many.
     """
-    data = Path(os.environ.get("PARITY_DATA") or DATA)
+    data = data_folder()
     told = bring_in(imported, data) if imported else {}
     if not named:
         return told
@@ -92,9 +90,7 @@ def _ends(run: Run, found: Mapping[str, Evidence], records: Sequence[Evidence]) 
     for stage, _ in graph.needs(run, STAGE):
         if sides.KINDS[stage] not in found:
             raise StaleInput(f"no evidence of {stage} yet; run: {run.command(stage)}")
-    steps = [one for kind, one in found.items() if kind not in _SCORES]
-    data = run.workspace.data
-    return [sides.with_artefacts(one, data, records) for one in (steps[0], steps[-1])]
+    return sides.ends(found, run.workspace.data, records)
 
 
 def compare(

@@ -42,6 +42,11 @@ class Run:
         return shlex.join([*words, *flags])
 
 
+def data_folder() -> Path:
+    """Return where runs lie on this machine."""
+    return Path(os.environ.get("PARITY_DATA") or DATA)
+
+
 def open_run(file: Path, overrides: tuple[str, ...] = (), round_: int = 0) -> Run:
     """Read a run file and place its folders under the data folder.
 
@@ -49,7 +54,7 @@ def open_run(file: Path, overrides: tuple[str, ...] = (), round_: int = 0) -> Ru
         BadConfig: the file or an override is wrong.
     """
     config = configs.load(file, overrides)
-    data = Path(os.environ.get("PARITY_DATA") or DATA)
+    data = data_folder()
     workspace = Workspace(data, config.name)
     workspace.stage("mine", round_)  # refuses a round that cannot be
     return Run(file, config, workspace, round_)

@@ -4,7 +4,7 @@ An artefact counts only where its digest is the record's: a folder may have been
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,18 @@ def find(word: str, data: Path, records: Sequence[Evidence]) -> Side:
         found, _ = report.read_file(path)
         return with_artefacts(found, data, records, path.parent)
     return with_artefacts(_record(word, records), data, records)
+
+
+def ends(found: Mapping[str, Evidence], data: Path, records: Sequence[Evidence]) -> list[Side]:
+    """Return the first and the last measurement of a run's way; fewer where there are fewer.
+
+    Args:
+        found: kind → record in their order, as `Survey.compared` returns them; scores are none.
+        data: the data folder.
+        records: of the ledger, oldest first.
+    """
+    steps = [one for kind, one in found.items() if kind not in ledger.BOARDS]
+    return [with_artefacts(one, data, records) for one in (*steps[:1], *steps[1:][-1:])]
 
 
 def known(a: Side, b: Side, data: Path, records: Sequence[Evidence], *, with_text: bool) -> Known:

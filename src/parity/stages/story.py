@@ -1,10 +1,10 @@
 """The stages in order: which are done, stale or missing, and the next command."""
 
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 from parity.run.errors import BadConfig
+from parity.run.progress import wrapped
 from parity.stages import graph
 from parity.stages.graph import Standing, Survey
 from parity.stages.run import Run, open_run
@@ -36,7 +36,7 @@ def _not_begun(waiting: Sequence[str], *, first: bool) -> list[str]:
     if not waiting:
         return []
     told = "not begun: " + ", ".join(waiting)
-    lines = textwrap.wrap(told, _WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+    lines = wrapped(told)
     if first:
         lines += ["next: invoke demo   (everything, on the project's own competition)"]
     return ["\n".join(lines)]

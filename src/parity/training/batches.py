@@ -131,17 +131,18 @@ def plan(
     return [laid(chunk) for chunk in chunks]
 
 
-def at_once(sizes: Sequence[int], budget: int) -> bool:
+def at_once(packs: int, nodes: int, budget: int) -> bool:
     """Return whether a batch runs directly, and not twice through GradCache.
 
-    >>> at_once([900], 512), at_once([200, 300], 512), at_once([300, 300], 512)
+    >>> at_once(1, 900, 512), at_once(2, 500, 512), at_once(2, 600, 512)
     (True, True, False)
 
     Args:
-        sizes: nodes of its packs in this process.
+        packs: how many this process has of it.
+        nodes: of all of them.
         budget: nodes that a step may hold, `training.token_budget`.
     """
-    return len(sizes) == 1 or sum(sizes) <= budget
+    return packs == 1 or nodes <= budget
 
 
 def _check(config: TrainingConfig) -> None:

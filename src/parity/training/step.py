@@ -58,7 +58,8 @@ def gradient(
     packs = encoder.packs([*tokens[0], *tokens[1]], config.token_budget)
     owners = encoder.workers.deal([len(pack) for pack in packs])
     mine = [index for index, rank in enumerate(owners) if rank == encoder.workers.rank]
-    direct = at_once([len(packs[index]) for index in mine], config.token_budget)
+    nodes = sum(len(packs[index]) for index in mine)
+    direct = at_once(len(mine), nodes, config.token_budget)
     with budget.together(encoder.workers, encoder.device), torch.set_grad_enabled(direct):
         own = {index: _states(encoder, packs[index], f"{seed}/{index}") for index in mine}
     vectors = _gathered(encoder, packs, owners, own).requires_grad_()  # (b + m, d)
