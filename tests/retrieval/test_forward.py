@@ -96,7 +96,7 @@ def step_of(encoder: Encoder, budget: int, dropout: float) -> tuple[float, list[
     batch = Batch(tuple("abcdefgh"), tuple(range(40)), tuple(range(0, 40, 5)), ((),) * 8)  # type: ignore[arg-type]
     config = TrainingConfig(token_budget=budget, dropout=dropout, temperature=0.1)
     encoder.model.train()
-    loss = gradient(encoder, (asked[:8], asked[8:48]), batch, config, seed="one").item()
+    loss = gradient(encoder, (asked[:8], asked[8:48]), batch, config, seed="one").loss.item()
     weights = [weight for weight in encoder.model.parameters() if weight.requires_grad]
     grads = [weight.grad.clone().cpu() for weight in weights if weight.grad is not None]
     encoder.model.zero_grad()

@@ -90,6 +90,21 @@ def test_a_training_step_costs_its_backward_and_once_more_with_checkpointing(wor
     assert more.seconds["train"].expected == pytest.approx(4 * plain["mine corpus"].expected)
 
 
+def test_a_training_seen_here_tells_of_training_and_not_of_encoding(work: Work) -> None:
+    encoding = Seen("mine", "base", 100_000, 10, 50.0)
+    training = Seen("train", "train", 900_000, 180, 600.0)
+    from_encoding = local.make(replace(work, seen=(encoding,)))
+    both = local.make(replace(work, seen=(encoding, training)))
+    expected = both.seconds["train epoch"]
+    assert expected.expected == pytest.approx(1_234_567 / 1_500, rel=0.2)
+    assert from_encoding.seconds["train epoch"].expected > 1.5 * expected.expected
+    assert expected.upper < 1.5 * expected.expected  # margins of a speed that was seen
+    assert both.seconds["mine queries"] == from_encoding.seconds["mine queries"]
+    alone = local.make(replace(work, seen=(training,)))
+    assert alone.seconds["mine queries"] == local.make(work).seconds["mine queries"]
+    assert "not measured here" in " ".join(alone.notes)
+
+
 def test_checkpointing_holds_less(work: Work) -> None:
     _, plain = local.make(work).needs
     again = TrainingConfig(rank=32, gradient_checkpointing=True)

@@ -72,7 +72,9 @@ def test_it_is_printed_in_80_columns_with_the_real_figures_beside(
         f"{stage} {noun}" for stage in ("mine", "eval") for noun in ("corpus", "queries")
     }
     steps = facts(made, "train")["steps"]
-    assert f"train took {steps} steps and " in " ".join(text.split())
+    text = " ".join(text.split())
+    assert f"train took {steps} steps and " in text
+    assert f"scoring included: {facts(made, 'train')['spent']['tokens']:,} tokens in " in text
 
 
 def test_a_list_kept_on_disk_is_no_time_and_no_speed(made: Bench) -> None:
@@ -84,22 +86,35 @@ def test_a_list_kept_on_disk_is_no_time_and_no_speed(made: Bench) -> None:
 
 def test_speeds_come_from_this_machine_and_this_base_alone(made: Bench) -> None:
     run = made.run()
-    assert {one.where for one in here._seen(run, "")} == {"mine", "eval", "predict"}
+    assert {one.where for one in here._seen(run, "")} == {"mine", "eval", "predict", "train"}
     assert not list(here._seen(run, GPU))
     assert not list(here._seen(made.run("encoder.layers=1"), ""))
+    other = made.run("training.gradient_checkpointing=true")
+    assert {one.where for one in here._seen(other, "")} == {"mine", "eval", "predict"}
 
 
 def test_bytes_of_a_token_are_remembered_by_device_and_base(bench: Bench) -> None:
     run = bench.run()
-    full = {"peak": 5_120_000, "tokens": 2_000, "budget": 512}
-    part = {"peak": 9_999_999, "tokens": 100, "budget": 512}
-    told = {"speed": {"gpu": GPU}, "took": {"a": full, "b": part}}
-    here.note(run, told, "base")
-    here.note(run, {**told, "took": {"a": {**full, "peak": 512}}}, "base")
-    here.note(run, told, "train")
-    assert here.seen_nodes(run, GPU) == {"base": 10_000.0, "train": 10_000.0}
+    here.note(run, GPU, "base", 10_000.0)
+    here.note(run, GPU, "base", 1.0)
+    here.note(run, GPU, "base", 0.0)
+    here.note(run, GPU, "train", 20_000.0)
+    assert here.seen_nodes(run, GPU) == {"base": 10_000.0, "train": 20_000.0}
+    assert here.seen_nodes(bench.run("training.gradient_checkpointing=true"), GPU) == {
+        "base": 10_000.0
+    }
     assert here.seen_nodes(run, "Tesla T4, 15360 MiB") == {}
     assert here.seen_nodes(bench.run("encoder.quantise=4bit"), GPU) == {}
+
+
+def test_a_list_that_fills_no_pack_tells_nothing_of_a_token(bench: Bench) -> None:
+    run = bench.run()
+    full = {"peak": 5_120_000, "tokens": 2_000, "budget": 512}
+    part = {"peak": 9_999_999, "tokens": 100, "budget": 512}
+    here.note_lists(run, "base", {"speed": {"gpu": GPU}, "took": {"b": part}})
+    assert here.seen_nodes(run, GPU) == {}
+    here.note_lists(run, "base", {"speed": {"gpu": GPU}, "took": {"a": full, "b": part}})
+    assert here.seen_nodes(run, GPU) == {"base": 10_000.0}
 
 
 def test_the_command_line_asks_for_this_machine_by_its_device(

@@ -17,6 +17,7 @@ from parity.run.config import TrainingConfig
 from parity.run.errors import BadData, Mismatch
 from parity.training import checkpoint
 from parity.training.checkpoint import Progress
+from parity.training.spent import Spent
 
 START = Progress(step=0, steps=9, capped=True, key="key", budget=64, losses=())
 
@@ -178,8 +179,19 @@ def test_the_rate_is_the_caller_s_and_not_the_checkpoint_s(tmp_path: Path) -> No
 
 def test_progress_comes_back_to_the_last_digit(tmp_path: Path) -> None:
     model = small(1)
-    state = Progress(7, 90, False, "key", 128, (0.1 + 0.2, 1 / 3, 1e-300))
+    spent = Spent(tokens=3, seconds=0.1 + 0.2, held=2, node=1 / 3)
+    state = Progress(7, 90, False, "key", 128, (0.1 + 0.2, 1 / 3, 1e-300), spent)
     checkpoint.save(tmp_path, state, model, optimizer_of(model))
+    assert checkpoint.load(found(tmp_path), model, optimizer_of(model)) == state
+
+
+def test_a_checkpoint_from_before_it_was_counted_what_training_took_is_read(tmp_path: Path) -> None:
+    model, state = small(1), Progress(7, 90, False, "key", 128)
+    checkpoint.save(tmp_path, state, model, optimizer_of(model))
+    path = found(tmp_path) / "state.json"
+    row = files.read_json(path)
+    del row["spent"]
+    files.write_json(path, row)
     assert checkpoint.load(found(tmp_path), model, optimizer_of(model)) == state
 
 

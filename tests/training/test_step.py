@@ -88,7 +88,7 @@ def cached(base: Base, config: TrainingConfig, share: float = 1.0) -> tuple[floa
         return states(pack)
 
     encoder.states = counted  # type: ignore[method-assign]
-    loss = gradient(encoder, TOKENS, BATCH, config, seed="s", share=share).item()
+    loss = gradient(encoder, TOKENS, BATCH, config, seed="s", share=share).loss.item()
     return loss, taken(encoder), sum(ran)
 
 

@@ -76,7 +76,7 @@ def stepped(base: Base, config: TrainingConfig, workers: Workers) -> Tensors:
     """Return loss and gradients of one batch, added up over the processes."""
     encoder = prepared(base, config, workers)
     encoder.model.train()
-    loss = gradient(encoder, tokens(BATCHES[0]), BATCHES[0], config, seed="s")
+    loss = gradient(encoder, tokens(BATCHES[0]), BATCHES[0], config, seed="s").loss
     found = {
         name: torch.zeros_like(weight) if weight.grad is None else weight.grad
         for name, weight in sorted(encoder.model.named_parameters())
@@ -179,7 +179,7 @@ def test_queries_meet_the_passages_of_the_other_process(base: Base, seen: Seen) 
     encoder = prepared(base, config, Workers())
     loss = gradient(
         encoder, tokens(BATCHES[0]), replace(BATCHES[0], masked=apart), config, seed="s"
-    )
+    ).loss
     found = load_file(seen[0] / "64, 0.0, none-0")
     assert float(found["loss"]) > loss + 1e-3
 

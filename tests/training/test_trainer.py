@@ -13,12 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parity.competition.questions import MisconceptionId, QueryId
-from parity.retrieval import adapter, bases
+from parity.retrieval import adapter, bases, hardware
 from parity.retrieval.bases import Base
+from parity.retrieval.budget import Short
 from parity.retrieval.encoder import Encoder
 from parity.run.config import TrainingConfig
 from parity.training import checkpoint, trainer
-from parity.training.batches import Batch
+from parity.training.batches import Batch, at_once
 from parity.training.checkpoint import Progress
 from parity.training.step import Tokens, gradient
 from parity.training.trainer import Course, Watch, factor, fit
@@ -174,7 +175,7 @@ def test_the_loss_of_a_batch_is_the_one_worked_out_by_hand(base: Base) -> None:
         }
         expected -= scores[target] - math.log(sum(map(math.exp, scores.values())))
     encoder.model.requires_grad_(True)
-    found = gradient(encoder, tokens(asked), asked, settings(), seed="")
+    found = gradient(encoder, tokens(asked), asked, settings(), seed="").loss
     assert found == pytest.approx(expected / 3, abs=1e-5)
 
 
@@ -312,6 +313,7 @@ def test_stopped_after_any_step_and_gone_on_it_ends_in_the_bytes_of_an_unbroken_
     encoder, gone_on, log, _ = train(base, folder, **more)
     assert [step for step, _ in log] == list(range(gone_on.step - len(log) + 1, state.steps + 1))
     assert gone_on == state
+    assert gone_on.spent.seconds > 0
     assert same(weights(encoder), weights(unbroken))
 
 
@@ -355,9 +357,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     ("minutes", "steps", "ends"),
     [
         (10.0, 10, [(1, 5), (2, 10)]),  # more than there is to do
-        (0.039, 7, [(1, 5), (2, 7)]),
-        (0.028, 5, [(1, 5)]),
-        (0.022, 3, [(1, 3)]),
+        (0.12, 7, [(1, 5), (2, 7)]),
+        (0.09, 5, [(1, 5)]),
+        (0.06, 3, [(1, 3)]),
         (0.0001, 3, [(1, 3)]),  # three are done by when it is known
     ],
 )
@@ -371,7 +373,7 @@ def test_a_cap_on_minutes_becomes_a_count_of_steps_once(
 ) -> None:
     said: list[str] = []
     _, state, log, ended = train(base, tmp_path, minutes=minutes, said=said)
-    assert said == [f"0.33 s a step: {minutes:g} minutes allow {steps} of 10 steps"]
+    assert said == [f"1.00 s a step: {minutes:g} minutes allow {steps} of 10 steps"]
     assert (state.step, state.steps, state.capped) == (steps, steps, True)
     assert ended == ends
     last = log[-1][1]["learning_rate"]
@@ -382,13 +384,13 @@ def test_the_count_is_in_a_checkpoint_before_training_goes_on(
     base: Base, tmp_path: Path, clock: Callable[[float], None]
 ) -> None:
     with pytest.raises(Stopped):
-        train(base, tmp_path, minutes=0.039, stop=4)
+        train(base, tmp_path, minutes=0.12, stop=4)
     path = checkpoint.newest(tmp_path, "key")
     assert path is not None
     assert path.name == "step-0000003"
     clock(1000.0)  # from here on three steps would be all that is allowed
     said: list[str] = []
-    _, state, _, _ = train(base, tmp_path, minutes=0.039, said=said)
+    _, state, _, _ = train(base, tmp_path, minutes=0.12, said=said)
     assert said == []
     assert state.steps == state.step == 7
 
@@ -396,12 +398,12 @@ def test_the_count_is_in_a_checkpoint_before_training_goes_on(
 def test_a_capped_training_gone_on_has_the_bytes_of_one_that_was_not_stopped(
     base: Base, tmp_path: Path, clock: Callable[[float], None]
 ) -> None:
-    unbroken, *_ = train(base, tmp_path / "unbroken", minutes=0.039)
+    unbroken, *_ = train(base, tmp_path / "unbroken", minutes=0.12)
     for stop in (4, 5, 6):
         with pytest.raises(Stopped):
-            train(base, tmp_path / "broken", minutes=0.039, stop=stop, checkpoint_every=1)
+            train(base, tmp_path / "broken", minutes=0.12, stop=stop, checkpoint_every=1)
     clock(7.0)
-    encoder, *_ = train(base, tmp_path / "broken", minutes=0.039)
+    encoder, *_ = train(base, tmp_path / "broken", minutes=0.12)
     assert same(weights(encoder), weights(unbroken))
 
 
@@ -415,6 +417,51 @@ def test_the_losses_of_twenty_steps_are_what_they_were(base: Base, tmp_path: Pat
     course = Course((BATCHES,) * 4, tokens, "key")
     _, state, _, _ = train(base, tmp_path, course)
     assert state.losses[::5] == pytest.approx(PINNED, rel=1e-2)
+
+
+@pytest.mark.parametrize("budget", [1024, 64])
+def test_tokens_are_counted_and_the_bytes_of_the_widest_step_are_seen(
+    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: int
+) -> None:
+    """A GPU stands in, of which each token of a step takes 100 bytes."""
+    encoder = models.load(base)
+    batches = (BATCHES[0], batch(range(QUERIES), range(10, 60)), BATCHES[1])
+    packs = [encoder.packs([*asked, *answers], budget) for asked, answers in map(tokens, batches)]
+    sizes = [[len(pack) for pack in step] for step in packs]
+    held = [sum(step) if at_once(len(step), sum(step), budget) else max(step) for step in sizes]
+    assert all(len(step) == 1 for step in sizes) == (budget == 1024)
+    seen: list[tuple[int, int]] = []
+
+    def risen(_device: torch.device, before: tuple[int, int]) -> int:
+        seen.append(before)
+        return 100 * held[len(seen) - 1]
+
+    monkeypatch.setattr(hardware, "taken", lambda _device: (7, 8))
+    monkeypatch.setattr(hardware, "risen", risen)
+    _, state, _, _ = train(base, tmp_path, Course((batches,), tokens, "key"), token_budget=budget)
+    assert state.spent.tokens == sum(map(sum, sizes))
+    assert state.spent.held == max(held)
+    assert state.spent.node == 100.0
+    assert set(seen) == {(7, 8)}
+
+
+def test_after_memory_ran_out_a_step_s_peak_is_not_its_own(
+    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "risen", lambda *_: 10**9)
+    ran: list[int] = []
+
+    def short(*args: Any, **more: Any) -> Any:
+        ran.append(args[3].token_budget)
+        if len(ran) == 1:
+            raise Short
+        return gradient(*args, **more)
+
+    monkeypatch.setattr(trainer, "gradient", short)
+    course = Course((BATCHES[:1],), tokens, "key")
+    _, state, _, _ = train(base, tmp_path, course, token_budget=128)
+    assert ran == [128, 64]
+    assert (state.budget, state.spent.node) == (64, 0.0)
 
 
 def test_a_small_encoder_is_trained_too(tmp_path: Path) -> None:

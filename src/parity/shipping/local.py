@@ -214,16 +214,25 @@ def _seconds(work: Work, one: Listed) -> Span:
     if seen is None:
         return paper
     pace = seen.seconds / _paper(work, seen.kind, seen.tokens, seen.packs).expected
-    if one.kind == "train":
+    if one.kind == "train" and seen.kind != "train":
         return paper.scaled(pace)
     return costs.exactly(paper.expected * pace).times(*_SEEN)
 
 
 def _nearest(seen: Sequence[Seen], kind: Kind) -> Seen | None:
-    """Return what tells most: of the same kind before another, more tokens before fewer."""
-    wanted = "adapter" if kind == "train" else kind
-    telling = [one for one in seen if one.tokens >= _FEW and one.seconds]
-    return max(telling, key=lambda one: (one.kind == wanted, one.tokens), default=None)
+    """Return what tells most: of the same kind before another, more tokens before fewer.
+
+    A training is told of by encoding, too; encoding by no training.
+    """
+    order: dict[str, Sequence[str]] = {
+        "train": ("base", "adapter", "train"),
+        "adapter": ("base", "adapter"),
+        "base": ("adapter", "base"),
+    }
+    telling = [
+        one for one in seen if one.kind in order[kind] and one.tokens >= _FEW and one.seconds
+    ]
+    return max(telling, key=lambda one: (order[kind].index(one.kind), one.tokens), default=None)
 
 
 def _needs(work: Work) -> Iterator[Need]:
@@ -269,13 +278,13 @@ def _held(work: Work, how: Setting, tokens: int) -> Span:
 
 def _notes(work: Work, likely: Mapping[str, Span]) -> Iterator[str]:
     total = sum(likely.values(), costs.exactly(0))
-    seen = _nearest(work.seen, work.lists[-1].kind)
+    kind = next(one.kind for one in reversed(work.lists) if one.kind != "train")
+    seen = _nearest(work.seen, kind)
     if seen is None:
         how = "not measured here; from shapes and the chip's speed on paper"
     else:
         how = f"{seen.tokens / seen.seconds:,.0f} tokens a second in {seen.where}, seen here"
     yield f"in all {duration(total.lower)} to {duration(total.upper)}; speed: {how}"
-    kind = next(one.kind for one in reversed(work.lists) if one.kind != "train")
     told = "seen here" if (work.nodes or {}).get(kind) else "from shapes"
     most = _most(work, kind)
     fits = f"packs of up to {most:,} tokens fit" if most else "no pack fits"

@@ -68,7 +68,7 @@ def evaluate(
         files.write_json(work.out("scores.json"), {"status": status, "scores": record})
         work.facts = {"status": status, "adapter": encoder.adapter}
         work.facts |= {"speed": encoder.speed(), "took": encoder.took()}
-        here.note(run, work.facts, "base" if adapter is None else "adapter")
+        here.note_lists(run, "base" if adapter is None else "adapter", work.facts)
         evidence.append(
             run,
             Evidence(

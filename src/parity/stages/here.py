@@ -4,7 +4,7 @@ No weights are loaded: texts are rendered, tokenized and packed as the stages wi
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -74,24 +74,37 @@ def planned(run: Run) -> Local:
     return local.make(work)
 
 
-def note(run: Run, facts: dict[str, Any], kind: Kind) -> None:
+def note(run: Run, gpu: str, kind: Kind, node: float) -> None:
     """Remember the bytes that a token took of a GPU, where that was seen; the most counts.
 
     Args:
-        run: whose base it was.
-        facts: of a stage: `speed` and `took`, as an encoder tells them.
+        run: whose base and training it was.
+        gpu: as the encoder's `speed` names it.
         kind: what ran.
+        node: bytes of one token; 0 where that is not known.
     """
-    took, gpu = facts["took"], facts["speed"]["gpu"]
-    whole = [one for one in took.values() if one["peak"] and one["tokens"] >= one["budget"]]
-    if not whole:  # without a full pack nothing can be said of one token
+    if not node:
         return
     path, key = run.workspace.taken, _key(run, gpu)
     before = files.read_json(path) if path.is_file() else {}
-    most = max(one["peak"] / one["budget"] for one in whole)
-    known = before.get(key, {})
-    known[kind] = round(max(most, known.get(kind, 0.0)), 1)
+    known, name = before.get(key, {}), _names(run)[kind]
+    known[name] = round(max(node, known.get(name, 0.0)), 1)
     files.write_json(path, {**before, key: known})
+
+
+def note_lists(run: Run, kind: Kind, facts: dict[str, Any]) -> None:
+    """Remember the bytes that a token of a stage's lists took.
+
+    Args:
+        run: whose base it was.
+        kind: what ran.
+        facts: of the stage: `speed` and `took`, as an encoder tells them.
+    """
+    lists = facts["took"].values()
+    # Without a full pack nothing can be said of one token.
+    whole = [one for one in lists if one["peak"] and one["tokens"] >= one["budget"]]
+    node = max((one["peak"] / one["budget"] for one in whole), default=0.0)
+    note(run, facts["speed"]["gpu"], kind, node)
 
 
 def seen_nodes(run: Run, gpu: str) -> dict[str, float]:
@@ -99,7 +112,18 @@ def seen_nodes(run: Run, gpu: str) -> dict[str, float]:
     path = run.workspace.taken
     known = files.read_json(path) if path.is_file() else {}
     found: dict[str, float] = known.get(_key(run, gpu), {})
-    return found
+    return {kind: found[name] for kind, name in _names(run).items() if name in found}
+
+
+def _names(run: Run) -> dict[Kind, str]:
+    """Return kind → its name in the file: of a training with what decides how much it holds."""
+    way = _way(run.config.training.model_dump())
+    return {"base": "base", "adapter": "adapter", "train": " ".join(["train", *way])}
+
+
+def _way(training: Mapping[str, Any]) -> tuple[str, ...]:
+    kept = "checkpointed" if training.get("gradient_checkpointing") else "kept"
+    return (str(training.get("method")), str(training.get("rank")), kept)
 
 
 def _key(run: Run, gpu: str) -> str:
@@ -198,6 +222,8 @@ def _notes(run: Run, trained: tuple[Listed, ...]) -> Iterator[str]:
     if done := _finished(run, "train"):
         peak, steps = done.facts.get("peak_gib", 0.0), done.facts.get("steps", 0)
         told = f", at most {peak} GiB of the GPU" if peak else ""
+        if spent := done.facts.get("spent"):
+            told = f": {spent['tokens']:,} tokens in {spent['seconds']:,.0f} s of it{told}"
         yield f"train took {steps} steps and {done.seconds:,.0f} s, scoring included{told}"
 
 
@@ -206,18 +232,26 @@ def _seen(run: Run, gpus: str) -> Iterator[Seen]:
     wanted = _same(run.config.encoder.model_dump(mode="json"))
     for path in run.workspace.finished():
         found = manifests.read(path.parent)
-        if found is None or "took" not in found.facts or not _is_here(found, gpus):
+        if found is None or "speed" not in found.facts or not _is_here(found, gpus):
             continue
         if _same(found.config["encoder"]) == wanted and found.facts["speed"]["processes"] == 1:
             yield from _speeds(found, path)
+            yield from _paces(run, found)
 
 
 def _speeds(found: Manifest, path: Path) -> Iterator[Seen]:
     bare = found.stage == "mine" and "round-0" in path.parts
-    for one in found.facts["took"].values():
+    for one in found.facts.get("took", {}).values():
         if one["tokens"]:
             kind: Kind = "base" if bare else "adapter"
             yield Seen(found.stage, kind, one["tokens"], one["packs"], one["seconds"])
+
+
+def _paces(run: Run, found: Manifest) -> Iterator[Seen]:
+    """Yield the speed of a training that went about it as this run's will."""
+    one = found.facts.get("spent")
+    if one and _way(found.config["training"]) == _way(run.config.training.model_dump()):
+        yield Seen("train", "train", one["tokens"], found.facts["steps"], one["seconds"])
 
 
 def _is_here(found: Manifest, gpus: str) -> bool:

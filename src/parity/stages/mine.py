@@ -58,7 +58,7 @@ def mine(run: Run, imported: Path | None = None) -> None:
             print(f"mined by {who}, strategy {config.mining.strategy}")
             _write(run, known, work, mined, found.ranking)
             work.facts |= {"speed": encoder.speed(), "took": encoder.took()}
-            here.note(run, work.facts, "adapter" if run.round else "base")
+            here.note_lists(run, "adapter" if run.round else "base", work.facts)
 
 
 def _write(run: Run, known: Nouns, work: Work, mined: Negatives, ranking: Ranking | None) -> None:

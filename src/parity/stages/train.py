@@ -1,6 +1,7 @@
 """3. Negatives → an adapter for each epoch, scored, the best one chosen."""
 
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -10,10 +11,10 @@ from parity.competition.lineage import Lineage
 from parity.retrieval import adapter as adapters
 from parity.retrieval.encoder import Encoder
 from parity.retrieval.workers import Workers, launched
-from parity.run import digest, files
+from parity.run import digest, environment, files
 from parity.run.errors import BadConfig, Mismatch
 from parity.run.progress import folded
-from parity.stages import course, epochs, graph, load, nouns, roundtrip
+from parity.stages import course, epochs, graph, here, load, nouns, roundtrip
 from parity.stages.epochs import Epoch
 from parity.stages.run import Run
 from parity.stages.work import Work, working
@@ -88,6 +89,7 @@ def _learn(run: Run, workers: Workers, work: Work) -> None:
         trainer.Watch(after_epoch, log, say),
     )
     close()
+    gpu = environment.gpu() if encoder.device.type == "cuda" else ""
     work.facts = {
         "steps": state.steps,
         "losses": [round(loss, 6) for loss in state.losses],
@@ -97,7 +99,11 @@ def _learn(run: Run, workers: Workers, work: Work) -> None:
         "precision": str(encoder.dtype),
         "token_budget": state.budget,  # less than the run says where memory ran out
         "peak_gib": _peak(encoder),
+        "spent": asdict(state.spent),
+        "speed": {"gpu": gpu, "processes": workers.world},
     }
+    if workers.main:
+        here.note(run, gpu, "train", state.spent.node)
 
 
 def _start(run: Run, workers: Workers) -> Encoder:

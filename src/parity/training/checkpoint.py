@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from parity.retrieval import adapter
 from parity.run import files
+from parity.training.spent import Spent
 
 _STATE, _TRAINED, _OPTIMIZER = "state.json", "trained.safetensors", "optimizer.safetensors"
 
@@ -27,6 +28,7 @@ class Progress:
         key: digest of everything the run depends on; another key is another training.
         budget: tokens in a pack; less than the run says once memory has run out.
         losses: mean loss of each step done.
+        spent: what the steps done took.
     """
 
     step: int
@@ -35,6 +37,7 @@ class Progress:
     key: str
     budget: int
     losses: tuple[float, ...] = field(default=())
+    spent: Spent = field(default=Spent())
 
 
 def save(folder: Path, progress: Progress, model: Any, optimizer: torch.optim.Optimizer) -> None:
@@ -70,7 +73,8 @@ def load(path: Path, model: Any, optimizer: torch.optim.Optimizer) -> Progress:
         state["state"].setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict(state)
     row = files.read_json(path / _STATE)
-    return Progress(**{**row, "losses": tuple(row["losses"])})
+    spent = Spent(**row.get("spent", {}))  # not in checkpoints of versions before
+    return Progress(**{**row, "losses": tuple(row["losses"]), "spent": spent})
 
 
 def _flat(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

@@ -16,6 +16,7 @@ Source: GradCache, Gao et al. 2021, arXiv 2101.06983.
 """
 
 import hashlib
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -30,6 +31,21 @@ from parity.training.loss import Group, distilled, info_nce
 Tokens = list[list[int]]
 
 
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """What a batch gave, beside the gradients in the weights.
+
+    Attributes:
+        loss: of the whole batch, ().
+        tokens: in the packs of all processes, shared prefixes once.
+        held: of them, those whose graph lay in this process's memory at once.
+    """
+
+    loss: torch.Tensor
+    tokens: int
+    held: int
+
+
 def gradient(
     encoder: Encoder,
     tokens: tuple[Tokens, Tokens],
@@ -38,8 +54,8 @@ def gradient(
     *,
     seed: str,
     share: float = 1.0,
-) -> torch.Tensor:
-    """Add the gradient of `share` times a batch's loss to the weights; return the loss, ().
+) -> Learnt:
+    """Add the gradient of `share` times a batch's loss to the weights; return what it gave.
 
     What is added is this process's part: that of the packs it owns. A GPU is given its work and
     not waited for: to read the loss waits.
@@ -70,7 +86,8 @@ def gradient(
             again = own[index] if direct else _states(encoder, packs[index], f"{seed}/{index}")
             rows = hardware.sent(packs[index].owner, encoder.device)
             again.backward(slopes[rows])  # type: ignore[no-untyped-call]  # torch's own
-    return loss.detach()
+    widest = max((len(packs[index]) for index in mine), default=0)
+    return Learnt(loss.detach(), sum(map(len, packs)), nodes if direct else widest)
 
 
 def batch_loss(vectors: torch.Tensor, batch: Batch, config: TrainingConfig) -> torch.Tensor:

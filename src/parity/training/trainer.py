@@ -12,14 +12,14 @@ from pathlib import Path
 
 import torch
 
-from parity.retrieval import budget
+from parity.retrieval import budget, hardware
 from parity.retrieval.encoder import Encoder
 from parity.run.config import TrainingConfig
 from parity.run.progress import Bar, progress
 from parity.training import checkpoint
 from parity.training.batches import Batch
 from parity.training.checkpoint import Progress
-from parity.training.step import Tokens, gradient
+from parity.training.step import Learnt, Tokens, gradient
 
 _MEASURED = 3  # first steps whose time turns the cap into a step count
 
@@ -89,22 +89,22 @@ def fit(
     state = Progress(0, len(steps), config.minutes == 0, course.key, config.token_budget)
     if path := checkpoint.newest(folder, course.key):
         state = checkpoint.load(path, encoder.model, optimizer)
-    started, resumed, losses = time.monotonic(), state.step, _Losses(watch)
+    losses = _Losses(watch)
     with progress("train", state.steps, "step", state.step) as bar:
         for epoch, end in enumerate(course.ends(config.accumulate), start=1):
             encoder.model.train()  # not at each step: a model has thousands of modules to tell
             while state.step < min(end, state.steps):
-                rate = _rate(optimizer, config, state)
+                began, rate = time.monotonic(), _rate(optimizer, config, state)
                 state, loss = _step(encoder, course, config, steps[state.step], state, optimizer)
                 _clip(encoder, weights, config)
                 optimizer.step()
                 state = losses.add(state, loss, {"learning_rate": rate, "epoch": epoch})
+                state = replace(state, spent=state.spent.lasted(time.monotonic() - began))
                 cap = not state.capped and state.step == min(_MEASURED, len(steps))
                 if cap or state.step % config.checkpoint_every == 0:
                     state = losses.read(state)
                     if cap:
-                        seconds = (time.monotonic() - started) / (state.step - resumed)
-                        state = _cap(state, config, seconds, encoder, watch)
+                        state = _cap(state, config, encoder, watch)
                     _save(folder, state, encoder, optimizer)
                 _show(bar, state)
             state = losses.read(state)
@@ -193,14 +193,15 @@ def _step(
         The progress with it done, but for its loss; its loss, (), which to read means to wait.
     """
     asked = [course.tokens(batch) for batch in batches]
+    before = hardware.taken(encoder.device)
 
-    def attempt(most: int) -> tuple[torch.Tensor, int]:
+    def attempt(most: int) -> tuple[list[Learnt], int]:
         # Of the step before, or of an attempt that ran short. They stay where they are: a recorded
         # step adds to them there.
         optimizer.zero_grad(set_to_none=False)
         # The seed is of this step alone, so that a resumed run repeats it.
         under = config.model_copy(update={"token_budget": most})
-        losses = [
+        learnt = [
             gradient(
                 encoder,
                 tokens,
@@ -211,14 +212,21 @@ def _step(
             )
             for place, (batch, tokens) in enumerate(zip(batches, asked, strict=True))
         ]
-        return torch.stack(losses).mean(), most
+        return learnt, most
 
     longest = max(len(ids) for pair in asked for side in pair for ids in side)
     name = "training.token_budget"
-    loss, used = budget.halving(
+    learnt, used = budget.halving(
         state.budget, attempt, floor=longest, name=name, release=encoder.release
     )
-    return replace(state, step=state.step + 1, budget=used), loss
+    spent = state.spent.add(
+        tokens=sum(one.tokens for one in learnt),
+        held=max(one.held for one in learnt),
+        # A peak is no step's own where an attempt before it ran out of memory.
+        risen=hardware.risen(encoder.device, before) if used == state.budget else 0,
+    )
+    loss = torch.stack([one.loss for one in learnt]).mean()
+    return replace(state, step=state.step + 1, budget=used, spent=spent), loss
 
 
 def _clip(encoder: Encoder, weights: Sequence[torch.nn.Parameter], config: TrainingConfig) -> None:
@@ -231,10 +239,9 @@ def _clip(encoder: Encoder, weights: Sequence[torch.nn.Parameter], config: Train
     torch.nn.utils.clip_grad_norm_(weights, config.clip)
 
 
-def _cap(
-    state: Progress, config: TrainingConfig, seconds: float, encoder: Encoder, watch: Watch
-) -> Progress:
+def _cap(state: Progress, config: TrainingConfig, encoder: Encoder, watch: Watch) -> Progress:
     """Turn the cap on minutes into a step count, the same in every process, by seconds a step."""
+    seconds = state.spent.seconds / state.step
     allowed = max(state.step, int(config.minutes * 60 / seconds))
     steps = torch.tensor(min(state.steps, allowed), device=encoder.device)
     agreed = encoder.workers.share([steps])[0]  # the main process decides
