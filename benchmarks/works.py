@@ -154,21 +154,22 @@ def encoding(world: World, name: str, reader: Reader, count: int) -> Work:
         }
         for one in shown
     ]
-    texts = [rendered(one, shown, reader) for one in queries]
+    texts = rendered(queries, shown, reader)
     bare = [prompts.bare(PROMPT, one) for one in queries]
     return Work(name, texts, bare, examples, PROMPT.query_max)
 
 
-def rendered(asked: Query, shown: Sequence[Exemplar], reader: Reader) -> str:
-    """Return a query's whole text.
+def rendered(queries: Sequence[Query], shown: Sequence[Exemplar], reader: Reader) -> list[str]:
+    """Return the queries' whole texts, the same examples before each.
 
     Raises:
-        Mismatch: it does not fit with all its examples.
+        Mismatch: one does not fit with all its examples.
     """
-    found = prompts.query(PROMPT, asked, shown, count=reader.count)
-    if found.cut or found.exemplars < len(shown):
-        raise Mismatch(f"query {asked.query_id} is longer than {PROMPT.query_max} tokens")
-    return found.text
+    texts = [prompts.whole(PROMPT, one, shown) for one in queries]
+    for one, ids in zip(queries, reader.tokenize(texts, PROMPT.query_max + 1), strict=True):
+        if len(ids) > PROMPT.query_max:
+            raise Mismatch(f"query {one.query_id} is longer than {PROMPT.query_max} tokens")
+    return texts
 
 
 def drawn(world: World, *, batches: int, batch: int, group: int, seed: int) -> list[Drawn]:
@@ -183,7 +184,7 @@ def drawn(world: World, *, batches: int, batch: int, group: int, seed: int) -> l
 def grouped(one: Drawn, kind: Exemplars, reader: Reader) -> Group:
     """Return the texts of a batch whose exemplars are shared by all of it, or that has none."""
     shown = one.shown if kind == "shared" else []
-    queries = [rendered(query, shown, reader) for query in one.queries]
+    queries = rendered(one.queries, shown, reader)
     rows = zip(one.positives, one.negatives, strict=True)
     return Group(queries, [text for right, wrong in rows for text in (right, *wrong)])
 

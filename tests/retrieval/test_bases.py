@@ -179,6 +179,8 @@ def test_smollm2_tokens_spell_the_text(smol: bases.Base) -> None:
     tokenizer = Tokenizer.from_file(str(smol.folder / "tokenizer.json"))
     for text in TEXTS:
         assert tokenizer.decode(tokenizer.encode(text).ids) == text
+    read = tokenizer.encode_batch_fast(TEXTS)
+    assert [one.ids for one in read] == [tokenizer.encode(text).ids for text in TEXTS]
     assert tokenizer.encode("<|im_end|>").ids == [2]
     assert tokenizer.encode("1234").tokens == ["1", "2", "3", "4"]
     assert tokenizer.get_vocab_size() == 49152

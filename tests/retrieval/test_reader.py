@@ -42,7 +42,20 @@ def test_tokens_are_the_encoders(encoder: Encoder) -> None:
 def test_tokens_of_any_text_are_the_encoders(
     encoder: Encoder, texts: list[str], limit: int
 ) -> None:
-    assert opened(encoder).tokenize(texts, limit) == encoder.tokenize(texts, limit)
+    found = opened(encoder)
+    assert found.tokenize(texts, limit) == encoder.tokenize(texts, limit)
+    assert found.tokenize(texts, limit) == [alone(found, text, limit) for text in texts]
+
+
+def alone(reader: Reader, text: str, limit: int) -> list[int]:
+    """Return the ids of a text read by itself, in the tokenizer's exact way with its offsets."""
+    if reader.causal:
+        ids = reader._body(reader._tokenizer.encode(text).ids)
+        return [*ids[: limit - len(reader._eos)], *reader._eos]
+    reader._tokenizer.enable_truncation(limit)
+    ids = reader._tokenizer.encode(text).ids
+    reader._tokenizer.no_truncation()
+    return list(ids)
 
 
 def test_packs_are_those_that_the_encoder_runs(

@@ -163,6 +163,32 @@ def test_c18_queries_cut_to_fit_are_counted(encoder: Encoder) -> None:
         assert was_longer or ids == all_ids
 
 
+@pytest.mark.parametrize("family", ["llama", "bert"])
+@pytest.mark.parametrize("spare", [-150, -1, 0, 1])
+def test_texts_read_at_once_are_those_written_one_by_one(
+    tmp_path: Path, family: str, spare: int
+) -> None:
+    """Limits around a text's own length, where being too long begins, and far below."""
+    reading = models.load(
+        models.write(tmp_path, family), pooling="last" if family == "llama" else "mean"
+    )
+    config = showing(query_max=4000)
+    shown = chosen(config)
+    lengths = sorted(map(len, ask(reading, config, tiny.queries(), shown).tokens))
+    config = config.model_copy(update={"query_max": lengths[len(lengths) // 2] + spare})
+    asked = retrieving.render(reading, config, tiny.queries(), shown)
+    slow = [
+        prompts.query(config, one, shown.get(one.query_id, ()), count=reading.count)
+        for one in tiny.queries()
+    ]
+    assert asked.texts == [one.text for one in slow]
+    assert asked.carrying == sum(one.exemplars > 0 for one in slow)
+    assert asked.cut == sum(one.cut for one in slow)
+    for text, ids in zip(asked.texts, asked.tokens, strict=True):
+        assert ids == reading.tokenize([text], config.query_max)[0]
+        assert len(ids) == reading.count(text) <= config.query_max
+
+
 def test_a_passage_is_cut_at_its_own_length(encoder: Encoder) -> None:
     ids = passages(encoder, PromptConfig(passage_max=10), tiny.corpus())
     assert {len(one) for one in ids} == {10}

@@ -97,6 +97,24 @@ def bare(config: PromptConfig, asked: Query) -> str:
     return _fill(config, asked)
 
 
+def whole(config: PromptConfig, asked: Query, exemplars: Sequence[Exemplar]) -> str:
+    """Return the text of a query with all its worked examples, however long it is.
+
+    Args:
+        config: templates.
+        asked: the query.
+        exemplars: worked examples, in order.
+    """
+    _, mark = _FORMATS[config.format]
+    parts = [
+        _core(config, shown.query) + mark + passage(config, shown.passage) + _BETWEEN
+        for shown in exemplars
+    ]
+    # The mark closes every icl query; a plain one only where worked examples set the pattern.
+    closing = mark.rstrip(" ") if config.format == "icl" or exemplars else ""
+    return "".join(parts) + _core(config, asked) + closing
+
+
 def query(
     config: PromptConfig, asked: Query, exemplars: Sequence[Exemplar], *, count: Count
 ) -> Rendered:
@@ -116,7 +134,7 @@ def query(
         BadConfig: the template, the construct and the subject alone are too long.
     """
     for kept in range(len(exemplars), -1, -1):
-        text = _join(config, asked, exemplars[:kept])
+        text = whole(config, asked, exemplars[:kept])
         if count(text) <= config.query_max:
             return Rendered(text, kept, cut=False)
     for text_of, with_text in _CUT:
@@ -127,7 +145,7 @@ def query(
                 middle = (low + high + 1) // 2
                 fits = _fits(config, with_text(asked, text[:middle]), count)
                 low, high = (middle, high) if fits else (low, middle - 1)
-            return Rendered(_join(config, with_text(asked, text[:low]), ()), 0, cut=True)
+            return Rendered(whole(config, with_text(asked, text[:low]), ()), 0, cut=True)
         asked = emptied
     raise BadConfig(
         f"prompt.query_max = {config.query_max}: query {asked.query_id} does not fit even without "
@@ -136,18 +154,7 @@ def query(
 
 
 def _fits(config: PromptConfig, asked: Query, count: Count) -> bool:
-    return count(_join(config, asked, ())) <= config.query_max
-
-
-def _join(config: PromptConfig, asked: Query, exemplars: Sequence[Exemplar]) -> str:
-    _, mark = _FORMATS[config.format]
-    parts = [
-        _core(config, shown.query) + mark + passage(config, shown.passage) + _BETWEEN
-        for shown in exemplars
-    ]
-    # The mark closes every icl query; a plain one only where worked examples set the pattern.
-    closing = mark.rstrip(" ") if config.format == "icl" or exemplars else ""
-    return "".join(parts) + _core(config, asked) + closing
+    return count(whole(config, asked, ())) <= config.query_max
 
 
 def _core(config: PromptConfig, asked: Query) -> str:

@@ -12,6 +12,7 @@ from parity.competition.questions import Corpus, MisconceptionId, Query, QueryId
 from parity.competition.ranking import Ranking
 from parity.retrieval import prompts, search
 from parity.retrieval.encoder import Encoder
+from parity.retrieval.prompts import Rendered
 from parity.retrieval.reader import Reader
 from parity.retrieval.search import Embeddings
 from parity.run import digest
@@ -67,14 +68,26 @@ def render(
 ) -> Asked:
     """Do as `ask` does for queries that are a part of what is asked: none need carry exemplars."""
     prompts.check(config)
+    shown = [exemplars.get(one.query_id, ()) for one in queries]
     rendered = [
-        prompts.query(config, one, exemplars.get(one.query_id, ()), count=reader.count)
-        for one in queries
+        Rendered(prompts.whole(config, one, own), len(own), cut=False)
+        for one, own in zip(queries, shown, strict=True)
     ]
-    texts = [one.text for one in rendered]
-    tokens = reader.tokenize(texts, config.query_max)
-    carrying = sum(one.exemplars > 0 for one in rendered)
-    return Asked(texts, tokens, carrying, sum(one.cut for one in rendered))
+    # To read a text takes long, and most of them fit: all are read at once, those that turn out
+    # longer than a prompt may be are shortened, each by itself, and read again.
+    tokens = reader.tokenize([one.text for one in rendered], config.query_max + 1)
+    long = [place for place, ids in enumerate(tokens) if len(ids) > config.query_max]
+    for place in long:
+        rendered[place] = prompts.query(config, queries[place], shown[place], count=reader.count)
+    again = reader.tokenize([rendered[place].text for place in long], config.query_max)
+    for place, ids in zip(long, again, strict=True):
+        tokens[place] = ids
+    return Asked(
+        [one.text for one in rendered],
+        tokens,
+        sum(one.exemplars > 0 for one in rendered),
+        sum(one.cut for one in rendered),
+    )
 
 
 def need_exemplars(config: PromptConfig, asked: Asked) -> None:
