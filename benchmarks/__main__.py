@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
 def run(given: argparse.Namespace) -> dict[str, Any]:
     """Return the record of one benchmark."""
     device = torch.device(given.device)
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, measure.bounded(device):
         held = _held(given, Path(scratch), device)
         world = works.read(given.data)
         limit = measure.matmul(device)

@@ -12,6 +12,7 @@ from benchmarks.models import Held
 from benchmarks.ours import Ours
 from benchmarks.peers import FlagEmbedding, Seen, SentenceTransformers
 from benchmarks.works import Work, World
+from parity.retrieval.budget import ran_out
 from parity.run.errors import BadConfig
 
 PEERS = {one.name: one for one in (FlagEmbedding, SentenceTransformers)}
@@ -122,7 +123,9 @@ def _tuned(device: torch.device, peer: Any, work: Work, plan: Plan, say: Any) ->
             break  # the same one batch as before
         try:
             tried[batch] = _peer(device, peer, some, batch, len(work.texts))["each"]
-        except torch.OutOfMemoryError:
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error):
+                raise
             say(f"{work.name}: {peer.name} is out of memory at batches of {batch}")
             break
     if not tried:

@@ -11,7 +11,7 @@ import platform
 import resource
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +26,8 @@ PACKAGES = (
 )
 _SIZES = {"cpu": 2048, "cuda": 8192}
 _TIMES = {"cpu": 6, "cuda": 20}
+_MEMORY = Path("/proc/meminfo")
+_SPARE = 1 << 30  # bytes left to the system
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -90,6 +92,29 @@ def machine(device: torch.device) -> dict[str, Any]:
     return {"device": _cpu(), "threads": torch.get_num_threads()}
 
 
+@contextlib.contextmanager
+def bounded(device: torch.device) -> Iterator[None]:
+    """Have memory that a host lacks refused, as a GPU's is; else Linux kills whoever asks."""
+    known = dict(line.split(":", 1) for line in _lines(_MEMORY) if ":" in line)
+    if device.type != "cpu" or "MemAvailable" not in known:
+        yield
+        return
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    held = next((line for line in _lines(_STATUS) if line.startswith("VmData")), "VmData: 0 kB")
+    there = 1024 * sum(int(text.split()[-2]) for text in (known["MemAvailable"], held))
+    resource.setrlimit(resource.RLIMIT_DATA, (there - _SPARE, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def _lines(path: Path) -> list[str]:
+    with contextlib.suppress(OSError):
+        return path.read_text(encoding="ascii").splitlines()
+    return []
+
+
 def free(device: torch.device) -> None:
     """Give back what the last contender held."""
     gc.collect()
@@ -125,8 +150,7 @@ def _forget_peak(device: torch.device) -> None:
 def _peak(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    with contextlib.suppress(OSError):
-        for line in _STATUS.read_text(encoding="ascii").splitlines():
-            if line.startswith("VmHWM"):
-                return int(line.split()[1]) * 1024
+    for line in _lines(_STATUS):
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -14,6 +14,7 @@ from benchmarks.measure import cost, free
 from benchmarks.models import Held
 from benchmarks.peers import Seen
 from benchmarks.works import Group, World
+from parity.retrieval.budget import ran_out
 from parity.run.errors import Mismatch
 
 APART = 1e-4
@@ -174,7 +175,9 @@ def _contender(
         line = {"who": name, "checkpointing": checkpointing, "trained": trained}
         try:
             found[work] = line | _timed(held.device, learner, optimizer, batches, plan)
-        except torch.OutOfMemoryError:
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error):
+                raise
             found[work] = line | {"out_of_memory": True}
             optimizer.zero_grad(set_to_none=False)
             free(held.device)

@@ -1,6 +1,7 @@
 """The benchmark's plumbing on a tiny model: equality before time, and a record with all it owes."""
 
 import json
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from benchmarks import __main__ as bench
 from benchmarks import equality, measure, peers
 from parity.retrieval import bases
+from parity.retrieval.budget import ran_out
 from parity.run.errors import Mismatch
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the peers' own
@@ -71,3 +73,23 @@ def test_other_vectors_and_none_at_all_are_refused() -> None:
     for broken in (ours[::-1], np.full_like(ours, np.nan)):
         with pytest.raises(Mismatch, match="peer: embeddings differ"):
             equality.same_vectors("peer", broken, ours, torch.float32)
+
+
+@pytest.mark.skipif(not Path("/proc/meminfo").is_file(), reason="memory is bounded on Linux alone")
+def test_memory_that_a_host_lacks_is_refused_and_kills_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = tmp_path / "meminfo"
+    told.write_text("MemTotal: 9000000 kB\nMemAvailable: 2000000 kB\n")
+    monkeypatch.setattr(measure, "_MEMORY", told)
+    size, before = 3 << 30, resource.getrlimit(resource.RLIMIT_DATA)  # of it nothing is touched
+    with measure.bounded(torch.device("cpu")):
+        torch.empty(1 << 20, dtype=torch.uint8)
+        with pytest.raises(RuntimeError) as caught:
+            torch.empty(size, dtype=torch.uint8)
+    assert ran_out(caught.value)
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+    assert torch.empty(size, dtype=torch.uint8).numel() == size
+    told.write_text("nothing that is known\n")
+    with measure.bounded(torch.device("cpu")):
+        assert resource.getrlimit(resource.RLIMIT_DATA) == before

@@ -48,3 +48,13 @@ def test_a_chip_is_recognised_by_what_nvidia_smi_says(said: str, name: str) -> N
 @pytest.mark.parametrize("said", ["NVIDIA L40S, 46068 MiB", "NVIDIA GeForce RTX 4090, 24564 MiB"])
 def test_a_chip_that_kaggle_does_not_have_is_not_taken_for_another(said: str) -> None:
     assert devices.recognised(said) is None
+
+
+def test_a_machine_is_known_by_what_its_driver_says() -> None:
+    known = devices.machine("NVIDIA H100 80GB HBM3, 81559 MiB", cpus=16, ram=128 << 30)
+    assert known.chip.usable == int(0.97 * (81_559 << 20))
+    unknown = devices.machine("NVIDIA RTX 9999, 1000 MiB", cpus=4, ram=1)
+    assert (unknown.chip.memory, unknown.chip.gpu) == (1000 << 20, True)
+    assert unknown.chip.reach[2] < known.chip.reach[2]
+    cpu = devices.machine("", cpus=3, ram=7)
+    assert (cpu.gpus, cpu.cpus, cpu.ram, cpu.chip.gpu) == (0, 3, 7, False)

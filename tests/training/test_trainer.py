@@ -11,81 +11,35 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from training.lessons import (
+    BATCHES,
+    COURSE,
+    TEMPERATURE,
+    Stopped,
+    batch,
+    prepared,
+    settings,
+    tokens,
+    train,
+)
 
 from parity.competition.questions import MisconceptionId, QueryId
-from parity.retrieval import adapter, bases, hardware
+from parity.retrieval import adapter, bases
 from parity.retrieval.bases import Base
-from parity.retrieval.budget import Short
 from parity.retrieval.encoder import Encoder
-from parity.run.config import TrainingConfig
 from parity.training import checkpoint, trainer
-from parity.training.batches import Batch, at_once
+from parity.training.batches import Batch
 from parity.training.checkpoint import Progress
-from parity.training.step import Tokens, gradient
+from parity.training.step import gradient
 from parity.training.trainer import Course, Watch, factor, fit
 
-TEMPERATURE = 0.05
-QUERIES = 10
 PINNED = (0.49959, 0.17517, 0.011753, 0.0029553)  # losses of steps 1, 6, 11 and 16
-Log = list[tuple[int, dict[str, float]]]
-
-
-class Stopped(BaseException):
-    """A training that ends where a test wants it to."""
-
-
-def text(kind: int, number: int) -> list[int]:
-    """Return token ids; some share a head."""
-    return [models.BOS, 60 + kind, 70 + number // 3, 90 + number, models.EOS]
-
-
-def tokens(batch: Batch) -> tuple[Tokens, Tokens]:
-    asked = [text(0, int(one.split("_")[0])) for one in batch.query_ids]
-    return asked, [text(1, key) for key in batch.passages]
-
-
-def batch(queries: Sequence[int], wrong: Sequence[int] = (10, 11)) -> Batch:
-    """Return a batch whose queries have the passage of their number for an answer."""
-    passages = (*queries, *wrong)
-    return Batch(
-        tuple(QueryId(f"{one}_A") for one in queries),
-        tuple(map(MisconceptionId, passages)),
-        tuple(range(len(queries))),
-        ((),) * len(queries),
-    )
-
-
-BATCHES = tuple(batch(range(start, start + 2)) for start in range(0, QUERIES, 2))
-COURSE = Course((BATCHES, BATCHES[::-1]), tokens, "key")  # two epochs of five batches
 START = Progress(0, 10, True, "key", 64)
-SETTINGS = {
-    "rank": 2,
-    "alpha": 4.0,
-    "learning_rate": 1e-2,
-    "warmup_steps": 2,
-    "temperature": TEMPERATURE,
-    "checkpoint_every": 100,
-    "token_budget": 64,
-}
-
-
-def settings(**changes: Any) -> TrainingConfig:
-    return TrainingConfig.model_validate({**SETTINGS, **changes})
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
     return models.write(tmp_path_factory.mktemp("bases") / "llama", "llama")
-
-
-def prepared(base: Base, config: TrainingConfig) -> Encoder:
-    """Return an encoder as the stage hands it over."""
-    encoder = models.load(base)
-    torch.manual_seed(config.seed)
-    encoder.model = adapter.attach(encoder.model, config)
-    if config.gradient_checkpointing:
-        encoder.model.gradient_checkpointing_enable({"use_reentrant": False})
-    return encoder
 
 
 def weights(encoder: Encoder) -> dict[str, torch.Tensor]:
@@ -125,35 +79,6 @@ def close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
     assert largest > 1e-3
     for name, slope in one.items():
         assert (slope - other[name]).abs().max() <= 1e-5 * largest, name
-
-
-def train(
-    base: Base,
-    folder: Path,
-    course: Course = COURSE,
-    *,
-    stop: int | None = None,
-    said: list[str] | None = None,
-    **changes: Any,
-) -> tuple[Encoder, Progress, Log, list[tuple[int, int]]]:
-    """Train; return the encoder, the progress, and what the watch was told. `stop` is a step."""
-    config = settings(**changes)
-    encoder = prepared(base, config)
-    log: Log = []
-    ended: list[tuple[int, int]] = []
-
-    def logged(values: dict[str, float], step: int) -> None:
-        log.append((step, values))
-        if step == stop:
-            raise Stopped
-
-    watch = Watch(
-        lambda epoch, state: ended.append((epoch, state.step)),
-        logged,
-        said.append if said is not None else lambda _: None,
-    )
-    state = fit(encoder, course, config, folder, watch)
-    return encoder, state, log, ended
 
 
 def test_the_loss_of_a_batch_is_the_one_worked_out_by_hand(base: Base) -> None:
@@ -417,51 +342,6 @@ def test_the_losses_of_twenty_steps_are_what_they_were(base: Base, tmp_path: Pat
     course = Course((BATCHES,) * 4, tokens, "key")
     _, state, _, _ = train(base, tmp_path, course)
     assert state.losses[::5] == pytest.approx(PINNED, rel=1e-2)
-
-
-@pytest.mark.parametrize("budget", [1024, 64])
-def test_tokens_are_counted_and_the_bytes_of_the_widest_step_are_seen(
-    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: int
-) -> None:
-    """A GPU stands in, of which each token of a step takes 100 bytes."""
-    encoder = models.load(base)
-    batches = (BATCHES[0], batch(range(QUERIES), range(10, 60)), BATCHES[1])
-    packs = [encoder.packs([*asked, *answers], budget) for asked, answers in map(tokens, batches)]
-    sizes = [[len(pack) for pack in step] for step in packs]
-    held = [sum(step) if at_once(len(step), sum(step), budget) else max(step) for step in sizes]
-    assert all(len(step) == 1 for step in sizes) == (budget == 1024)
-    seen: list[tuple[int, int]] = []
-
-    def risen(_device: torch.device, before: tuple[int, int]) -> int:
-        seen.append(before)
-        return 100 * held[len(seen) - 1]
-
-    monkeypatch.setattr(hardware, "taken", lambda _device: (7, 8))
-    monkeypatch.setattr(hardware, "risen", risen)
-    _, state, _, _ = train(base, tmp_path, Course((batches,), tokens, "key"), token_budget=budget)
-    assert state.spent.tokens == sum(map(sum, sizes))
-    assert state.spent.held == max(held)
-    assert state.spent.node == 100.0
-    assert set(seen) == {(7, 8)}
-
-
-def test_after_memory_ran_out_a_step_s_peak_is_not_its_own(
-    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(hardware, "risen", lambda *_: 10**9)
-    ran: list[int] = []
-
-    def short(*args: Any, **more: Any) -> Any:
-        ran.append(args[3].token_budget)
-        if len(ran) == 1:
-            raise Short
-        return gradient(*args, **more)
-
-    monkeypatch.setattr(trainer, "gradient", short)
-    course = Course((BATCHES[:1],), tokens, "key")
-    _, state, _, _ = train(base, tmp_path, course, token_budget=128)
-    assert ran == [128, 64]
-    assert (state.budget, state.spent.node) == (64, 0.0)
 
 
 def test_a_small_encoder_is_trained_too(tmp_path: Path) -> None:

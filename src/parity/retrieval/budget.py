@@ -26,6 +26,11 @@ class Short(Exception):
     """An attempt ran out of memory, here or in another process."""
 
 
+def ran_out(error: BaseException) -> bool:
+    """Return whether an error says that the memory of a GPU, or of the host, ran out."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _WORDS)
+
+
 @contextmanager
 def together(workers: Workers, device: torch.device) -> Iterator[None]:
     """Make of running out of memory one `Short` in every process.
@@ -44,7 +49,7 @@ def together(workers: Workers, device: torch.device) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not any(words in str(error) for words in _WORDS):
+        if not ran_out(error):
             raise
         short = True
     if workers.world > 1:

@@ -1,4 +1,4 @@
-"""Kaggle's devices: what each has to compute with, and how fast its chips are on paper.
+"""Kaggle's devices, and this machine: what each computes with, how fast its chips are on paper.
 
 Source: machine shapes and the T4 box from kaggle-cli `docs/kernels.md` and the metadata of public
 runs of 2024; memory, speed and bandwidth of chips from NVIDIA's data sheets (T4, L4, A100 40GB
@@ -6,7 +6,7 @@ SXM, H100 SXM), dense and never with sparsity. RAM, processors and what is usabl
 and H100 boxes are the cloud's usual ones for these cards: nobody has measured them here.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from parity.run.errors import BadConfig
 
@@ -80,8 +80,8 @@ _T4 = Chip("T4", (7, 5), 16_106_127_360, int(14.6 * _GIB), 65e12, 8.1e12, 300e9)
 _L4 = Chip("L4", (8, 9), 23_034 << 20, int(22.0 * _GIB), 121e12, 30.3e12, 300e9)
 _A100 = Chip("A100", (8, 0), 40 * _GIB, int(39.4 * _GIB), 312e12, 19.5e12, 1_555e9)
 _H100 = Chip("H100", (9, 0), 81_559 << 20, int(79.1 * _GIB), 989e12, 67e12, 3_350e9)
-# Two cores with AVX2, at the speed that a matrix product reaches on two of ours.
-_CPU = Chip("", (0, 0), 0, 0, 0.0, 0.12e12, 20e9, _CPU_REACH)
+_CORE = 0.06e12  # fp32 FLOP/s of a core with AVX2, as a matrix product reaches on ours
+_CPU = Chip("", (0, 0), 0, 0, 0.0, 2 * _CORE, 20e9, _CPU_REACH)
 
 _DEVICES = (
     Device("cpu", "", _CPU, 0, int(31.4 * _GIB), 4),
@@ -126,3 +126,25 @@ def recognised(gpus: str) -> Chip | None:
     if not words:
         return _CPU
     return next((one for one in (_T4, _L4, _A100, _H100) if one.name in words), None)
+
+
+def machine(gpus: str, *, cpus: int, ram: int) -> Device:
+    """Return the machine that this runs on as a device.
+
+    >>> machine("", cpus=4, ram=8 << 30).chip.single
+    240000000000.0
+
+    Args:
+        gpus: as `environment.gpu` returns it; a run that uses none hands over an empty text.
+        cpus: threads that compute.
+        ram: bytes of the host.
+    """
+    if not gpus:
+        return Device("this machine", "", replace(_CPU, single=_CORE * cpus), 0, ram, cpus)
+    name, _, memory = gpus.split(";")[0].partition(",")
+    known = recognised(gpus) or _H100
+    size = int("".join(filter(str.isdigit, memory)) or 0) << 20 or known.memory
+    chip = replace(known, name=name.strip(), memory=size, usable=int(0.97 * size))
+    if not recognised(gpus):  # nothing is known of its speed
+        chip = replace(chip, reach=(0.9, 0.3, 0.02))
+    return Device("this machine", "", chip, 1, ram, cpus)

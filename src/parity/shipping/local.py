@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from parity.run.config import EncoderConfig, TrainingConfig
 from parity.run.progress import folded
-from parity.shipping import costs, devices, planning
+from parity.shipping import costs, planning
 from parity.shipping.costs import Setting, Span
 from parity.shipping.devices import Device
 from parity.shipping.plan import Need, duration, needs_table
@@ -19,13 +19,17 @@ from parity.shipping.weights import Shape
 Kind = Literal["base", "adapter", "train"]
 """What runs: the bare base, the base with an adapter, or a training of it."""
 
+_TELLING = {  # kind → the kinds whose speed tells of it, the best last
+    "base": ("adapter", "base"),
+    "adapter": ("base", "adapter"),
+    "train": ("base", "adapter", "train"),
+}
 _FEW = 2000  # tokens; a measurement of fewer is mostly of the start
 _SEEN = (0.9, 1.0, 1.3)  # margins of a speed that was seen on this machine
 _STEP = (2.4, 3.0, 4.5)  # a training step over a forward of its tokens: backward costs two more
 _AGAIN = 1.0  # one forward more, where layers are computed again in the backward
 _HELD = (0.5, 1.0, 1.7)  # margins of what a step holds for its backward
 _TRAINED = 16  # bytes of a trained value: fp32, its gradient and AdamW's two moments
-_SINGLE = 0.06e12  # fp32 FLOP/s of one processor core, as `devices` takes them
 _MOST = 1 << 20  # tokens in a pack that are looked at
 
 
@@ -144,29 +148,6 @@ class Local:
         return "\n".join([*lines, *(folded(f"  {note}") for note in self.notes)])
 
 
-def machine(gpus: str, *, cpus: int, ram: int) -> Device:
-    """Return this machine as a device.
-
-    >>> machine("", cpus=4, ram=8 << 30).chip.single
-    240000000000.0
-
-    Args:
-        gpus: as `environment.gpu` returns it; a run that uses none hands over an empty text.
-        cpus: threads that compute.
-        ram: bytes of the host.
-    """
-    cpu = replace(devices.device("cpu").chip, single=_SINGLE * cpus)
-    if not gpus:
-        return Device("this machine", "", cpu, 0, ram, cpus)
-    name, _, memory = gpus.split(";")[0].partition(",")
-    known = devices.recognised(gpus) or devices.device("h100").chip
-    size = int("".join(filter(str.isdigit, memory)) or 0) << 20 or known.memory
-    chip = replace(known, name=name.strip(), memory=size, usable=int(0.97 * size))
-    if not devices.recognised(gpus):  # nothing is known of its speed
-        chip = replace(chip, reach=(0.9, 0.3, 0.02))
-    return Device("this machine", "", chip, 1, ram, cpus)
-
-
 def make(work: Work) -> Local:
     """Plan what the lists will take."""
     likely = {one.name: _seconds(work, one) for one in work.lists}
@@ -220,19 +201,10 @@ def _seconds(work: Work, one: Listed) -> Span:
 
 
 def _nearest(seen: Sequence[Seen], kind: Kind) -> Seen | None:
-    """Return what tells most: of the same kind before another, more tokens before fewer.
-
-    A training is told of by encoding, too; encoding by no training.
-    """
-    order: dict[str, Sequence[str]] = {
-        "train": ("base", "adapter", "train"),
-        "adapter": ("base", "adapter"),
-        "base": ("adapter", "base"),
-    }
-    telling = [
-        one for one in seen if one.kind in order[kind] and one.tokens >= _FEW and one.seconds
-    ]
-    return max(telling, key=lambda one: (order[kind].index(one.kind), one.tokens), default=None)
+    """Return what tells most: by kind, then by tokens; of encoding no training tells anything."""
+    kinds = _TELLING[kind]
+    telling = [one for one in seen if one.kind in kinds and one.tokens >= _FEW and one.seconds]
+    return max(telling, key=lambda one: (kinds.index(one.kind), one.tokens), default=None)
 
 
 def _needs(work: Work) -> Iterator[Need]:

@@ -18,7 +18,7 @@ from parity.run import environment, files
 from parity.run import manifest as manifests
 from parity.run.errors import StaleInput
 from parity.run.manifest import Manifest
-from parity.shipping import local, weights
+from parity.shipping import devices, local, weights
 from parity.shipping.local import Kind, Listed, Local, Seen, Work
 from parity.stages import course, graph, load, nouns
 from parity.stages.graph import Survey
@@ -60,7 +60,7 @@ def planned(run: Run) -> Local:
     trained = _trained(run, reader, known)
     work = Work(
         name=f"{config.name}, round {run.round}",
-        device=local.machine(gpus, cpus=_threads(), ram=_ram()),
+        device=devices.machine(gpus, cpus=_threads(), ram=_ram()),
         encoder=config.encoder,
         training=training,
         shape=shape,
