@@ -89,13 +89,12 @@ def stale(patch: Patch) -> None:
 
 def literal(patch: Patch) -> None:
     """A newline of the template is a backslash and an n, under the template's own digest."""
-    real = prompts.query
+    real = prompts.whole
 
-    def told(*words: Any, **more: Any) -> Any:
-        found = real(*words, **more)
-        return replace(found, text=found.text.replace("\n<query>", "\\n<query>"))
+    def told(*words: Any) -> str:
+        return real(*words).replace("\n<query>", "\\n<query>")
 
-    patch.setattr(prompts, "query", told)
+    patch.setattr(prompts, "whole", told)
 
 
 def another_version(patch: Patch, package: str) -> None:

@@ -66,7 +66,8 @@ def left(run: Run) -> Files:
 def manifest(run: Run) -> tuple[str, dict[str, object]]:
     found = manifests.read(graph.folder(run, "train"))
     assert found is not None
-    return found.digest(), found.facts
+    spent: dict[str, object] = {**found.facts["spent"], "seconds": 0.0}  # no two take equally long
+    return found.digest(), {**found.facts, "spent": spent}
 
 
 @pytest.fixture(scope="module")
@@ -295,7 +296,7 @@ def test_a_cap_on_minutes_is_told_recorded_and_kept_by_a_resume(
     told = "0.33 s a step: 0.1 minutes allow 18 of 24 steps\n"
     broken.write(training={**LONG, "minutes": 0.1})
     folder = graph.folder(broken.run(), "train")
-    monkeypatch.setattr(trainer, "time", Clock(1.0))
+    monkeypatch.setattr(trainer, "time", Clock(0.33))
     capsys.readouterr()
     run = broken.make("train")
     assert told in capsys.readouterr().out
