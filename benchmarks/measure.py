@@ -95,24 +95,16 @@ def machine(device: torch.device) -> dict[str, Any]:
 @contextlib.contextmanager
 def bounded(device: torch.device) -> Iterator[None]:
     """Have memory that a host lacks refused, as a GPU's is; else Linux kills whoever asks."""
-    known = dict(line.split(":", 1) for line in _lines(_MEMORY) if ":" in line)
-    if device.type != "cpu" or "MemAvailable" not in known:
+    there, held = _figure(_MEMORY, "MemAvailable"), _figure(_STATUS, "VmData")
+    if device.type != "cpu" or not there:
         yield
         return
     before = resource.getrlimit(resource.RLIMIT_DATA)
-    held = next((line for line in _lines(_STATUS) if line.startswith("VmData")), "VmData: 0 kB")
-    there = 1024 * sum(int(text.split()[-2]) for text in (known["MemAvailable"], held))
-    resource.setrlimit(resource.RLIMIT_DATA, (there - _SPARE, before[1]))
+    resource.setrlimit(resource.RLIMIT_DATA, (there + held - _SPARE, before[1]))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, before)
-
-
-def _lines(path: Path) -> list[str]:
-    with contextlib.suppress(OSError):
-        return path.read_text(encoding="ascii").splitlines()
-    return []
 
 
 def free(device: torch.device) -> None:
@@ -150,7 +142,14 @@ def _forget_peak(device: torch.device) -> None:
 def _peak(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    for line in _lines(_STATUS):
-        if line.startswith("VmHWM"):
-            return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = _figure(_STATUS, "VmHWM")
+    return peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _figure(path: Path, name: str) -> int:
+    """Return the bytes that a file of /proc tells under a name; 0 where it tells none."""
+    with contextlib.suppress(OSError):
+        for line in path.read_text(encoding="ascii").splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024
+    return 0

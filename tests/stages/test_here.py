@@ -1,6 +1,7 @@
 """The plan of this machine counts what the stages then do, and sets beside it what they took."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -91,6 +92,21 @@ def test_speeds_come_from_this_machine_and_this_base_alone(made: Bench) -> None:
     assert not list(here._seen(made.run("encoder.layers=1"), ""))
     other = made.run("training.gradient_checkpointing=true")
     assert {one.where for one in here._seen(other, "")} == {"mine", "eval", "predict"}
+
+
+@pytest.mark.parametrize("speed", [None, {"gpu": "", "processes": 1, "tokens": 9_000}])
+def test_stages_that_ran_the_kernel_tell_no_speed_of_this_base(made: Bench, speed: Any) -> None:
+    """A rehearsal's manifest and a followed kernel's name a speed, and no encoder that had it."""
+    run = made.run()
+    known = manifests.read(graph.folder(run, "mine"))
+    assert known is not None
+    folder = run.workspace.stage("rehearse", 0)
+    facts = {"speed": speed}
+    manifests.write(
+        folder, replace(known, stage="rehearse", config={}, facts=facts, outputs={}), []
+    )
+    assert {one.where for one in here._seen(run, "")} == {"mine", "eval", "predict", "train"}
+    files.remove(folder)
 
 
 def test_bytes_of_a_token_are_remembered_by_device_and_base(bench: Bench) -> None:

@@ -232,7 +232,10 @@ def _seen(run: Run, gpus: str) -> Iterator[Seen]:
     wanted = _same(run.config.encoder.model_dump(mode="json"))
     for path in run.workspace.finished():
         found = manifests.read(path.parent)
-        if found is None or "speed" not in found.facts or not _is_here(found, gpus):
+        # A rehearsal's or a kernel's speed is not of this process, nor its encoder in the manifest.
+        if found is None or not found.facts.keys() & {"took", "spent"}:
+            continue
+        if not _is_here(found, gpus):
             continue
         if _same(found.config["encoder"]) == wanted and found.facts["speed"]["processes"] == 1:
             yield from _speeds(found, path)

@@ -11,7 +11,7 @@ from parity.competition.lineage import Lineage
 from parity.retrieval import adapter as adapters
 from parity.retrieval.encoder import Encoder
 from parity.retrieval.workers import Workers, launched
-from parity.run import digest, environment, files
+from parity.run import digest, files
 from parity.run.errors import BadConfig, Mismatch
 from parity.run.progress import folded
 from parity.stages import course, epochs, graph, here, load, nouns, roundtrip
@@ -89,7 +89,7 @@ def _learn(run: Run, workers: Workers, work: Work) -> None:
         trainer.Watch(after_epoch, log, say),
     )
     close()
-    gpu = environment.gpu() if encoder.device.type == "cuda" else ""
+    gpu = encoder.speed()["gpu"]
     work.facts = {
         "steps": state.steps,
         "losses": [round(loss, 6) for loss in state.losses],
