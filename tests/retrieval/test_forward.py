@@ -57,8 +57,8 @@ def test_layers_that_cannot_be_compiled_run_in_blocks_and_it_is_said(
     (pack,) = trie.pack(models.sequences(), 10**6)
     with torch.no_grad():
         runs = Forward(CPU, torch.float32, "flex")
-        found = runs.hidden(model, pack)
-        expected = Forward(CPU, torch.float32, "blocks").hidden(model, pack)
+        found = runs.states(model, pack)
+        expected = Forward(CPU, torch.float32, "blocks").states(model, pack)
     assert runs.kind == "blocks"
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
     told = "".join(capsys.readouterr())

@@ -21,6 +21,7 @@ from parity.retrieval.cache import Cache
 from parity.retrieval.forward import Forward
 from parity.retrieval.reader import Reader, Tokens
 from parity.retrieval.search import Embeddings
+from parity.retrieval.tail import Tail
 from parity.retrieval.workers import Workers
 from parity.run import digest, environment
 from parity.run.config import EncoderConfig
@@ -118,7 +119,8 @@ class Encoder(Reader):
             )
         plain = whole and not getattr(self.model, "is_quantized", False)
         kind = attention.backend(config.attention, self.device, plain=plain)
-        self.forward = Forward(self.device, self.dtype, kind)
+        tail = Tail(self.model) if self.shares else None
+        self.forward = Forward(self.device, self.dtype, kind, tail)
         self.adapter = self._settings = ""
         if adapter is not None:
             self.model, record = adapters.load(self.model, adapter, base, layers=config.layers)
@@ -229,9 +231,7 @@ class Encoder(Reader):
     def _states(self, pack: trie.Pack) -> torch.Tensor:
         """Return the pooled states (m, d) of a pack's owned sequences."""
         if self.shares:
-            nodes = self.forward.hidden(self.model, pack)  # (n, d)
-            nodes = nodes.to(self.device)  # the last layer may lie on another GPU
-            return nodes[hardware.sent(pack.last, self.device)]  # (m, d)
+            return self.forward.states(self.model, pack)  # (m, d)
         width = int(pack.depth[-1]) + 1
         ids = hardware.sent(pack.ids, self.device).view(-1, width)  # (u, width)
         hidden = self.model(input_ids=ids).last_hidden_state  # (u, width, d)

@@ -116,17 +116,18 @@ def _listed(chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 def compile_layers(model: Any) -> None:
     """Compile each decoder layer of `model`, if it is not; equal layers share one compilation."""
-    for layer in _layers(model):
+    for layer in layers(model):
         if layer._compiled_call_impl is None:  # noqa: SLF001  # torch has no other way to ask
             layer.compile()
 
 
 def uncompile(model: Any) -> None:
     """Run the layers of `model` as they are written again."""
-    for layer in _layers(model):
+    for layer in layers(model):
         layer._compiled_call_impl = None  # noqa: SLF001
 
 
-def _layers(model: Any) -> list[Any]:
+def layers(model: Any) -> list[Any]:
+    """Return the decoder layers of `model`, in order."""
     kinds = set(getattr(model, "_no_split_modules", None) or ())
     return [module for module in model.modules() if type(module).__name__ in kinds]

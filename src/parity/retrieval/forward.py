@@ -8,7 +8,7 @@ between attention layouts and devices.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from parity.retrieval import attention, flex, hardware
 from parity.retrieval.attention import Backend
 from parity.retrieval.flex import BLOCK
 from parity.retrieval.recorded import Recorded, Room
+from parity.retrieval.tail import Tail
 from parity.retrieval.trie import Nodes, Pack
 from parity.run.progress import tell
 
@@ -35,35 +36,59 @@ class Forward:
         kind: the attention layout.
     """
 
-    def __init__(self, device: torch.device, dtype: torch.dtype, kind: Backend) -> None:
+    def __init__(
+        self, device: torch.device, dtype: torch.dtype, kind: Backend, tail: Tail | None = None
+    ) -> None:
         """Remember where and how; a model is compiled when it first runs.
 
         Args:
             device: where the model's inputs go.
             dtype: the compute dtype.
             kind: the attention layout.
+            tail: of the model; None runs all of its nodes to the end.
         """
         self.kind: Backend = kind
-        self._device, self._dtype = device, dtype
+        self._device, self._dtype, self._tail = device, dtype, tail
         self._compiled: dict[int, _Compiled] = {}
 
-    def hidden(self, model: Any, pack: Pack) -> torch.Tensor:
-        """Return the last hidden states (n, d) of a pack's nodes, with a graph where one is wanted.
+    def states(self, model: Any, pack: Pack) -> torch.Tensor:
+        """Return the last hidden states (m, d) at the ends of a pack's own sequences.
+
+        There is a graph where one is wanted.
 
         Args:
             model: a decoder loaded with `attention.NAME`, with its adapter.
             pack: the trie.
         """
-        if self.kind != "flex":
-            return attention.forward(model, pack, self._device, self.kind)
+        full = flex.filled(pack, BLOCK) if self.kind == "flex" else pack
         try:
-            return self._of(model).hidden(pack, self._device)
+            with self._asking(model, full):
+                nodes = self._hidden(model, full)  # (n, d)
         except TorchDynamoException as error:
             first = str(error).strip().splitlines()[0][:120]
             tell(f"layers cannot be compiled here ({first}): goes on with attention in blocks")
             flex.uncompile(model)
             self.kind = "blocks"
-            return self.hidden(model, pack)
+            return self.states(model, pack)
+        nodes = nodes.to(self._device)  # the last layer may lie on another GPU
+        return nodes[hardware.sent(pack.last, self._device)]
+
+    def _hidden(self, model: Any, pack: Pack) -> torch.Tensor:
+        if self.kind != "flex":
+            return attention.forward(model, pack, self._device, self.kind)
+        return self._of(model).hidden(pack, self._device)
+
+    def _asking(self, model: Any, pack: Pack) -> AbstractContextManager[None]:
+        """Have the last layer run to its end for what is read, where nothing is learnt from it.
+
+        A pass that a later one with gradients repeats must draw the same dropout.
+        """
+        if self._tail is None:
+            return nullcontext()
+        if model.training or torch.is_grad_enabled():
+            self._tail.off()
+            return nullcontext()
+        return self._tail.only(pack, self._device)
 
     def release(self) -> None:
         """Give the memory of recordings back; they are made anew where they are wanted."""
@@ -147,5 +172,6 @@ def _shapes(*, fixed: bool) -> Iterator[None]:
         automatic_dynamic_shapes=False,
         specialize_float=True,  # a bound of scores is part of the kernel
         recompile_limit=_SIZES,
+        skip_nnmodule_hook_guards=False,  # a tail is hooks
     ):
         yield
