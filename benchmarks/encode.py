@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
-from benchmarks import equality, works
+from benchmarks import equality, rounded, works
 from benchmarks.measure import cost, spread
 from benchmarks.models import Held
 from benchmarks.ours import Ours
 from benchmarks.peers import FlagEmbedding, Seen, SentenceTransformers
+from benchmarks.rounded import Changed
 from benchmarks.works import Work, World
 from parity.retrieval.budget import ran_out
 from parity.run.errors import BadConfig
@@ -32,6 +34,7 @@ class Plan:
         checked: texts on which equality is shown.
         repeat: runs.
         budget: tokens in one of our packs.
+        quantise: `fp8` to run us a second time with products in 8-bit floats, else `none`.
     """
 
     works: Sequence[str]
@@ -43,6 +46,7 @@ class Plan:
     checked: int
     repeat: int
     budget: int
+    quantise: str = "none"
 
 
 def run(held: Held, world: World, plan: Plan, limit: float, say: Any) -> list[dict[str, Any]]:
@@ -59,6 +63,7 @@ def run(held: Held, world: World, plan: Plan, limit: float, say: Any) -> list[di
         Mismatch: a peer reads other tokens, or gives other embeddings.
     """
     ours = Ours(held, plan.budget)
+    second = None if plan.quantise == "none" else Ours(held, plan.budget, plan.quantise)
     peers = [PEERS[name](held) for name in plan.peers]
     found = []
     for name in plan.works:
@@ -67,19 +72,39 @@ def run(held: Held, world: World, plan: Plan, limit: float, say: Any) -> list[di
         equal = {peer.name: equality.encoding(ours, peer, some, held.dtype) for peer in peers}
         for peer, shown in equal.items():
             say(f"{name}: {peer} equal: max {shown.apart:.1e}, cosine {shown.cosine:.7f}")
-        found.append(_one(held, ours, peers, work, plan, say))
-        found[-1]["of_matmul"] = found[-1]["model_flops"] / limit
+        found.append(_one(held, [ours, *([second] if second else [])], peers, work, plan, say))
         found[-1]["equality"] = {peer: asdict(shown) for peer, shown in equal.items()}
-        for peer, ratio in found[-1]["ratios"].items():  # at once: a long run may be cut off
-            say(
-                f"{name}: {ratio['median']:.2f} times {peer}, {found[-1]['model_flops']:.3g} FLOP/s"
-            )
+        if second and name != "corpus":
+            moved = _changed(world, name, plan.count, (ours, second))
+            found[-1]["rounded"]["changed"] = asdict(moved)
+            say(f"{name}: in {plan.quantise}: {rounded.told(moved)}")
+        _tell(found[-1], limit, say)
     return found
 
 
+def _changed(world: World, name: str, count: int, sides: tuple[Ours, Ours]) -> Changed:
+    before, after = (rounded.answers(world, name, count, one) for one in sides)
+    asked = (one.query_id for one in world.queries[: count or None])
+    return rounded.changed(
+        before, after, {one: world.qrels[one] for one in asked}, len(world.corpus)
+    )
+
+
+def _tell(record: dict[str, Any], limit: float, say: Any) -> None:
+    """Say the ratios at once, for a long run may be cut off."""
+    for one in (record, record.get("rounded")):
+        if one:
+            one["of_matmul"] = one["model_flops"] / limit
+            how = " in 8-bit floats" if one is not record else ""
+            for peer, ratio in one["ratios"].items():
+                speed = f"{one['model_flops']:.3g} FLOP/s{how}"
+                say(f"{record['work']}: {ratio['median']:.2f} times {peer}, {speed}")
+
+
 def _one(
-    held: Held, ours: Ours, peers: list[Any], work: Work, plan: Plan, say: Any
+    held: Held, sides: list[Ours], peers: list[Any], work: Work, plan: Plan, say: Any
 ) -> dict[str, Any]:
+    ours, *second = sides
     fewer = work.spread(plan.peer_count or len(work.texts))
     tokens = ours.encoder.tokenize(work.texts, work.limit)
     packed = sum(map(len, ours.encoder.packs(tokens)))
@@ -94,20 +119,27 @@ def _one(
     record["first_call"] = cost(held.device, lambda: ours.encode(warm))[1].seconds
     for peer in peers:
         record["peers"][peer.name] = _tuned(held.device, peer, fewer, plan, say)
-    runs = [_round(held.device, ours, peers, work, fewer, record) for _ in range(plan.repeat)]
+    for one in second:
+        one.encode(warm)
+    runs = [_round(held.device, sides, peers, work, fewer, record) for _ in range(plan.repeat)]
     if len(fewer.texts) < len(work.texts):  # then the cost of a text must not depend on how many
         half = fewer.spread(max(1, len(fewer.texts) // 2))
         for peer in peers:
             known = record["peers"][peer.name]
             known["half"] = _peer(held.device, peer, half, known["batch"], len(work.texts))
     record["tokens"]["padded"] = {peer.name: runs[0][peer.name]["padded"] for peer in peers}
-    seconds = min(one["ours"]["seconds"] for one in runs)
-    flops = 2 * held.parameters() * packed / seconds
-    return record | {
-        "runs": runs,
-        "model_flops": flops,
+    flops = 2 * held.parameters() * packed
+    record |= {"runs": runs} | _speed("ours", runs, peers, flops)
+    if second:
+        record["rounded"] = _speed("rounded", runs, peers, flops)
+    return record
+
+
+def _speed(side: str, runs: list[dict[str, Any]], peers: list[Any], flops: int) -> dict[str, Any]:
+    return {
+        "model_flops": flops / min(one[side]["seconds"] for one in runs),
         "ratios": {
-            peer.name: spread(one[peer.name]["each"] / one["ours"]["each"] for one in runs)
+            peer.name: spread(one[peer.name]["each"] / one[side]["each"] for one in runs)
             for peer in peers
         },
     }
@@ -137,15 +169,17 @@ def _tuned(device: torch.device, peer: Any, work: Work, plan: Plan, say: Any) ->
 
 def _round(
     device: torch.device,
-    ours: Ours,
+    sides: list[Ours],
     peers: list[Any],
     work: Work,
     fewer: Work,
     record: dict[str, Any],
 ) -> dict[str, Any]:
     """Time everyone once, one after the other."""
-    spent = cost(device, lambda: ours.encode(work))[1]
-    found: dict[str, Any] = {"ours": asdict(spent) | {"each": spent.seconds / len(work.texts)}}
+    found: dict[str, Any] = {}
+    for name, ours in zip(("ours", "rounded"), sides, strict=False):
+        spent = cost(device, partial(ours.encode, work))[1]
+        found[name] = asdict(spent) | {"each": spent.seconds / len(work.texts)}
     for peer in peers:
         batch = record["peers"][peer.name]["batch"]
         found[peer.name] = _peer(device, peer, fewer, batch, len(work.texts))

@@ -32,6 +32,10 @@ def table(found: dict[str, Any]) -> str:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     lines += [_row(work, peer) for work in found["works"] for peer in work["ratios"]]
+    eight = [work | work["rounded"] for work in found["works"] if "rounded" in work]
+    for work in eight:
+        named = work | {"work": f"{work['work']} in 8-bit floats"}
+        lines += [_row(named, peer) for peer in work["ratios"]]
     lines += ["", ", ".join(f"{name} {text}" for name, text in found["versions"].items())]
     return "\n".join(lines)
 

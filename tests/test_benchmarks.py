@@ -27,7 +27,7 @@ def words(kind: str, tokenizer: Path, out: Path) -> list[str]:
     if kind == "train":
         return [*common, "--work=random", "--queries=3", "--group=3"]
     sizes = ["--queries=6", "--peer-queries=4", "--batches=2", "--tuning=2", "--checked=3"]
-    return [*common, "--work=fixed-3", *sizes]
+    return [*common, "--work=fixed-3", "--quantise=fp8", *sizes]
 
 
 @pytest.fixture
@@ -51,6 +51,12 @@ def test_a_run_writes_a_whole_record_and_a_chart(
     if kind == "encode":
         assert max(one["apart"] for one in work["equality"].values()) < 1e-5
         assert min(work["tokens"]["padded"].values()) >= work["tokens"]["flat"]
+        assert work["rounded"].keys() == {"model_flops", "of_matmul", "ratios", "changed"}
+        assert work["rounded"]["ratios"].keys() == work["ratios"].keys()
+        changed = work["rounded"]["changed"]
+        assert 0.9 < changed["cosine"][1] < changed["cosine"][0] < 1
+        assert 0 < changed["overlap"] < 1
+        assert 0 < changed["moved"] <= changed["queries"] == 6
     assert (tmp_path / f"{kind}-run.svg").read_text(encoding="utf-8").count("×") == 2
 
 

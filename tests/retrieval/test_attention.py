@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from peft import PeftModel
 
-from parity.retrieval import adapter, attention, flex, trie
+from parity.retrieval import adapter, attention, blocks, flex, trie
 from parity.retrieval.attention import Backend
 from parity.retrieval.bases import Base
+from parity.retrieval.blocks import scaled
 from parity.retrieval.encoder import Encoder
 from parity.run.errors import Mismatch
 
@@ -266,6 +267,20 @@ def test_an_adapter_runs_packed_as_peft_runs_it_one_at_a_time(
         expected = models.alone(judge, asked)
     assert apart(torch.from_numpy(found), expected) <= CLOSE
     assert np.abs(found - bare).max(axis=1).min() > 1e-2  # every sequence felt it
+
+
+def test_a_kernel_may_lay_its_output_out_as_it_likes(
+    bases: dict[str, Base], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def otherwise(*args: Any) -> torch.Tensor:  # as CUDA's fp32 kernel does
+        return scaled(*args).transpose(1, 2).contiguous().transpose(1, 2)
+
+    asked, (model, _) = models.sequences(), _cached(bases["llama"])
+    with torch.no_grad():
+        expected = packed(model, asked, 400, "blocks")
+        monkeypatch.setattr(blocks, "scaled", otherwise)
+        found = packed(model, asked, 400, "blocks")
+    assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("family", ["mistral", "qwen2"])

@@ -81,7 +81,11 @@ def test_later_lists_begin_with_the_smaller_budget(
 def test_at_the_floor_the_setting_and_the_way_out_are_named(base: Base) -> None:
     encoder = models.load(base, token_budget=200)
     seen = narrow(encoder, 10)
-    with pytest.raises(BadConfig, match=r"encoder\.token_budget = 64, .*longest text: 40 tokens"):
+    with pytest.raises(
+        BadConfig,
+        match=r"encoder\.token_budget = 64, .*longest text: 40 tokens.*"
+        r"it said: CUDA out of memory\. Tried to allocate 2\.00 GiB$",
+    ):
         encoder.embed(models.sequences())
     assert len(seen) == 3  # 200, 100, 64
 
@@ -133,8 +137,26 @@ def test_all_processes_run_short_where_one_does(mine: bool) -> None:
             if mine:
                 raise CUDA_SAYS
 
-    with pytest.raises(budget.Short):
+    told = "Tried to allocate 2.00 GiB" if mine else "in another process"
+    with pytest.raises(budget.Short, match=told):
         work()
+
+
+def test_of_what_a_library_says_the_beginning_is_kept() -> None:
+    def attempt(_: int) -> int:
+        with budget.together(Workers(), CPU):
+            raise torch.cuda.OutOfMemoryError(
+                "CUDA out of memory. " + "more words " * 40 + "\nhint"
+            )
+        return 0
+
+    with pytest.raises(BadConfig) as caught:
+        budget.halving(64, attempt, floor=1)
+    said = str(caught.value).partition("it said: ")[2]
+    assert said.startswith("CUDA out of memory. more words")
+    assert said.endswith(" …")
+    assert len(said) <= 202
+    assert "hint" not in said
 
 
 def test_nobody_runs_short_where_all_have_room() -> None:

@@ -82,6 +82,7 @@ def test_a_second_time_nothing_is_computed(base: Base, tmp_path: Path) -> None:
         {"token_budget": 65},
         {"precision": "bf16"},
         {"quantise": "4bit"},
+        {"quantise": "fp8"},
         {"layers": 1},
         {"attention": "dense"},
     ],

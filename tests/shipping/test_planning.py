@@ -8,6 +8,7 @@ import pytest
 from shipping import hollow
 
 from parity.run.config import EncoderConfig
+from parity.run.errors import BadConfig
 from parity.shipping import costs, planning, weights
 from parity.shipping.devices import DEVICES
 from parity.shipping.plan import Need, Plan, refusal
@@ -107,6 +108,19 @@ def test_the_precision_is_what_the_chip_can_do(
 ) -> None:
     asked = encoder(precision=wanted)
     assert [planning.precision(asked, chip) for chip in (CPU, T4, L4)] == [on_cpu, on_t4, on_l4]
+
+
+def test_8_bit_floats_are_refused_where_there_are_no_units_for_them(seven: Job) -> None:
+    rounded = but(seven, quantise="fp8")
+    with pytest.raises(
+        BadConfig, match=r"T4 has no units for it; add --set=encoder\.quantise=none"
+    ):
+        planning.make(rounded)
+    assert not planning.may_fit(rounded)
+    late = replace(rounded, device=DEVICES["l4x4"], queries=10**7, hours=0.01)
+    mends = planning.make(late).mends
+    assert mends
+    assert not [one for one in mends if "t4x2" in one or "a100" in one]
 
 
 def test_a_cpu_has_the_hosts_memory_alone(seven: Job) -> None:

@@ -19,6 +19,7 @@ from parity.stages import epochs, graph, nouns
 from parity.stages.epochs import Epoch
 from parity.stages.mine import mine
 from parity.stages.run import Run
+from parity.stages.train import train
 
 
 def place(run: Run) -> Path:
@@ -100,6 +101,11 @@ def test_b24_another_config_sets_the_old_epochs_aside(
     again = benches.contents(place(run))
     del again["manifest.json"]
     assert again == before  # the first training once more, to the byte
+
+
+def test_nothing_is_learnt_through_rounded_layers(made: Bench) -> None:
+    with pytest.raises(BadConfig, match="for encoding alone: train with none or 4bit"):
+        train(made.run("encoder.quantise=fp8"))
 
 
 def test_b24_training_again_leaves_the_epochs_that_are_there(made: Bench) -> None:

@@ -115,7 +115,8 @@ class _Group:
         near = [one[0][:, keys].transpose(0, 1) for one in (key, value)]  # (b, g, k, d)
         mask = self._mask(window, heads // groups, asked)
         out = scaled(stacked, near[0], near[1], mask, scale, cap)  # (b, g, h/g·B, d)
-        return out.view(blocks, heads, _BLOCK, width).transpose(0, 1)
+        # Not a view: some of CUDA's kernels lay their output out in another order.
+        return out.reshape(blocks, heads, _BLOCK, width).transpose(0, 1)
 
     def _gathered(self, device: torch.device) -> torch.Tensor:
         """Return the places of the blocks' keys, on the device."""

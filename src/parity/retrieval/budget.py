@@ -5,7 +5,7 @@ start, would have given.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -19,11 +19,12 @@ Result = TypeVar("Result")
 LEAST = 64
 """Tokens of a pack below which halving saves nothing; also the least that a run file may ask."""
 
+_LONG = 200  # characters of what a library says: GPU, bytes wanted, bytes free
 _WORDS = ("out of memory", "can't allocate memory", "not enough memory")  # of CUDA, of the CPU
 
 
 class Short(Exception):
-    """An attempt ran out of memory, here or in another process."""
+    """An attempt ran out of memory, here or in another process; says whose, where it is known."""
 
 
 def ran_out(error: BaseException) -> bool:
@@ -45,19 +46,25 @@ def together(workers: Workers, device: torch.device) -> Iterator[None]:
     Raises:
         Short: in all of them, once each has come to the end of the block.
     """
-    short = False
+    short, why = False, "in another process"
     try:
         yield
     except RuntimeError as error:
         if not ran_out(error):
             raise
-        short = True
+        short, why = True, _said(error)
     if workers.world > 1:
         count = torch.tensor(int(short), device=device)
         workers.add_up([count])
         short = bool(count.item())
     if short:
-        raise Short
+        raise Short(why)
+
+
+def _said(error: BaseException) -> str:
+    """Return the first line of an error, which tells a GPU's lack from a host's, cut to fit."""
+    first = str(error).strip().partition("\n")[0].rstrip(".")
+    return first if len(first) <= _LONG else f"{first[:_LONG].rpartition(' ')[0]} …"
 
 
 def halving(
@@ -90,13 +97,15 @@ def halving(
     least = max(floor, LEAST)
     while True:
         # What was raised holds the frames that hold the tensors: it is gone before the next try.
-        with suppress(Short):
+        try:
             return attempt(budget)
+        except Short as short:
+            why = str(short)
         if budget <= least:
             raise BadConfig(
                 f"out of memory with {name} = {budget}, and smaller packs save nothing (longest "
                 f"text: {floor} tokens): free the device, give it a smaller prompt.query_max, or "
-                "run the same command with --set=encoder.quantise=4bit"
+                f"run the same command with --set=encoder.quantise=4bit; it said: {why}"
             )
         release()
         budget = max(least, budget // 2)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from parity.retrieval import adapter as adapters
-from parity.retrieval import attention, budget, hardware, loading, trie
+from parity.retrieval import attention, budget, fp8, hardware, loading, trie
 from parity.retrieval import cache as caches
 from parity.retrieval.bases import Base
 from parity.retrieval.cache import Cache
@@ -128,6 +128,8 @@ class Encoder(Reader):
                 self.model.to(self.device)
             self.adapter, self._settings = record.weights, record.settings
         self.model.eval()
+        if config.quantise == "fp8":
+            fp8.convert(self.model)
         self._cache, self._at_rest = cache, self.model
 
     def digest(self) -> str:

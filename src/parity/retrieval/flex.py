@@ -16,6 +16,8 @@ from parity.retrieval.trie import Pack
 
 BLOCK = 128
 """Nodes of FlexAttention's blocks, of which a pack must be whole ones."""
+_WHOLE: Any = {"IS_DIVISIBLE": True}
+"""That they are whole ones: a kernel for any size would else look each time, half as long again."""
 
 
 def filled(pack: Pack, step: int) -> Pack:
@@ -62,6 +64,7 @@ class Flex:
             block_mask=self._masks[window],
             scale=scale,
             enable_gqa=True,
+            kernel_options=_WHOLE,
         )
 
 

@@ -6,7 +6,7 @@ import torch
 from transformers import AutoConfig, AutoModel, BitsAndBytesConfig
 from transformers.utils import logging
 
-from parity.retrieval import hardware
+from parity.retrieval import fp8, hardware
 from parity.retrieval.bases import Base
 from parity.run.config import EncoderConfig
 from parity.run.errors import BadConfig, Mismatch
@@ -47,9 +47,12 @@ def load(base: Base, config: EncoderConfig, device: torch.device, dtype: torch.d
     """Return the base's model with frozen weights, on its device.
 
     Raises:
-        BadConfig: it has fewer layers than asked for, or does not fit the GPUs.
+        BadConfig: it has fewer layers than asked for, does not fit the GPUs, or they cannot do
+            what is asked.
         Mismatch: weights would be newly initialised.
     """
+    if config.quantise == "fp8":
+        fp8.check(device)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     shape = AutoConfig.from_pretrained(str(base.folder))

@@ -35,9 +35,8 @@ class Tail:
         self._wanted: tuple[torch.Tensor, torch.Tensor] | None = None
         self._hooks: list[RemovableHandle] = []
         layers = flex.layers(model)
-        mlp = getattr(layers[-1], "mlp", None) if layers else None
-        self.able = isinstance(mlp, torch.nn.Module) and _by_node(mlp, model)
-        self._mlp = mlp
+        self._mlp: Any = getattr(layers[-1], "mlp", None) if layers else None
+        self.able = isinstance(self._mlp, torch.nn.Module) and _by_node(self._mlp, model)
 
     @contextmanager
     def only(self, pack: Pack, device: torch.device) -> Iterator[None]:

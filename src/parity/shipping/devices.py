@@ -52,6 +52,11 @@ class Chip:
         """Whether it has units for bf16; a driver's own answer counts emulation too."""
         return self.capability >= (8, 0)
 
+    @property
+    def fp8(self) -> bool:
+        """Whether it has units for 8-bit floats."""
+        return self.capability >= (8, 9)
+
 
 @dataclass(frozen=True, slots=True)
 class Device:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from parity.run.config import EncoderConfig
+from parity.run.errors import BadConfig
 from parity.shipping import costs, devices
 from parity.shipping.costs import Precision, Setting, Span
 from parity.shipping.devices import Chip, Device
@@ -115,7 +116,16 @@ def precision(encoder: EncoderConfig, chip: Chip) -> Precision:
 
 
 def make(job: Job) -> Plan:
-    """Plan a run; where it does not fit, look for settings and machines with which it may."""
+    """Plan a run; where it does not fit, look for settings and machines with which it may.
+
+    Raises:
+        BadConfig: products in 8-bit floats are asked of a GPU without units for them.
+    """
+    if not _able(job):
+        raise BadConfig(
+            f"encoder.quantise = 'fp8': {job.device.chip.name} has no units for it; add "
+            "--set=encoder.quantise=none, or 4bit"
+        )
     found = _made(job)
     if found.fits != "no":
         return found
@@ -125,8 +135,13 @@ def make(job: Job) -> Plan:
 
 
 def may_fit(job: Job) -> bool:
-    """Return whether a run is not over a limit already at its lower bound."""
-    return _made(job).fits != "no"
+    """Return whether a run can be had, and is not over a limit already at its lower bound."""
+    return _able(job) and _made(job).fits != "no"
+
+
+def _able(job: Job) -> bool:
+    chip = job.device.chip
+    return job.encoder.quantise != "fp8" or not chip.gpu or chip.fp8
 
 
 def _made(job: Job) -> Plan:
@@ -251,7 +266,7 @@ def _others(job: Job) -> Iterator[tuple[str, Job]]:
                 replace(job, encoder=encoder.model_copy(update=both), counted=counted),
             )
     for name, device in devices.DEVICES.items():
-        if name != job.device.name:
+        if name != job.device.name and _able(replace(job, device=device)):
             yield f"--set=shipping.device={name}", replace(job, device=device)
 
 

@@ -30,9 +30,12 @@ def train(run: Run) -> None:
     """Train from the base or the round's parent, going on from a checkpoint where there is one.
 
     Raises:
+        BadConfig: the layers are such that nothing can be learnt through them.
         StaleInput: negatives are missing or stale.
         Mismatch: the saved adapter, reloaded in a fresh process, is not the one in memory.
     """
+    if run.config.encoder.quantise == "fp8":
+        raise BadConfig("encoder.quantise = 'fp8' is for encoding alone: train with none or 4bit")
     workers = launched()
     if graph.Survey().standing(run, "train").state != "done":
         _train(run, workers)
