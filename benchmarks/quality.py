@@ -153,6 +153,7 @@ def trials(
 
 def _environment(data: Path, gpu: str, threads: int) -> Mapping[str, str]:
     mine = {"PARITY_DATA": str(data), "OMP_NUM_THREADS": str(threads)}
+    mine["JAX_PLATFORMS"] = "cpu"  # bm25s starts jax where there is one: most of a GPU's memory
     mine["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"  # several share a GPU's memory
     return {**os.environ, **mine, **({"CUDA_VISIBLE_DEVICES": gpu} if gpu else {})}
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 if __name__ == "__main__":
     os.environ.update(TQDM_DISABLE="1", HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
+    os.environ["JAX_PLATFORMS"] = "cpu"  # bm25s starts jax where there is one
 
 from benchmarks.rounded import Answers, Changed, changed, told
 from parity.retrieval.retrieve import index, retrieve
