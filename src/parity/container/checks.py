@@ -27,6 +27,7 @@ FREE = ("torch", "kaggle-parity", "bitsandbytes")
 _RUN = "; run: "
 _SMI_SECONDS = 30
 _NATIVE = 8  # compute capability from which there are units for bf16
+_EIGHT_BITS = 8.9  # and from which for 8-bit floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,12 +195,13 @@ def ask_gpu() -> str:
     return answer.stdout if answer.returncode == 0 else "nvidia-smi does not answer"
 
 
-def gpu(said: str, precision: str) -> list[Finding]:
+def gpu(said: str, precision: str, quantise: str = "none") -> list[Finding]:
     """Say what the GPUs can do, and whether that is what the run asks of them.
 
     Args:
         said: as `ask_gpu` returns it.
         precision: as the run file names it.
+        quantise: likewise.
     """
     rows = [[cell.strip() for cell in line.split(",")] for line in said.splitlines() if line]
     if not rows:
@@ -212,6 +214,9 @@ def gpu(said: str, precision: str) -> list[Finding]:
     if precision == "bf16" and weakest < _NATIVE:
         what = f"encoder.precision = bf16: capability {weakest:g} has no units for it"
         found.append(Finding("error", what, "--set=encoder.precision=fp16"))
+    if quantise == "fp8" and weakest < _EIGHT_BITS:
+        what = f"encoder.quantise = fp8: capability {weakest:g} has no units for it"
+        found.append(Finding("error", what, "--set=encoder.quantise=none"))
     return found
 
 

@@ -83,7 +83,8 @@ def local(run: Run) -> Iterator[Finding]:
     if lock:
         yield inside.running_image(lock, _read(_COMMIT))
     yield _mounts(_INPUT)
-    yield from inside.gpu(inside.ask_gpu(), run.config.encoder.precision)
+    encoder = run.config.encoder
+    yield from inside.gpu(inside.ask_gpu(), encoder.precision, encoder.quantise)
     yield attempt("builds images with", engines.find, "warning")
     yield attempt("the image's Python, for the wheelhouse's proof:", _image_python, "warning")
     data = f"data folder {run.workspace.data.name}/ (PARITY_DATA names another)"
