@@ -131,7 +131,7 @@ def markdown(outcomes: Sequence[Outcome], scoring: ScoringConfig) -> str:
     """Return the two tables: what each arm costs and scores, and the differences."""
     lines = [
         "| arm | MAP@25 by seed | mean (95 %) | asked behind fixed exemplars | rows a step "
-        "| packed tokens an epoch | of unpacked | s a step | GiB |",
+        "| packed tokens an epoch | of unpacked | s a step | GiB used (held) |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, seeds in _by_arm(outcomes).items():
@@ -168,7 +168,8 @@ def _arm_row(arm: Arm, seeds: Sequence[Outcome], scoring: ScoringConfig) -> str:
         f"{packed:,.0f}",
         f"{packed / plain:.1%}",
         f"{fmean(times):.3f}{slower}" if times else "–",
-        f"{max(one['peak_gib'] for one in seeds):.1f}",
+        f"{max(one['peak_gib'] for one in seeds):.1f} "
+        f"({max(one['held_gib'] for one in seeds):.1f})",
     )
     return f"| {' | '.join(cells)} |"
 

@@ -185,6 +185,7 @@ def _outcome(run: Run, arm: str, ended: list[float]) -> dict[str, Any]:
         "unseen": sorted(known.split.unseen),
         "seconds_per_step": statistics.median(steps) if steps else None,
         "peak_gib": trained.facts["peak_gib"],
+        "held_gib": trained.facts["held_gib"],
         "losses": [trained.facts["losses"][place] for place in (0, -1)],
         "device": encoder.device.type,
         "environment": trained.environment,

@@ -32,6 +32,7 @@ def outcome(arm: str, seed: int, gain: float) -> dict[str, Any]:
         "plain_tokens": 100,
         "seconds_per_step": None,
         "peak_gib": 0.0,
+        "held_gib": 0.0,
     }
 
 

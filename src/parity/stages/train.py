@@ -1,6 +1,7 @@
 """3. Negatives → an adapter for each epoch, scored, the best one chosen."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -101,7 +102,8 @@ def _learn(run: Run, workers: Workers, work: Work) -> None:
         "processes": workers.world,
         "precision": str(encoder.dtype),
         "token_budget": state.budget,  # less than the run says where memory ran out
-        "peak_gib": _peak(encoder),
+        "peak_gib": _most(encoder, torch.cuda.max_memory_allocated),
+        "held_gib": _most(encoder, torch.cuda.max_memory_reserved),  # what others cannot have
         "spent": asdict(state.spent),
         "speed": {"gpu": gpu, "processes": workers.world},
     }
@@ -195,8 +197,6 @@ def _counted(encoder: Encoder) -> str:
     return f"{trained:,} of {sum(weight.numel() for weight in weights):,} weights"
 
 
-def _peak(encoder: Encoder) -> float:
-    """Return the largest device memory used, in GiB; 0 on a CPU."""
-    if encoder.device.type != "cuda":
-        return 0.0
-    return round(torch.cuda.max_memory_allocated(encoder.device) / 2**30, 2)
+def _most(encoder: Encoder, of: Callable[[torch.device], int]) -> float:
+    """Return the most device memory that a counter saw, in GiB; 0 on a CPU."""
+    return round(of(encoder.device) / 2**30, 2) if encoder.device.type == "cuda" else 0.0
