@@ -226,10 +226,10 @@ def test_bf16_on_a_gpu_without_units_for_it_is_an_error() -> None:
 
 
 def test_8_bit_floats_on_a_gpu_without_units_for_them_are_an_error() -> None:
-    *_, last = checks.gpu("NVIDIA A100-SXM4-40GB, 40960 MiB, 8.0\n", "auto", "fp8")
-    assert (last.level, last.mend) == ("error", "--set=encoder.quantise=none")
+    *_, last = checks.gpu("NVIDIA A100-SXM4-40GB, 40960 MiB, 8.0\n", "auto", "mining")
+    assert (last.level, last.mend) == ("error", "--set=mining.quantise=none")
     assert "capability 8 has no units" in last.what
-    assert levels(checks.gpu("NVIDIA L4, 23034 MiB, 8.9\n", "auto", "fp8")) == ["ok"]
+    assert levels(checks.gpu("NVIDIA L4, 23034 MiB, 8.9\n", "auto", "encoder")) == ["ok"]
 
 
 def test_no_gpu_is_well_and_one_that_does_not_answer_is_a_warning() -> None:

@@ -109,6 +109,23 @@ def test_stages_that_ran_the_kernel_tell_no_speed_of_this_base(made: Bench, spee
     files.remove(folder)
 
 
+def test_mining_in_fewer_bits_tells_no_speed_of_whole_ones(made: Bench) -> None:
+    run = made.run()
+    folder = graph.folder(run, "mine")
+    known = manifests.read(folder)
+    assert known is not None
+    mining = {**known.config["mining"], "quantise": "fp8"}
+    manifests.write(
+        folder.with_name("mine-fp8"), replace(known, config={**known.config, "mining": mining}), []
+    )
+    seen = list(here._seen(run, ""))
+    assert [one.where for one in seen].count("mine") == 2  # corpus and queries, once
+    assert {one.where for one in here._seen(load.mining(made.run("mining.quantise=fp8")), "")} == {
+        "mine"
+    }
+    files.remove(folder.with_name("mine-fp8"))
+
+
 def test_bytes_of_a_token_are_remembered_by_device_and_base(bench: Bench) -> None:
     run = bench.run()
     here.note(run, GPU, "base", 10_000.0)

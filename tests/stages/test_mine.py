@@ -89,6 +89,21 @@ def test_the_ranking_kept_is_that_of_the_one_retrieval(made: Bench) -> None:
     assert mined(run).miner == facts(run)["miner"] == encoder.digest()
 
 
+def test_mining_alone_may_run_in_fewer_bits(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench.make("prepare", "mine")
+    whole, before = mined(bench.run()), facts(bench.run())
+    bench.write(mining={"quantise": "fp8"})
+    run = bench.make("mine")
+    assert "mined by the bare base in fp8, strategy" in capsys.readouterr().out
+    assert str(facts(run)["speed"]).count("float32/fp8") == 1
+    assert mined(run).miner != whole.miner == before["miner"]
+    assert load.encoder(load.mining(run)).digest() == mined(run).miner
+    assert run.config.encoder.quantise == "none"
+    assert graph.Survey().standing(run, "train").state == "missing"  # not refused
+
+
 def test_a_window_of_ranks_is_as_deep_as_its_upper_end(bench: Bench) -> None:
     bench.write(mining={"strategy": "range", "low": 3, "high": 12, "scope": "corpus"})
     run = bench.make("prepare", "mine")

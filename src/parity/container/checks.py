@@ -195,13 +195,13 @@ def ask_gpu() -> str:
     return answer.stdout if answer.returncode == 0 else "nvidia-smi does not answer"
 
 
-def gpu(said: str, precision: str, quantise: str = "none") -> list[Finding]:
+def gpu(said: str, precision: str, eight: str = "") -> list[Finding]:
     """Say what the GPUs can do, and whether that is what the run asks of them.
 
     Args:
         said: as `ask_gpu` returns it.
         precision: as the run file names it.
-        quantise: likewise.
+        eight: section that asks for products in 8-bit floats; empty where none does.
     """
     rows = [[cell.strip() for cell in line.split(",")] for line in said.splitlines() if line]
     if not rows:
@@ -214,9 +214,9 @@ def gpu(said: str, precision: str, quantise: str = "none") -> list[Finding]:
     if precision == "bf16" and weakest < _NATIVE:
         what = f"encoder.precision = bf16: capability {weakest:g} has no units for it"
         found.append(Finding("error", what, "--set=encoder.precision=fp16"))
-    if quantise == "fp8" and weakest < _EIGHT_BITS:
-        what = f"encoder.quantise = fp8: capability {weakest:g} has no units for it"
-        found.append(Finding("error", what, "--set=encoder.quantise=none"))
+    if eight and weakest < _EIGHT_BITS:
+        what = f"{eight}.quantise = fp8: capability {weakest:g} has no units for it"
+        found.append(Finding("error", what, f"--set={eight}.quantise=none"))
     return found
 
 

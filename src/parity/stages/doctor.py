@@ -83,8 +83,9 @@ def local(run: Run) -> Iterator[Finding]:
     if lock:
         yield inside.running_image(lock, _read(_COMMIT))
     yield _mounts(_INPUT)
-    encoder = run.config.encoder
-    yield from inside.gpu(inside.ask_gpu(), encoder.precision, encoder.quantise)
+    encoder, mined = run.config.encoder, run.config.mining.quantise
+    eight = "mining" if mined == "fp8" else "encoder" if encoder.quantise == "fp8" else ""
+    yield from inside.gpu(inside.ask_gpu(), encoder.precision, eight)
     yield attempt("builds images with", engines.find, "warning")
     yield attempt("the image's Python, for the wheelhouse's proof:", _image_python, "warning")
     data = f"data folder {run.workspace.data.name}/ (PARITY_DATA names another)"

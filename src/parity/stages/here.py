@@ -237,9 +237,16 @@ def _seen(run: Run, gpus: str) -> Iterator[Seen]:
             continue
         if not _is_here(found, gpus):
             continue
-        if _same(found.config["encoder"]) == wanted and found.facts["speed"]["processes"] == 1:
+        if _same(_computed(found)) == wanted and found.facts["speed"]["processes"] == 1:
             yield from _speeds(found, path)
             yield from _paces(run, found)
+
+
+def _computed(found: Manifest) -> dict[str, Any]:
+    """Return how a stage's encoder ran: of mining in the bits that mining has."""
+    bits = found.config.get("mining", {}).get("quantise") if found.stage == "mine" else ""
+    encoder: dict[str, Any] = found.config["encoder"]
+    return {**encoder, "quantise": bits} if bits else encoder
 
 
 def _speeds(found: Manifest, path: Path) -> Iterator[Seen]:

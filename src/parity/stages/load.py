@@ -43,6 +43,14 @@ def _loaded(
     return Encoder(base(run), config, adapter=adapter, workers=workers, cache=cache)
 
 
+def mining(run: Run) -> Run:
+    """Return the run as its mining computes: perhaps in fewer bits than all else."""
+    config = run.config
+    chosen = {"quantise": config.mining.quantise or config.encoder.quantise}
+    encoder = config.encoder.model_copy(update=chosen)
+    return replace(run, config=config.model_copy(update={"encoder": encoder}))
+
+
 def parent(run: Run) -> Path | None:
     """Return the folder of the adapter that mines for this round and that it starts from."""
     return run.workspace.adapter(run.round - 1) if run.round else None

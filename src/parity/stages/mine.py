@@ -37,8 +37,8 @@ def mine(run: Run, imported: Path | None = None) -> None:
             if workers.main:
                 _import(run, known, work, imported)
             return
-        config = run.config
-        encoder = load.keeping(run, load.parent(run), workers)
+        config, how = run.config, load.mining(run)
+        encoder = load.keeping(how, load.parent(run), workers)
         shown = nouns.shown(known, config.prompt, known.train)
         depth = negatives.depth(config.mining, len(known.corpus))
         corpus = index(encoder, config.prompt, known.corpus)
@@ -55,10 +55,11 @@ def mine(run: Run, imported: Path | None = None) -> None:
             rankings.write(work.out("ranking.jsonl"), found.ranking)
             print(f"train: {found.asked.summary()}")
             who = f"the adapter of round {run.round - 1}" if run.round else "the bare base"
-            print(f"mined by {who}, strategy {config.mining.strategy}")
+            bits = f" in {config.mining.quantise}" if config.mining.quantise else ""
+            print(f"mined by {who}{bits}, strategy {config.mining.strategy}")
             _write(run, known, work, mined, found.ranking)
             work.facts |= {"speed": encoder.speed(), "took": encoder.took()}
-            here.note_lists(run, "adapter" if run.round else "base", work.facts)
+            here.note_lists(how, "adapter" if run.round else "base", work.facts)
 
 
 def _write(run: Run, known: Nouns, work: Work, mined: Negatives, ranking: Ranking | None) -> None:
