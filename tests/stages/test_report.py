@@ -12,12 +12,13 @@ from stages.bench import Bench
 from parity.run import ledger
 from parity.run.ledger import Evidence, Foretold
 from parity.stages import chapters, nouns, report
+from parity.stages.attribute import attribute
 from parity.stages.chapters import standings
 from parity.stages.run import Run
 
 SECTIONS = (
-    *("stages", "scores", "hidden", "against", "epochs", "layers", "forecasts", "examples"),
-    *("costs", "evidence"),
+    *("stages", "scores", "hidden", "against", "epochs", "layers", "parts"),
+    *("forecasts", "examples", "costs", "evidence"),
 )
 POLICY = "<meta http-equiv[^>]*>"
 SECONDS = 60
@@ -94,6 +95,29 @@ def test_a_score_stands_beside_its_cv_and_judges_its_forecast(made: Bench) -> No
     assert "0.6000 | OUTSIDE 90 % |" in markdown
     assert "1 scores arrived: rmse 0.2500, mean error +0.2500" in part(html, "forecasts")
     assert 'id="against-title"' in part(html, "against")
+
+
+def test_what_makes_a_gap_is_told_once_it_was_attributed(
+    made: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = made.run()
+    assert "Nothing attributed yet" in part(written(run)[0], "parts")
+    name = ledger.id_of(cv_of(run))
+    ladder = attribute([name, "0.3"])["ladder"]
+    attribute([name, "0.3"])  # again: the pair has one table
+    said = capsys.readouterr().out
+    html, markdown = written(run)
+    told = part(html, "parts")
+    assert told.count("<table") == 1
+    assert re.findall(r'<th scope="row">([^<]*)</th>', told) == [
+        "A",
+        *(one["layer"] for one in ladder["rungs"]),
+        "B less A",
+    ]
+    for one in ladder["rungs"]:
+        assert f"| {one['layer']} | {one['part']['value']:+.4f} |" in markdown
+        assert f"{one['part']['value']:+.4f}" in said
+    assert f"| B less A | {ladder['gap']:+.4f} |" in markdown
 
 
 def test_a_forecast_waits_for_its_score(made: Bench) -> None:

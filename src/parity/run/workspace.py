@@ -97,6 +97,11 @@ class Workspace:
         return sorted((self.data / "runs").glob("*/round-*/**/manifest.json"))
 
     @property
+    def attributions(self) -> Path:
+        """What made the gaps from this run's scores to others, by the names of both."""
+        return self.root / "attributions.json"
+
+    @property
     def report(self) -> Path:
         """The run's report, Markdown."""
         return self.root / "report.md"

@@ -85,14 +85,23 @@ def attribute(named: Sequence[str]) -> dict[str, Any]:
     a = sides.find(named[0], data, records)
     if sides.NUMBER.fullmatch(named[1]):
         found, name = of_number(a, float(named[1]), data), named[1]
+        other = name
     else:
         b = sides.find(named[1], data, records)
         number = layers.value(b.evidence.score)
         public = b.evidence.kind in ledger.BOARDS and number is not None
         found = of_number(a, number or 0.0, data) if public else between(a, b, data)
-        name = b.name
+        name, other = b.name, f"{b.name} ({b.id[:12]})"
     print(attribution.text(found, a.name, name))
+    _keep(Workspace(data, a.evidence.run), f"{a.name} ({a.id[:12]}) → {other}", found)
     return {"ladder": found.as_json(), "a": a.id, "b": name}
+
+
+def _keep(place: Workspace, pair: str, found: Ladder) -> None:
+    """Keep a ladder for the report of the run that A is of, in the place of the pair's last."""
+    if place.root.is_dir():  # not of a record that came from another machine
+        kept = files.read_json(place.attributions) if place.attributions.is_file() else {}
+        files.write_json(place.attributions, {**kept, pair: found.as_json()})
 
 
 def of_number(a: Side, number: float, data: Path) -> Ladder:

@@ -145,6 +145,27 @@ def ladder(run: Run, records: Sequence[Evidence]) -> Section:
     return Section("layers", title, tuple(lines), (table,))
 
 
+def parts(run: Run) -> Section:
+    """Return what made the gaps that were attributed, layer by layer."""
+    title = "What makes a gap"
+    path = run.workspace.attributions
+    if not path.is_file():
+        line = "Nothing attributed yet: invoke reconcile A B --attribute"
+        return Section("parts", title, (line,))
+    head = ("layer", "part", "95 %", "MAP after it", "what changed")
+    shown = []
+    for pair, found in sorted(files.read_json(path).items()):
+        rows = [("A", "", "", f"{found['start']:.4f}", "")]
+        for one in found["rungs"]:
+            part = one["part"]
+            between = f"{part['low']:+.4f} to {part['high']:+.4f}"
+            cells = (f"{part['value']:+.4f}", between, f"{one['after']:.4f}", one["told"])
+            rows.append((one["layer"], *cells))
+        rows.append(("B less A", f"{found['gap']:+.4f}", "", f"{found['end']:.4f}", ""))
+        shown.append(Table(f"{pair}, {found['rows']} rows", head, tuple(rows)))
+    return Section("parts", title, ("Parts and remainder make the gap exactly.",), tuple(shown))
+
+
 def forecasts(run: Run, records: Sequence[Evidence]) -> Section:
     """Return the forecasts of all runs, and how those did whose score has arrived."""
     title = "Forecasts"

@@ -103,6 +103,7 @@ def _page(
         chapters.against(records),
         chapters.epochs(run),
         chapters.ladder(last, records),
+        chapters.parts(run),
         chapters.forecasts(last, records),
         examples(last, known, with_text=with_text),
         chapters.costs(stood),
