@@ -74,11 +74,15 @@ with tempfile.TemporaryDirectory() as target:  # a folder apart: the image's own
     run = [sys.executable, "-m", "accelerate.commands.launch", *how, *told.split()]
     run += ["--num_processes", str(many), "-m", "parity.kernel"]
     run += map(str, (KAGGLE, bundle, house, weights, STARTED))
-    why, last = "", "parity.kernel ended without a word"
+    ours, crash, last = "", "", "parity.kernel ended without a word"
     with subprocess.Popen(run, env=env, stderr=subprocess.PIPE, text=True) as child:
         for line in child.stderr:  # progress too, as it comes
-            last = line.strip() or last
-            if line.startswith("error: ") or line.partition(":")[0].endswith("Error"):
-                why = line.removeprefix("error: ").strip()  # ours, or a crash's own last line
+            said = line.strip()
+            last = said or last
+            said = said.partition("]: ")[2] if said.startswith("[rank") else said
+            if said.startswith("error: "):
+                ours = ours or said.removeprefix("error: ")
+            elif said.partition(":")[0].endswith("Error") and "ChildFailedError" not in said:
+                crash = said  # of a process; that one has failed is the launcher's own last word
             print(line, end="", file=sys.stderr, flush=True)
-need(child.returncode == 0, why or last)
+need(child.returncode == 0, ours or crash or last)

@@ -226,6 +226,13 @@ def test_the_one_line_of_a_failed_child_is_the_last(given: Input) -> None:
     lines = ["error: layer texts: a here, b there\n", "Traceback\n", "ChildFailedError\n"]
     assert ended(given, lines) == "error: layer texts: a here, b there"
     assert ended(given, lines[1:]) == "error: ChildFailedError"
+    last = "torch.distributed.elastic.multiprocessing.errors.ChildFailedError: \n"
+    assert ended(given, [*lines, last, "rank 0 exitcode 1\n"]) == (
+        "error: layer texts: a here, b there"
+    )
+    ranked = ["[rank0]: Traceback\n", "[rank0]: ValueError: no such id\n", last]
+    assert ended(given, ranked) == "error: ValueError: no such id"
+    assert ended(given, ["error: the cause\n", "error: what follows\n"]) == "error: the cause"
     crash = ["Traceback\n", "ModuleNotFoundError: No module named 'x'\n", "(a launcher's)\n"]
     assert ended(given, crash) == "error: ModuleNotFoundError: No module named 'x'"
     assert ended(given, ["no such option\n", "\n"]) == "error: no such option"

@@ -13,7 +13,7 @@ from remote.voyage import Voyage
 
 from parity.remote import waiting
 from parity.remote.clock import WallClock
-from parity.run.errors import ParityError
+from parity.run.errors import ParityError, RunFailed
 
 pytestmark = pytest.mark.faults
 TABLE = faults.TABLE.read_text(encoding="utf-8").splitlines()
@@ -52,7 +52,12 @@ def _sequence(names: list[list[str]], folder: Path) -> None:
                 assert error.exit_code in (6, 7, 8, 9), error  # noqa: PT017 - either may be
             standin.check()
         standin.calm()
-        assert way.sail().public == voyage.SCORE
+        try:
+            made = way.sail()
+        except RunFailed:  # of a version that a storm left to end later, with what it had become
+            assert any(name.startswith("kernel-") for group in names for name in group)
+            made = way.sail()
+        assert made.public == voyage.SCORE
         standin.check()
 
 
@@ -65,6 +70,7 @@ LOST = [["CreateDataset-lost", "SaveKernel-lost"], ["CreateCodeSubmission-lost",
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(GROUPS)
 @example(LOST)
+@example([["kernel-empty-submission", "kernel-never-ends"]])
 def test_any_sequence_of_faults_ends_well(
     tmp_path_factory: pytest.TempPathFactory, names: list[list[str]]
 ) -> None:
