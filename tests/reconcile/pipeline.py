@@ -181,7 +181,9 @@ def _embed(setup: Setup, tokens: Sequence[Sequence[int]]) -> NDArray[np.float32]
     found = np.array(means) @ weights
     found /= np.linalg.norm(found, axis=1, keepdims=True)
     noise = np.random.default_rng(7).normal(size=found.shape) * setup.drift
-    found = found + noise
+    # Equal sequences are one node of a pack: whatever drifts, drifts for both.
+    first = {tuple(ids): place for place, ids in reversed(list(enumerate(tokens)))}
+    found = (found + noise)[[first[tuple(ids)] for ids in tokens]]
     unit: NDArray[np.float32] = (found / np.linalg.norm(found, axis=1, keepdims=True)).astype("f4")
     return unit
 
@@ -192,7 +194,8 @@ def _rank(
     passages: NDArray[np.float32],
     known: Sequence[MisconceptionId],
 ) -> Ranking:
-    scores = vectors @ passages.T
+    distinct, place = np.unique(passages, axis=0, return_inverse=True)  # as `search.top`
+    scores = (vectors @ distinct.T)[:, place.reshape(-1)]
     order = np.argsort(-scores, axis=1, kind="stable")[:, :K]
     return Ranking(ids, np.array(known)[order], np.take_along_axis(scores, order, axis=1))
 

@@ -91,9 +91,6 @@ class PromptConfig(Section):
         return self
 
 
-Quantise = Literal["none", "4bit", "fp8"]
-
-
 class EncoderConfig(Section):
     """Base weights and how they run."""
 
@@ -105,7 +102,7 @@ class EncoderConfig(Section):
     """Keep only the first n layers; 0 keeps all."""
     pooling: Literal["last", "mean", "cls"] = "last"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    quantise: Quantise = "none"
+    quantise: Literal["none", "4bit", "fp8"] = "none"
     """The layers' matrices in 4 bits, or products in 8-bit floats: fast, and for encoding alone."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     attention: Literal["auto", "flex", "blocks", "dense"] = "auto"
@@ -129,7 +126,7 @@ class MiningConfig(Section):
     percpos: float = Field(0.95, gt=0.0, le=1.0)
     random_share: float = Field(0.5, ge=0.0, le=1.0)
     """Share of random negatives in `mix`."""
-    quantise: Quantise | Literal[""] = ""
+    quantise: Literal["", "none", "4bit", "fp8"] = ""
     """As `encoder.quantise`, for mining alone; empty mines as the rest is encoded."""
     seed: int = 0
 
