@@ -12,7 +12,7 @@ from parity.competition.metrics import average_precisions
 from parity.competition.questions import Qrels
 from parity.competition.ranking import Ranking
 from parity.retrieval.search import top
-from parity.shipping.compare import overlaps
+from parity.shipping.compare import cosines, overlaps
 
 _K = 25
 
@@ -54,7 +54,7 @@ def changed(before: Answers, after: Answers, qrels: Qrels, passages: int) -> Cha
         passages: how many were ranked.
     """
     (one, first), (other, second) = before, after
-    cosines = (one * other).sum(axis=1)
+    apart = cosines(one, other)
     k = first.ids.shape[1]
     scores = [
         float(np.mean(list(average_precisions(side, qrels, k=k).values())))
@@ -63,7 +63,7 @@ def changed(before: Answers, after: Answers, qrels: Qrels, passages: int) -> Cha
     return Changed(
         queries=len(first.query_ids),
         passages=passages,
-        cosine=(float(np.median(cosines)), float(cosines.min())),
+        cosine=(float(np.median(apart)), float(apart.min())),
         overlap=float(np.mean(overlaps(first.ids, second.ids))),
         first=int((first.ids[:, 0] != second.ids[:, 0]).sum()),
         moved=int((first.ids != second.ids).any(axis=1).sum()),
