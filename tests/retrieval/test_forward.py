@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch._dynamo.exc import TorchDynamoException
+from torch._dynamo.testing import CompileCounter
 
 from parity.retrieval import flex, forward, trie
 from parity.retrieval.bases import Base
@@ -26,14 +27,13 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Base:
     return models.write(tmp_path_factory.mktemp("llama"), "llama", head_dim=16)
 
 
-@pytest.mark.parametrize("parts", [8, 16])
-def test_training_packs_come_in_few_sizes_and_are_filled_little(parts: int) -> None:
+def test_recorded_packs_come_in_few_sizes_and_are_filled_little() -> None:
     counts = np.arange(1, 40_000)
-    steps = np.array([forward.step(int(count), parts) for count in counts])
+    steps = np.array([forward.step(int(count)) for count in counts])
     sizes = -(-counts // steps) * steps
     assert (sizes >= counts).all()
-    assert ((sizes - counts) / counts)[counts > 8192].max() <= 1 / parts
-    assert len(set(sizes[(counts > 8192) & (counts <= 16384)].tolist())) == parts
+    assert ((sizes - counts) / counts)[counts > 8192].max() <= 1 / 8
+    assert len(set(sizes[(counts > 8192) & (counts <= 16384)].tolist())) == 8
     assert (sizes % flex.BLOCK == 0).all()
 
 
@@ -64,6 +64,43 @@ def test_layers_that_cannot_be_compiled_run_in_blocks_and_it_is_said(
     told = "".join(capsys.readouterr())
     assert "cannot be compiled here (no compiler)" in told
     assert "much more" not in told
+
+
+def test_one_compilation_serves_all_layers_and_sizes_of_a_training(
+    llama: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counter = CompileCounter()
+    compile_by = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda own: compile_by(own, backend=counter))
+    monkeypatch.setattr(flex, "Flex", Everything)  # CPUs have no backward of FlexAttention
+    monkeypatch.setattr(forward, "_SMALL", 0)
+    encoder = models.load(llama)
+    models.attach(encoder)
+    encoder.model.train()
+    runs = Forward(CPU, torch.float32, "flex")
+    for count in (3, 30, 90):
+        (pack,) = trie.pack(models.sequences(count=count), 10**6)
+        runs.states(encoder.model, pack).sum().backward()  # type: ignore[no-untyped-call]
+    assert len(flex.layers(encoder.model)) > 1
+    assert counter.frame_count == 1
+    with torch.no_grad():
+        runs.states(encoder.model, pack)
+    assert counter.frame_count == 2
+
+
+class Everything:
+    """A layout in which all nodes see all."""
+
+    def __init__(self, *_: object) -> None:
+        """Nothing is hidden."""
+
+    def attend(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: object
+    ) -> torch.Tensor:
+        """See `attention.Layout.attend`."""
+        groups = query.shape[1] // key.shape[1]
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+        return torch.nn.functional.scaled_dot_product_attention(query, key, value)
 
 
 def on_gpu(base: Base, **changes: Any) -> Encoder:
@@ -129,6 +166,7 @@ def test_a_recorded_step_is_the_unrecorded_one_bit_by_bit_dropout_included(
     llama: Base, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = []
+    monkeypatch.setattr(forward, "step", lambda _: flex.BLOCK)  # else it is filled further
     for small in (forward._SMALL, 0):
         monkeypatch.setattr(forward, "_SMALL", small)
         encoder = on_gpu(llama)

@@ -120,10 +120,23 @@ def _listed(chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def compile_layers(model: Any) -> None:
-    """Compile each decoder layer of `model`, if it is not; equal layers share one compilation."""
+    """Compile each decoder layer of `model`, if it is not; equal layers share one compilation.
+
+    Where weights are learnt, all layers take the gradient of what they read. The first would else
+    be compiled by itself, as long again, for frozen embeddings have none; what it costs a step is
+    the product of one layer's first weights.
+    """
     for layer in layers(model):
         if layer._compiled_call_impl is None:  # noqa: SLF001  # torch has no other way to ask
             layer.compile()
+    embeddings = model.get_input_embeddings()
+    if _as_if_learnt not in embeddings._forward_hooks.values():  # noqa: SLF001  # nor here
+        embeddings.register_forward_hook(_as_if_learnt)
+
+
+def _as_if_learnt(_module: Any, _inputs: Any, embedded: torch.Tensor) -> None:
+    if torch.is_grad_enabled():
+        embedded.requires_grad_()
 
 
 def uncompile(model: Any) -> None:

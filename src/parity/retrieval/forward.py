@@ -1,7 +1,6 @@
 """Run packs through a causal model in the way that is fastest where it lies.
 
-On GPUs with FlexAttention the decoder layers are compiled: once for all sizes, but for training a
-large model, once a size, of which there are few (a tenth faster, and half a minute each). Small
+On GPUs with FlexAttention the decoder layers are compiled, once for all layers and sizes. Small
 models wait for kernel launches rather than for the kernels, so their training steps are recorded as
 CUDA graphs, one a size, and replayed. What is computed is the same in all of these; the bits differ
 between attention layouts and devices.
@@ -24,9 +23,8 @@ from parity.retrieval.trie import Nodes, Pack
 from parity.run.progress import tell
 
 _SMALL = 10**9  # weights below which a step on a large GPU waits for launches
-# Sizes from one power of two to the next. To record one takes memory and as long as some steps.
-_FEW, _MANY = 8, 16
-_SIZES = 64  # sizes that may be compiled before torch gives up on compiling
+_PARTS = 8  # sizes recorded from one power of two to the next: each takes as long as some steps
+_VARIANTS = 64  # models, windows and uses that may be compiled before torch gives up on compiling
 
 
 class Forward:
@@ -117,12 +115,12 @@ class _Compiled:
 
     def hidden(self, pack: Pack, device: torch.device) -> torch.Tensor:
         """Return (n, d)."""
-        training = self._model.training
         # A recording is of one forward: checkpointing's second one is not in it.
-        records = training and self._launches and not self._model.is_gradient_checkpointing
-        full = flex.filled(pack, step(len(pack), _FEW if records else _MANY) if training else BLOCK)
+        checkpoints = self._model.is_gradient_checkpointing
+        records = self._model.training and self._launches and not checkpoints
+        full = flex.filled(pack, step(len(pack)) if records else BLOCK)
         ids, depth, end = (_on(device, one) for one in (full.ids, full.depth, full.end))
-        with _shapes(fixed=training and not self._launches):
+        with _any_size():
             if records:
                 if len(full) not in self._recorded:
                     self._recorded[len(full)] = Recorded(self._run, self._trained, self._room)
@@ -147,17 +145,16 @@ class _Compiled:
         return hidden
 
 
-def step(nodes: int, parts: int) -> int:
-    """Return the multiple to which a training pack is filled, at least 256.
+def step(nodes: int) -> int:
+    """Return the multiple to which a pack is filled whose step is recorded, at least 256.
 
-    >>> [step(count, 4) for count in (100, 3000, 5000, 16384)]
-    [256, 512, 1024, 2048]
+    >>> [step(count) for count in (100, 3000, 5000, 16384)]
+    [256, 256, 512, 1024]
 
     Args:
         nodes: of the pack.
-        parts: into which the sizes up to twice another are cut.
     """
-    return max(2 * BLOCK, (1 << (nodes - 1).bit_length()) // 2 // parts)
+    return max(2 * BLOCK, (1 << (nodes - 1).bit_length()) // 2 // _PARTS)
 
 
 def _on(device: torch.device, values: Nodes) -> torch.Tensor:
@@ -165,13 +162,13 @@ def _on(device: torch.device, values: Nodes) -> torch.Tensor:
 
 
 @contextmanager
-def _shapes(*, fixed: bool) -> Iterator[None]:
-    """Compile for the very sizes that come (faster), or for all at once."""
+def _any_size() -> Iterator[None]:
+    """Compile for all sizes at once: a training of a 7B model is no slower for it."""
     with torch._dynamo.config.patch(  # noqa: SLF001  # there is no public name
-        assume_static_by_default=fixed,
+        assume_static_by_default=False,
         automatic_dynamic_shapes=False,
         specialize_float=True,  # a bound of scores is part of the kernel
-        recompile_limit=_SIZES,
+        recompile_limit=_VARIANTS,
         skip_nnmodule_hook_guards=False,  # a tail is hooks
     ):
         yield
