@@ -85,3 +85,24 @@ def test_gradients_add_up_in_the_weights_whatever_became_of_their_buffers() -> N
     weight.grad = None
     step(one, ids)
     torch.testing.assert_close(weight.grad, once + torch.tensor([[2.0], [4.0]], device="cuda"))
+
+
+@pytest.mark.gpu
+def test_recordings_of_several_sizes_take_the_memory_of_the_largest() -> None:
+    weight = torch.nn.Parameter(torch.full((256, 256), 1 / 256, device="cuda"))
+    room = Room()
+
+    def run(ids: torch.Tensor) -> torch.Tensor:
+        found = ids[:, None].float().expand(-1, 256)
+        for _ in range(32):
+            found = torch.tanh(found @ weight)
+        return found
+
+    held = []
+    recordings = []  # whose memory is theirs as long as they are
+    for size in (65536, 49152, 32768):  # 2 GiB of activations, and less
+        recordings.append(Recorded(run, [weight], room))
+        step(recordings[-1], torch.arange(size, device="cuda"))
+        torch.cuda.empty_cache()
+        held.append(torch.cuda.memory_reserved())
+    assert held[-1] <= 1.2 * held[0]

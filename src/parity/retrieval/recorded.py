@@ -23,10 +23,13 @@ class Room:
 
     Attributes:
         pool: CUDA's handle of it, once there is a recording.
+        stream: on which all are recorded, once there is one: what is free again after work on one
+            stream is never given to another's, so each size would take memory of its own.
         waits: whether activations lie in it that wait for their backward.
     """
 
     pool: Any = None
+    stream: Any = None
     waits: bool = False
 
 
@@ -117,7 +120,9 @@ class _Graphs:
         self._buffers = [cast(torch.Tensor, weight.grad) for weight in weights]
         self._forward, self._backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
         state = torch.cuda.get_rng_state()
-        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's own
+        if room.stream is None:
+            room.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's own
+        aside = room.stream
         aside.wait_stream(torch.cuda.current_stream())
         with torch.enable_grad(), torch.cuda.stream(aside), _one_stream_is_meant():
             for _ in range(_WARMUPS):
