@@ -181,7 +181,7 @@ def _write(
     facts: dict[str, Any],
 ) -> None:
     (probed, layers), read = probe, mounted.read
-    sha256 = submission.write(working / "submission.csv", found.ranking, read.sample, read.corpus)
+    sha256 = submission.write(working / submission.NAME, found.ranking, read.sample, read.corpus)
     rows = len(read.sample)
     report.write(
         working,

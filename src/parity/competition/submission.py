@@ -16,6 +16,8 @@ from parity.competition.tables import PREDICTED, ROW, SUBMISSION_COLUMNS
 from parity.run import digest, files
 from parity.run.errors import BadData, Mismatch
 
+NAME = "submission.csv"
+"""What Kaggle wants the file to be called."""
 K = 25
 """Ids a row; all of them where the corpus holds fewer."""
 _ID = "(?:0|[1-9][0-9]{0,17})"  # 18 digits still fit an int64

@@ -162,7 +162,7 @@ def wheelhouse(folder: Path, wants: Sequence[str], under: str, mend: str) -> lis
         mend: the command that makes it.
     """
     try:
-        lock = wheel_lock.read(folder / "wheels.lock")
+        lock = wheel_lock.read(folder / wheel_lock.NAME)
         selected = wheel_lock.select(lock, wants, under=under, mend=mend)
     except ParityError as error:
         return [failed(error, "warning")]

@@ -12,6 +12,8 @@ from parity.container.freeze import normal
 from parity.run import digest, files
 from parity.run.errors import BadData, StaleInput
 
+NAME = "wheels.lock"
+"""The lock's file, in the folder of its wheels."""
 SCHEMA = 1
 PYTHON = "3.12"
 PLATFORM = "manylinux_2_35_x86_64"

@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from parity.competition.submission import NAME
 from parity.remote import waiting
 from parity.remote.door import Door
 from parity.remote.follow import Version, find
 from parity.remote.once import GRACE, once
 from parity.run.errors import Refused, Unknown
-
-FILE = "submission.csv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,7 @@ def submit(door: Door, competition: str, version: Version, key: str, scratch: Pa
 
 def _submit(door: Door, competition: str, version: Version, key: str) -> int:
     _left(door, competition)
-    return door.competitions.submit(competition, version.ref, version.number, file=FILE, key=key)
+    return door.competitions.submit(competition, version.ref, version.number, file=NAME, key=key)
 
 
 def steps(door: Door, competition: str, version: Version, key: str) -> list[str]:
@@ -81,7 +80,7 @@ def steps(door: Door, competition: str, version: Version, key: str) -> list[str]
         return [f"{competition}: submission {found.ref} has key {key}: nothing to submit"]
     return [
         f"{competition}: {_left(door, competition)} submissions left today",
-        f"CreateCodeSubmission {version}, {FILE}, description {key}",
+        f"CreateCodeSubmission {version}, {NAME}, description {key}",
     ]
 
 

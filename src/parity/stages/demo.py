@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from parity.competition import submission
 from parity.run.errors import BadConfig
 from parity.stages import evaluate, graph, report
 from parity.stages.graph import Survey
@@ -68,7 +69,7 @@ def demo(data: Path | None, *, quick: bool, overrides: tuple[str, ...] = ()) -> 
     if quick:
         print("quick: a few steps of everything; these scores mean nothing")
     print(f"report: {written}")
-    print(graph.folder(last, "predict") / "submission.csv")
+    print(graph.folder(last, "predict") / submission.NAME)
 
 
 def _once(run: Run, stage: str) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from parity.competition import submission
 from parity.competition.lineage import Lineage
 from parity.retrieval.encoder import Encoder
 from parity.retrieval.probing import Probed
@@ -17,7 +18,7 @@ from parity.stages.nouns import Nouns
 from parity.stages.run import Run
 from parity.stages.scoring import Scored
 
-MEASURED = ("probe.npy", "probe_ranking.jsonl", "ranking.jsonl", "submission.csv")
+MEASURED = ("probe.npy", "probe_ranking.jsonl", "ranking.jsonl", submission.NAME)
 """Files of a measurement; what a record of evidence is compared by."""
 TEXTS = "texts.jsonl"
 SETTINGS = "config.json"

@@ -5,6 +5,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
+from parity.competition import submission
 from parity.remote import door as doors
 from parity.remote import follow as following
 from parity.remote.clock import Clock, WallClock
@@ -23,7 +24,6 @@ from parity.stages.work import working
 
 OUTPUT = "output"
 """Folder of what the kernel wrote, in the stage's own."""
-SUBMISSION = "submission.csv"
 _SPARE = 60.0  # minutes beyond the competition's limit: queues, saving
 
 
@@ -102,8 +102,8 @@ def _note(run: Run, version: Version, key: str, failed: str = "") -> None:
 
 def _judge(there: Path, bundle: str) -> None:
     """Check that a kernel's output is whole and of this bundle."""
-    if not (there / SUBMISSION).is_file():
-        raise RunFailed(f"the kernel ended without {SUBMISSION}")
+    if not (there / submission.NAME).is_file():
+        raise RunFailed(f"the kernel ended without {submission.NAME}")
     if not (there / report.NAME).is_file():
         raise RunFailed(f"the kernel ended without {report.NAME}; is it this project's kernel?")
     found, record = report.read(there)
@@ -112,8 +112,8 @@ def _judge(there: Path, bundle: str) -> None:
             f"the output is of bundle {record['bundle'][:12]}, pushed was {bundle[:12]}: Kaggle "
             "gives another version's; the same command again"
         )
-    if digest.of_file(there / SUBMISSION) != found.layers["submission"]:
-        raise Mismatch(f"{SUBMISSION} is not the one its report names; the same command again")
+    if digest.of_file(there / submission.NAME) != found.layers["submission"]:
+        raise Mismatch(f"{submission.NAME} is not the one its report names; the same command again")
 
 
 def _score(run: Run, door: Door, minutes: float) -> dict[str, str]:

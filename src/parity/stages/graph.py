@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from parity.competition.tables import MAPPING, SAMPLE, TEST, TRAIN
+from parity.container import wheel_lock
 from parity.run import digest, ledger
 from parity.run import manifest as manifests
 from parity.run.config import ShippingConfig
@@ -47,7 +48,6 @@ _FREE = {
     *(("shipping", key) for key in ShippingConfig.model_fields if key != "wheels"),
 }
 _SPREAD = ("encoder", "spread")  # how the kernel runs: a bundle says so, an adapter does not
-_LOCKS = ("image.lock", "wheels.lock")
 _KAGGLE = ("kernel", "public", "private")
 _WAY = ("cv", "rehearsal", "image", *_KAGGLE)
 
@@ -223,7 +223,7 @@ def raw_files(source: Path) -> dict[str, str]:
 def locks(run: Run) -> dict[str, str]:
     """Return name → sha256 of the locks of image and wheels, those that are there."""
     try:
-        paths = (run.workspace.image_lock, run.workspace.wheelhouse / _LOCKS[1])
+        paths = (run.workspace.image_lock, run.workspace.wheelhouse / wheel_lock.NAME)
     except BadConfig:  # no checkout, so nothing is packed here either
         return {}
     return {path.name: digest.of_file(path) for path in paths if path.is_file()}

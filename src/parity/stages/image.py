@@ -86,7 +86,7 @@ def sources(run: Run, base: str) -> tuple[Layers, image.ImageLock, wheel_lock.Lo
     """
     place = run.workspace.image_lock
     known, frozen = image.read(place), freezes.parse(image.freeze(place))
-    path = run.workspace.wheelhouse / "wheels.lock"
+    path = run.workspace.wheelhouse / wheel_lock.NAME
     house = wheel_lock.read(path)
     if not path.is_file() or not house.fits(house.wants, freezes.fingerprint(frozen)):
         mend = run.at(0).command("wheels")

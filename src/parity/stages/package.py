@@ -22,8 +22,6 @@ from parity.stages.nouns import Nouns
 from parity.stages.run import Run
 from parity.stages.work import Work, working
 
-WHEELS_LOCK = "wheels.lock"
-
 
 def package(run: Run) -> None:
     """Gather what the kernel needs into two folders, look for what must not leave, seal them.
@@ -66,7 +64,7 @@ def _wheelhouse(run: Run, target: Path) -> str:
 def _chosen(run: Run) -> tuple[Wheel, ...]:
     """Return the run's wheels, each proven to lie here."""
     mend = run.command("wheels")
-    lock = wheel_lock.read(run.workspace.wheelhouse / WHEELS_LOCK)
+    lock = wheel_lock.read(run.workspace.wheelhouse / wheel_lock.NAME)
     frozen = freeze.fingerprint(freeze.parse(image.freeze(run.workspace.image_lock)))
     chosen = wheel_lock.select(lock, run.config.shipping.wheels, under=frozen, mend=mend)
     if gone := wheel_lock.missing(chosen, run.workspace.wheelhouse):
@@ -134,7 +132,7 @@ def _facts(run: Run, house: str) -> dict[str, Any]:
             "build_date": lock.value("build_date"),
             "lock": lock.digest(),
         },
-        "wheels_lock": wheel_lock.read(run.workspace.wheelhouse / WHEELS_LOCK).digest(),
+        "wheels_lock": wheel_lock.read(run.workspace.wheelhouse / wheel_lock.NAME).digest(),
         "cv": {name: scores.as_json() for name, scores in rows.items()},
     }
 

@@ -23,7 +23,7 @@ def predict(run: Run) -> None:
         print(f"test: {found.asked.summary()}")
         rankings.write(work.out("ranking.jsonl"), found.ranking)
         sample = [query.query_id for query in known.test]
-        path = work.out("submission.csv")
+        path = work.out(submission.NAME)
         sha256 = submission.write(path, found.ranking, sample, known.corpus)
         work.facts = {"sha256": sha256, "speed": encoder.speed(), "took": encoder.took()}
         print(f"{len(sample)} rows of {min(submission.K, len(known.corpus))} ids: {path}")

@@ -17,8 +17,7 @@ from parity.stages import evidence, graph, load
 from parity.stages.run import Run
 from parity.stages.work import working
 
-SUBMISSION = "submission.csv"
-MADE = (SUBMISSION, report.NAME, "probe_ranking.jsonl", "probe.npy")
+MADE = (submission.NAME, report.NAME, "probe_ranking.jsonl", "probe.npy")
 """What a kernel leaves behind."""
 
 _GIB = 1 << 30
@@ -42,7 +41,7 @@ def rehearse(run: Run) -> None:
         evidence.append(run, replace(found, kind="rehearsal"), root / "working")
         shipped = bundle.read(graph.folder(run, "package") / "bundle")
         print(layers_told(shipped.layers, found.layers, "rehearsal"))
-        _same(graph.folder(run, "predict") / SUBMISSION, root / "working" / SUBMISSION)
+        _same(graph.folder(run, "predict") / submission.NAME, root / "working" / submission.NAME)
         work.outputs = [f"kaggle/working/{name}" for name in MADE]
         longer = _hidden(run, work.folder / "hidden", source)
         speed = longer.pop("speed")
@@ -104,7 +103,7 @@ def _hidden(run: Run, place: Path, source: Path) -> dict[str, Any]:
         ran = run_here(run, place / "kaggle", wanted, layouts.slug)
         working_ = place / "kaggle" / "working"
         sample = [query.query_id for query in tables.read_test(wanted)]
-        found = submission.read(working_ / SUBMISSION)
+        found = submission.read(working_ / submission.NAME)
         submission.check(found, sample, tables.read_corpus(wanted))
         _, record = report.read(working_)
     finally:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from parity.competition import submission
 from parity.container import engines, image
 from parity.container.inside import Job, Place, entered
 from parity.run import environment
@@ -54,7 +55,7 @@ def rehearse_image(run: Run) -> None:
 
 def _side(working: Path) -> Side:
     measured, _ = report.read(working)
-    return compare.read(working, measured.layers, working / rehearse.SUBMISSION)
+    return compare.read(working, measured.layers, working / submission.NAME)
 
 
 def _kind(run: Run, record: dict[str, Any]) -> Kind:

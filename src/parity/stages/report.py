@@ -136,7 +136,7 @@ def _leaderboard(run: Run) -> list[tuple[str, Scores]]:
     survey, found = Survey(), []
     for number in range(graph.rounds(run)):
         at = run.at(number)
-        path = graph.folder(at, "predict") / "submission.csv"
+        path = graph.folder(at, "predict") / submission.NAME
         if path.is_file() and survey.standing(at, "predict").state == "done":
             ranking = submission.read(path).of(tuple(qrels))
             scores = metrics.evaluate(

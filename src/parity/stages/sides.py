@@ -34,7 +34,6 @@ KINDS = {"eval": "cv", "rehearse": "rehearsal", "follow": "kernel", "submit": "p
 NUMBER = re.compile(r"[01]?\.\d+")
 """A score in place of a side."""
 _NAMED = re.compile(r"(?P<run>[^/]+)/round-(?P<round>\d+)/(?P<what>[a-z]+)(?:/(?P<label>[^/]+))?")
-_SUBMISSION = "submission.csv"
 _LEAST = 4  # digits of an id
 _TOLD = 3  # records an error names
 
@@ -196,7 +195,7 @@ def _measured(side: Side, folder: Path, probe: Ranking) -> Side:
         side,
         probe=probe,
         vectors=_vectors(folder / "probe.npy", wanted),
-        submission=_submission(folder / _SUBMISSION, one.layers.get("submission", "")),
+        submission=_submission(folder / submission.NAME, one.layers.get("submission", "")),
     )
 
 
@@ -237,7 +236,7 @@ def _predicted(side: Side, place: Workspace) -> Side:
     folder = place.stage("predict", one.round)
     scored, predicted = (manifests.read(it) for it in (_evaluated(place, one), folder))
     trained = f"train of round {one.round}"
-    path = folder / _SUBMISSION
+    path = folder / submission.NAME
     if one.label != "best" or scored is None or predicted is None or not path.is_file():
         return side
     if predicted.inputs.get(trained) != scored.inputs.get(trained) or side.probe is None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from parity.competition import submission
 from parity.remote import door as doors
 from parity.remote import submit as submitting
 from parity.remote.clock import Clock, WallClock
@@ -10,7 +11,7 @@ from parity.run import digest, files
 from parity.run.errors import Mismatch
 from parity.run.manifest import Manifest
 from parity.stages import evidence, graph
-from parity.stages.follow import OUTPUT, SUBMISSION
+from parity.stages.follow import OUTPUT
 from parity.stages.graph import Survey
 from parity.stages.run import Run
 from parity.stages.work import working
@@ -59,7 +60,7 @@ def _checked(run: Run, followed: Manifest) -> tuple[Version, str]:
     """Return version and key of what was followed, proven against the ledger."""
     facts = followed.facts
     kernels = evidence.kernels(run)
-    place = graph.folder(run, "follow") / OUTPUT / SUBMISSION
+    place = graph.folder(run, "follow") / OUTPUT / submission.NAME
     if not kernels or kernels[-1].layers["submission"] != digest.of_file(place):
         raise Mismatch(
             f"{place} is not the submission that the ledger has of this kernel; "

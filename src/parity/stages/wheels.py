@@ -22,7 +22,7 @@ def wheels(run: Run) -> None:
     folder = run.workspace.wheelhouse
     frozen = freeze.parse(image.freeze(run.workspace.image_lock))
     under, wants = freeze.fingerprint(frozen), run.config.shipping.wheels
-    lock = wheel_lock.read(folder / "wheels.lock")
+    lock = wheel_lock.read(folder / wheel_lock.NAME)
     changed = not lock.fits(wants, under)
     if changed:
         lock = _relock(lock, wants, frozen, folder)
@@ -46,7 +46,7 @@ def _relock(old: Lock, wants: tuple[str, ...], frozen: Mapping[str, str], folder
     kept = [want for want in old.wants if want not in frozen]  # the image may have it by now
     asked = sorted({*kept, *map(normal, wants)})
     new = resolve.resolve(asked, frozen, old, folder)
-    wheel_lock.write(folder / "wheels.lock", new)
+    wheel_lock.write(folder / wheel_lock.NAME, new)
     for wheel in old.wheels:
         if wheel.file not in {one.file for one in new.wheels}:
             (folder / wheel.file).unlink(missing_ok=True)  # two of one package cannot be installed
