@@ -11,6 +11,7 @@ from benchmarks.ours import Ours
 from benchmarks.peers import Seen, Vectors
 from benchmarks.works import Work
 from parity.run.errors import Mismatch
+from parity.shipping.compare import cosines
 
 APART = {torch.float32: 1e-4, torch.bfloat16: 0.1}
 """Largest difference in any entry of unit vectors that passes, by precision."""
@@ -56,9 +57,8 @@ def same_vectors(who: str, found: Vectors, wanted: Vectors, dtype: torch.dtype) 
     Raises:
         Mismatch: they are not; says how far apart.
     """
-    cosines = (found * wanted).sum(axis=1) / np.linalg.norm(found, axis=1)
-    cosines = cosines / np.linalg.norm(wanted, axis=1)
-    shown = Equal(len(found), float(np.abs(found - wanted).max()), float(cosines.min()))
+    cosine = float(cosines(found, wanted).min())
+    shown = Equal(len(found), float(np.abs(found - wanted).max()), cosine)
     # Not `>`: a NaN passes no comparison.
     if not (shown.apart <= APART[dtype] and shown.cosine >= COSINE[dtype]):
         raise Mismatch(

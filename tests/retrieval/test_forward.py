@@ -98,9 +98,7 @@ class Everything:
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: object
     ) -> torch.Tensor:
         """See `attention.Layout.attend`."""
-        groups = query.shape[1] // key.shape[1]
-        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-        return torch.nn.functional.scaled_dot_product_attention(query, key, value)
+        return torch.nn.functional.scaled_dot_product_attention(query, key, value, enable_gqa=True)
 
 
 def on_gpu(base: Base, **changes: Any) -> Encoder:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from parity.competition.submission import NAME
+from parity.competition import submission
 from parity.remote import waiting
 from parity.remote.door import Door
 from parity.remote.follow import Version, find
@@ -67,7 +67,9 @@ def submit(door: Door, competition: str, version: Version, key: str, scratch: Pa
 
 def _submit(door: Door, competition: str, version: Version, key: str) -> int:
     _left(door, competition)
-    return door.competitions.submit(competition, version.ref, version.number, file=NAME, key=key)
+    return door.competitions.submit(
+        competition, version.ref, version.number, file=submission.NAME, key=key
+    )
 
 
 def steps(door: Door, competition: str, version: Version, key: str) -> list[str]:
@@ -80,7 +82,7 @@ def steps(door: Door, competition: str, version: Version, key: str) -> list[str]
         return [f"{competition}: submission {found.ref} has key {key}: nothing to submit"]
     return [
         f"{competition}: {_left(door, competition)} submissions left today",
-        f"CreateCodeSubmission {version}, {NAME}, description {key}",
+        f"CreateCodeSubmission {version}, {submission.NAME}, description {key}",
     ]
 
 

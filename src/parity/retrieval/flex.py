@@ -23,7 +23,7 @@ _WHOLE: Any = {"IS_DIVISIBLE": True}
 def filled(pack: Pack, step: int) -> Pack:
     """Return `pack` with nodes at its end that see themselves only, to a multiple of `step`."""
     short = -len(pack) % step
-    if not short:  # as of each pack that was filled once already
+    if not short:
         return pack
     own = np.arange(len(pack), len(pack) + short, dtype=pack.end.dtype)
     none = np.zeros(short, dtype=pack.ids.dtype)

@@ -114,11 +114,11 @@ class _Compiled:
         self._trained = [weight for weight in model.parameters() if weight.requires_grad]
 
     def hidden(self, pack: Pack, device: torch.device) -> torch.Tensor:
-        """Return (n, d)."""
+        """Return (n, d) of a pack of whole blocks."""
         # A recording is of one forward: checkpointing's second one is not in it.
         checkpoints = self._model.is_gradient_checkpointing
         records = self._model.training and self._launches and not checkpoints
-        full = flex.filled(pack, step(len(pack)) if records else BLOCK)
+        full = flex.filled(pack, step(len(pack))) if records else pack
         ids, depth, end = (_on(device, one) for one in (full.ids, full.depth, full.end))
         with _any_size():
             if records:
