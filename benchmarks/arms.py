@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from parity.run.config import Config
+from parity.run.config.run_file import Config
 
 _QUESTION_ROWS = 2.25  # labelled rows of a question on the train side: 2,726 rows, 1,211 questions
 _EXEMPLARS = 2

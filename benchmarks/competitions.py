@@ -12,11 +12,11 @@ from statistics import fmean
 import numpy as np
 
 from benchmarks.contenders import Contender, Places, Precisions, World
-from parity.competition import splits
-from parity.competition.questions import Qrels, Query, QueryId
-from parity.competition.splits import Split
+from parity.competition.query import Qrels, Query, QueryId
+from parity.competition.splits import split as splits
+from parity.competition.splits.split import Split
 from parity.run import digest
-from parity.run.config import SplitConfig
+from parity.run.config.run_file import SplitConfig
 
 SHARES = (0.5, 0.85)
 """Between these the hidden test's unseen share is drawn."""

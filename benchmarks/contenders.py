@@ -12,10 +12,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.competition import baselines
-from parity.competition.metrics import average_precisions
-from parity.competition.questions import Corpus, Qrels, Query, QueryId
+from parity.competition.query import Corpus, Qrels, Query, QueryId
 from parity.competition.ranking import Ranking
+from parity.competition.scoring import baselines
+from parity.competition.scoring.metrics import average_precisions
 
 K = 25
 

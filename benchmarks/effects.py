@@ -11,9 +11,9 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.arms import ARMS, Arm
-from parity.competition.bootstrap import Estimate, Interval, estimate
-from parity.competition.questions import QueryId
-from parity.run.config import ScoringConfig
+from parity.competition.query import QueryId
+from parity.competition.scoring.bootstrap import Estimate, Interval, estimate
+from parity.run.config.run_file import ScoringConfig
 from parity.run.errors import Mismatch
 
 Outcome = Mapping[str, Any]

@@ -14,7 +14,7 @@ from benchmarks.ours import Ours
 from benchmarks.peers import FlagEmbedding, Seen, SentenceTransformers
 from benchmarks.rounded import Changed
 from benchmarks.works import Work, World
-from parity.retrieval.budget import ran_out
+from parity.retrieval.engine.oom_retry import ran_out
 from parity.run.errors import BadConfig
 
 PEERS = {one.name: one for one in (FlagEmbedding, SentenceTransformers)}

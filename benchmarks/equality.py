@@ -10,8 +10,8 @@ import torch
 from benchmarks.ours import Ours
 from benchmarks.peers import Seen, Vectors
 from benchmarks.works import Work
+from parity.deploy.kernel.image_comparison import cosines
 from parity.run.errors import Mismatch
-from parity.shipping.compare import cosines
 
 APART = {torch.float32: 1e-4, torch.bfloat16: 0.1}
 """Largest difference in any entry of unit vectors that passes, by precision."""

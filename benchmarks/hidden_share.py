@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.competition import tables
-from parity.competition.bootstrap import question_of
-from parity.competition.questions import Qrels
+from parity.competition.eedi import kaggle_files
+from parity.competition.query import Qrels
+from parity.competition.scoring.bootstrap import question_of
 from parity.run.errors import ParityError
 
 _DATA = Path("../shared/eedi")
@@ -167,7 +167,7 @@ def main(words: Sequence[str]) -> int:
     made.add_argument("--draws", type=int, default=10_000)
     asked = made.parse_args(words)
     try:
-        known = labels(tables.read(asked.data).qrels)
+        known = labels(kaggle_files.read(asked.data).qrels)
     except ParityError as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return error.exit_code

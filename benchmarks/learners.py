@@ -24,11 +24,11 @@ from benchmarks.models import Held, twin
 from benchmarks.ours import encoder
 from benchmarks.peers import SentenceTransformers
 from benchmarks.works import INSTRUCTION, PROMPT, Drawn, Group
-from parity.competition.questions import MisconceptionId, QueryId
-from parity.retrieval import adapter
-from parity.run.config import TrainingConfig
+from parity.competition.query import MisconceptionId, QueryId
+from parity.retrieval.models import adapter
+from parity.run.config.run_file import TrainingConfig
 from parity.training.batches import Batch
-from parity.training.step import gradient
+from parity.training.gradcache import gradient
 
 RANK, ALPHA, TEMPERATURE, RATE = 32, 64, 0.02, 1e-4
 _TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

@@ -14,11 +14,11 @@ import torch
 from tokenizers import Tokenizer, processors
 from transformers import AutoConfig, AutoModel
 
-from parity.retrieval import bases
-from parity.retrieval.bases import Base
-from parity.retrieval.reader import Reader
+from parity.retrieval.models import base_model
+from parity.retrieval.models.base_model import Base
+from parity.retrieval.tokenizer import Reader
 from parity.run import files
-from parity.run.config import EncoderConfig
+from parity.run.config.run_file import EncoderConfig
 from parity.run.errors import BadConfig
 
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -112,12 +112,12 @@ def real(name: str, cache: Path, scratch: Path, *, layers: int, device: torch.de
         layers: how many are kept; 0 for all.
         device: where to.
     """
-    base = bases.resolve(name, "", cache)
+    base = base_model.resolve(name, "", cache)
     shape = AutoConfig.from_pretrained(str(base.folder))
     shape.num_hidden_layers = layers or shape.num_hidden_layers
     model = AutoModel.from_pretrained(str(base.folder), config=shape, dtype=_dtype(device))
     _write(scratch / "base", shape, base.folder / "tokenizer.json")
-    base = bases.describe(name, scratch / "base")
+    base = base_model.describe(name, scratch / "base")
     return _held(name, model.to(device), base, scratch)
 
 
@@ -155,7 +155,7 @@ def random(
         model = AutoModel.from_config(config, dtype=dtype or _dtype(device))
     _write(scratch / "base", config, tokenizer / "tokenizer.json")
     name = f"{shape} (random weights)"
-    return _held(name, model.to(device), bases.describe(name, scratch / "base"), scratch)
+    return _held(name, model.to(device), base_model.describe(name, scratch / "base"), scratch)
 
 
 def twin(model: Any) -> Any:

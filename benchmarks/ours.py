@@ -7,9 +7,9 @@ import torch
 from benchmarks.models import Held, twin
 from benchmarks.peers import Vectors
 from benchmarks.works import Work
-from parity.retrieval import loading
 from parity.retrieval.encoder import Encoder
-from parity.run.config import EncoderConfig
+from parity.retrieval.models import loading
+from parity.run.config.run_file import EncoderConfig
 
 _PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 

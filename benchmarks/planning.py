@@ -11,8 +11,8 @@ import time
 
 import numpy as np
 
-from parity.retrieval import trie
-from parity.retrieval.packing import Flat
+from parity.retrieval.engine import trie
+from parity.retrieval.engine.packing import Flat
 
 _SIZES = (100_000, 300_000, 1_000_000)
 _LENGTH, _ROOT, _STEM = 200, 20, 80  # tokens; up to where a root, then a stem is shared

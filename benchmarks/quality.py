@@ -20,12 +20,12 @@ from typing import Any
 
 from benchmarks.arms import ARMS
 from benchmarks.effects import markdown, record
-from parity.run import config as configs
+from parity.pipeline import encoder_loading
 from parity.run import files
-from parity.run.config import Config
+from parity.run.config import run_file as configs
+from parity.run.config.run_file import Config
 from parity.run.errors import BadConfig, ParityError
-from parity.stages import load
-from parity.stages.run import open_run
+from parity.run.experiment import open_run
 
 _RUN = Path("runs/eedi-icl.toml")
 _DATA = Path("data/quality")
@@ -172,7 +172,7 @@ def _run(asked: argparse.Namespace) -> int:
     bench.say(f"{len(bench.done)} trials are done, {left} to do")
     if left:
         os.environ["PARITY_DATA"] = str(asked.data)
-        load.base(open_run(file, sets))  # converted once, not by all of them at once
+        encoder_loading.base(open_run(file, sets))  # converted once, not by all of them at once
     places = [gpu for _ in range(asked.jobs) for gpu in gpus]
     threads = max(1, (os.cpu_count() or 1) // len(places))
     workers = [threading.Thread(target=bench.work, args=(gpu, threads)) for gpu in places]

@@ -8,11 +8,11 @@ from benchmarks import works
 from benchmarks.ours import Ours
 from benchmarks.peers import Vectors
 from benchmarks.works import World
-from parity.competition.metrics import average_precisions
-from parity.competition.questions import Qrels
+from parity.competition.query import Qrels
 from parity.competition.ranking import Ranking
+from parity.competition.scoring.metrics import average_precisions
+from parity.deploy.kernel.image_comparison import cosines, overlaps
 from parity.retrieval.search import top
-from parity.shipping.compare import cosines, overlaps
 
 _K = 25
 

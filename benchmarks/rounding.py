@@ -14,11 +14,11 @@ if __name__ == "__main__":
     os.environ["JAX_PLATFORMS"] = "cpu"  # bm25s starts jax where there is one
 
 from benchmarks.rounded import Answers, Changed, changed, told
+from parity.pipeline import dataset, encoder_loading, evaluation
+from parity.pipeline.stages.evaluate import BASE
 from parity.retrieval.retrieve import index, retrieve
 from parity.run.errors import BadConfig, ParityError
-from parity.stages import load, nouns, scoring
-from parity.stages.evaluate import BASE
-from parity.stages.run import Run, open_run
+from parity.run.experiment import Run, open_run
 
 WAYS = {
     "fp32": ("encoder.precision=fp32",),
@@ -43,8 +43,8 @@ def compare(
     Raises:
         BadConfig: there is no such adapter, or the split holds nothing out.
     """
-    known = nouns.load(open_run(file, sets))
-    scoring.need_valid(known)
+    known = dataset.load(open_run(file, sets))
+    evaluation.need_valid(known)
     found = {way: _answers(open_run(file, (*sets, *WAYS[way])), label) for way in ways}
     first = found.pop(ways[0])
     return {
@@ -57,11 +57,11 @@ def _answers(run: Run, label: str) -> Answers:
     adapter = None if label == BASE else run.workspace.stage("train", run.round) / label
     if adapter is not None and not adapter.is_dir():
         raise BadConfig(f"--adapter {label}: the training of round {run.round} has no such folder")
-    known, prompt = nouns.load(run), run.config.prompt
-    encoder = load.encoder(run, adapter)
+    known, prompt = dataset.load(run), run.config.prompt
+    encoder = encoder_loading.encoder(run, adapter)
     passages = index(encoder, prompt, known.corpus)
-    shown = nouns.shown(known, prompt, known.valid)
-    found = retrieve(encoder, prompt, known.valid, passages, shown, k=scoring.K)
+    shown = dataset.shown(known, prompt, known.valid)
+    found = retrieve(encoder, prompt, known.valid, passages, shown, k=evaluation.K)
     return found.vectors, found.ranking
 
 

@@ -20,17 +20,17 @@ import numpy as np
 
 from benchmarks.competitions import SHARES, Simulated, simulate
 from benchmarks.contenders import World, contenders
-from parity.competition import tables
-from parity.competition.bootstrap import question_of
-from parity.reconcile import calibration, slices
-from parity.reconcile.board import Board, Hidden, Pair, Share
-from parity.reconcile.forecast import Forecast, forecast
-from parity.reconcile.richness import covered, unseen_mass
+from parity.analysis.forecast import calibration, score_slices
+from parity.analysis.forecast.forecast import Forecast, forecast
+from parity.analysis.forecast.leaderboard import Board, Hidden, Pair, Share
+from parity.analysis.forecast.unseen_estimate import covered, unseen_mass
+from parity.competition.eedi import kaggle_files
+from parity.competition.scoring.bootstrap import question_of
+from parity.pipeline import encoder_loading
 from parity.retrieval.retrieve import ask, index
 from parity.run import files
 from parity.run.errors import ParityError
-from parity.stages import load
-from parity.stages.run import Run, open_run
+from parity.run.experiment import Run, open_run
 
 _RUN = Path("runs/eedi.toml")
 _OUT = Path("data/benchmarks")
@@ -68,8 +68,8 @@ class Judged:
 
 def world(run: Run) -> World:
     """Return the run's labelled rows, embedded by its bare base; embeddings are kept on disk."""
-    read = tables.read(Path(run.config.data.source))
-    encoder, prompt = load.keeping(run), run.config.prompt
+    read = kaggle_files.read(Path(run.config.data.source))
+    encoder, prompt = encoder_loading.keeping(run), run.config.prompt
     asked = ask(encoder, prompt, read.queries, {})
     return World(
         queries=tuple(read.queries),
@@ -95,7 +95,7 @@ def judge(one: Simulated) -> list[Judged]:
     pairs: list[Pair] = []
     found = []
     for entry in one.entries:
-        cv = slices.of(entry.cv, one.known, one.split.unseen, one.subjects)
+        cv = score_slices.of(entry.cv, one.known, one.split.unseen, one.subjects)
         blind = Board(share, Hidden(one.rows))
         told = [
             forecast(cv, board, covered=shown)

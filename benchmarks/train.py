@@ -14,7 +14,7 @@ from benchmarks.measure import cost, free
 from benchmarks.models import Held
 from benchmarks.peers import Seen
 from benchmarks.works import Group, World
-from parity.retrieval.budget import ran_out
+from parity.retrieval.engine.oom_retry import ran_out
 from parity.run.errors import Mismatch
 
 APART = 1e-4

@@ -19,18 +19,19 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from benchmarks.arms import ARMS, Masks
 from parity.__main__ import main as parity
-from parity.competition import metrics
 from parity.competition import ranking as rankings
 from parity.competition.ranking import Ranking
-from parity.retrieval import prompts, trie
+from parity.competition.scoring import metrics
+from parity.pipeline import dataset, encoder_loading, evaluation, training_plan
+from parity.pipeline.dataset import Nouns
+from parity.retrieval import prompts
 from parity.retrieval.encoder import Encoder
-from parity.retrieval.trie import Pack
+from parity.retrieval.engine import trie
+from parity.retrieval.engine.trie import Pack
 from parity.run import files
 from parity.run import manifest as manifests
 from parity.run.errors import BadConfig, Mismatch, ParityError
-from parity.stages import course, load, nouns, scoring
-from parity.stages.nouns import Nouns
-from parity.stages.run import Run, open_run
+from parity.run.experiment import Run, open_run
 from parity.training import flagembedding, negatives
 
 OWN, FIXED = "own", "fixed"
@@ -54,7 +55,7 @@ def trial(file: Path, arm: str, sets: tuple[str, ...]) -> dict[str, Any]:
     if run.config.mining.strategy != "random":
         raise BadConfig(f"{file}: mining.strategy must be 'random', which needs no model")
     _stage("prepare", run)
-    _stage("mine", run, "--import", str(_draw(run, nouns.load(run))))
+    _stage("mine", run, "--import", str(_draw(run, dataset.load(run))))
     with _packed(ARMS[arm].masks), _timed() as ended:
         _stage("train", run)
         found = _outcome(run, arm, ended)
@@ -163,14 +164,14 @@ def _draw(run: Run, known: Nouns) -> Path:
 
 
 def _outcome(run: Run, arm: str, ended: list[float]) -> dict[str, Any]:
-    known = nouns.load(run)
+    known = dataset.load(run)
     folder = run.workspace.stage("train", run.round)
     last = max(int(path.stem.rpartition("-")[2]) for path in folder.glob("ranking-*.jsonl"))
-    encoder = load.encoder(run, folder / f"epoch-{last}")
+    encoder = encoder_loading.encoder(run, folder / f"epoch-{last}")
     found = {OWN: rankings.read(folder / f"ranking-{last}.jsonl")}
     if run.config.prompt.exemplars != "none":
         found[FIXED] = _fixed(run, encoder, known)
-    k = min(scoring.K, len(known.corpus))
+    k = min(evaluation.K, len(known.corpus))
     trained = manifests.require(folder, run.command("train"))
     steps = [later - before for before, later in pairwise(ended)]
     return {
@@ -197,7 +198,7 @@ def _fixed(run: Run, encoder: Encoder, known: Nouns) -> Ranking:
     """Return the ranking of the valid rows, all of them behind the same exemplars."""
     prompt = run.config.prompt.model_copy(update={"exemplars": "fixed"})
     config = run.config.model_copy(update={"prompt": prompt})
-    ranking = scoring.score(encoder, config, known).ranking
+    ranking = evaluation.score(encoder, config, known).ranking
     assert ranking is not None  # there are valid rows: training ranked them
     return ranking
 
@@ -205,7 +206,7 @@ def _fixed(run: Run, encoder: Encoder, known: Nouns) -> Ranking:
 def _tokens(run: Run, encoder: Encoder, known: Nouns) -> dict[str, float]:
     """Count the first epoch: steps, rows, tokens computed, and tokens with nothing shared."""
     mined = negatives.read(run.workspace.stage("mine", run.round) / "negatives.jsonl")
-    planned, _ = course.write(encoder, run.config, known, mined, "")
+    planned, _ = training_plan.write(encoder, run.config, known, mined, "")
     batches = planned.epochs[0]
     packed = plain = 0
     for batch in batches:

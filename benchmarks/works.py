@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from parity.competition import tables
-from parity.competition.exemplars import Exemplar
-from parity.competition.questions import Corpus, Qrels, Query
+from parity.competition.eedi import kaggle_files
+from parity.competition.few_shot import Exemplar
+from parity.competition.query import Corpus, Qrels, Query
 from parity.retrieval import prompts
-from parity.retrieval.reader import Reader
-from parity.run.config import PromptConfig
+from parity.retrieval.tokenizer import Reader
+from parity.run.config.run_file import PromptConfig
 from parity.run.errors import BadConfig, Mismatch
 
 ENCODE = ("fixed-3", "no-examples", "corpus")
@@ -116,7 +116,7 @@ class World:
 
 def read(data: Path) -> World:
     """Read Kaggle's files; three questions, drawn from seed 0, are kept as examples."""
-    found = tables.read(data)
+    found = kaggle_files.read(data)
     questions = sorted({one.question_id for one in found.queries})
     kept = set(random.Random(0).sample(questions, _SHOWN))
     firsts = {one.question_id: one for one in reversed(found.queries) if one.question_id in kept}

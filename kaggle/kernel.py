@@ -1,4 +1,4 @@
-"""Prove what is attached, install its wheels offline, start `python -m parity.kernel` on all GPUs.
+"""Verify what is attached, install its wheels offline, start the kernel on all GPUs.
 
 Standard library alone, for nothing else is proven yet, and no knobs: every setting is the bundle's.
 """
@@ -72,9 +72,9 @@ with tempfile.TemporaryDirectory() as target:  # a folder apart: the image's own
     ended = subprocess.run([*run, *wheels["install"]], env=env, capture_output=True, text=True)
     need(ended.returncode == 0, "pip: " + "".join(ended.stderr.splitlines()[-1:]))
     run = [sys.executable, "-m", "accelerate.commands.launch", *how, *told.split()]
-    run += ["--num_processes", str(many), "-m", "parity.kernel"]
+    run += ["--num_processes", str(many), "-m", "parity.deploy.kernel.main"]
     run += map(str, (KAGGLE, bundle, house, weights, STARTED))
-    ours, crash, last = "", "", "parity.kernel ended without a word"
+    ours, crash, last = "", "", "parity.deploy.kernel.main ended without a word"
     with subprocess.Popen(run, env=env, stderr=subprocess.PIPE, text=True) as child:
         for line in child.stderr:  # progress too, as it comes
             said = line.strip()

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from parity.deploy.bundle import sealed_folder
+from parity.deploy.kernel.mounts import Layout
 from parity.run import digest, files
-from parity.shipping import sealed
-from parity.shipping.layouts import Layout
 
 KERNEL = Path(__file__).parents[1] / "kaggle" / "kernel.py"
 BUNDLE, HOUSE, BASE, MODEL = (
@@ -46,9 +46,11 @@ class Input:
 
     def seal(self, **facts: Any) -> None:
         """Seal the wheelhouse, then the bundle that names it, with these facts besides."""
-        house = sealed.seal(self.house, "wheelhouse", {"install": facts.pop("install", [PIN])})
+        house = sealed_folder.seal(
+            self.house, "wheelhouse", {"install": facts.pop("install", [PIN])}
+        )
         told = {"wheelhouse": house, "spread": "queries", **facts}
-        sealed.seal(self.bundle, "bundle", told)
+        sealed_folder.seal(self.bundle, "bundle", told)
 
 
 def attach(root: Path, layout: Layout, base: str = BASE) -> Input:
@@ -62,7 +64,7 @@ def attach(root: Path, layout: Layout, base: str = BASE) -> Input:
         (made.base / name).write_text(text)
     record = {"name": "llm", "files": digest.of_tree(made.base), "licence": "MIT"}
     if base == BASE:
-        sealed.seal(made.base, "base", {"name": "llm", "licence": "MIT"})
+        sealed_folder.seal(made.base, "base", {"name": "llm", "licence": "MIT"})
     files.write_json(made.bundle / "base.json", record)
     (made.bundle / "adapter_model.safetensors").write_text("adapter")
     (made.house / "kaggle_parity-0.1.0-py3-none-any.whl").write_text("wheel")

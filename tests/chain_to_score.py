@@ -14,16 +14,16 @@ import tempfile
 import time
 from pathlib import Path
 
+from deploy.kaggle_api.faults import CHANGES
 from kagglestandin import Kaggle
 from kagglestandin_server import StandIn
 from kagglestandin_state import Competition, Json, KernelResult
-from remote.faults import CHANGES
 
-from parity.competition import tables
-from parity.reconcile import calibration
+from parity.analysis.forecast import calibration
+from parity.competition.eedi import kaggle_files
+from parity.pipeline import dag
 from parity.run import ledger
-from parity.stages import graph
-from parity.stages.run import Run, open_run
+from parity.run.experiment import Run, open_run
 
 STEPS = (
     ("publish", "--base"),
@@ -37,7 +37,7 @@ FIRST = 9
 
 def kaggle_for(run: Run) -> Kaggle:
     """Return a Kaggle with the run's competition, whose kernels put out what was rehearsed."""
-    working = graph.folder(run, "rehearse") / "kaggle" / "working"
+    working = dag.folder(run, "rehearse") / "kaggle" / "working"
     put_out = {path.name: path.read_bytes() for path in working.iterdir()}
 
     def runner(request: Json, mounted: dict[str, dict[str, bytes]]) -> KernelResult:
@@ -51,7 +51,7 @@ def kaggle_for(run: Run) -> Kaggle:
 
     kaggle = Kaggle(runner=runner)
     source = Path(run.config.data.source)
-    named = (tables.MAPPING, tables.SAMPLE, tables.TEST, tables.TRAIN)
+    named = (kaggle_files.MAPPING, kaggle_files.SAMPLE, kaggle_files.TEST, kaggle_files.TRAIN)
     files = {name: (source / name).read_bytes() for name in named}
     kaggle.competitions[run.config.data.competition] = Competition(files)
     return kaggle

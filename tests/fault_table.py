@@ -14,14 +14,14 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent))
 
+from analysis.compare import test_conclusion as evidence
+from analysis.records import measure
+from pipeline import test_honest as honest
+from pipeline import test_planted as planted
+from pipeline import test_planted_prompts as prompts
 from pitfalls import ENTRIES, FURTHER, Pitfall
-from reconcile import test_verdict as evidence
-from reconcile.pipeline import measure
-from stages import test_honest as honest
-from stages import test_planted as planted
-from stages import test_planted_prompts as prompts
 
-from parity.reconcile import verdict
+from parity.analysis.compare import conclusion
 from parity.run import files
 
 PAGE = Path(__file__).parents[1] / "docs" / "pitfalls.md"
@@ -59,7 +59,7 @@ ENTRY = {
     "another torch that drifts": "image package drift",
     "a shadowed wheel": "wheel shadowing",
 }
-"""Fault of stages/test_planted_prompts.py → its entry."""
+"""Fault of pipeline/test_planted_prompts.py → its entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def plants() -> list[Plant]:
     found = []
     for name, (change, _, words) in evidence.FAULTS.items():
         b = measure(replace(evidence.HONEST, **change))
-        judged = verdict.judge(evidence.A, b, evidence.EPOCHS)
+        judged = conclusion.judge(evidence.A, b, evidence.EPOCHS)
         found.append(Plant(name, "evidence", judged.layer or judged.said, words))
     ran = [(name, layer, words) for name, (_, _, layer, words) in planted.NAMED.items()]
     ran += [(name, layer, words) for name, (_, layer, words) in prompts.PLANTED.items()]
@@ -124,7 +124,7 @@ def page() -> str:
     real, simulated = len(honest.PAIRS) + len(honest.SEEDED) + 1, len(evidence.HONEST_PAIRS)
     end = (
         f"\n## Honest pairs\n\n{real} pairs of one adapter that really ran "
-        "(`stages/test_honest.py`: bootstrap seeds,\nhash seeds, token budgets, threads, one and "
+        "(`pipeline/test_honest.py`: bootstrap seeds,\nhash seeds, token budgets, threads, one and "
         "two processes, fp32 and bf16, dense and blockwise\nattention) and "
         f"{simulated} simulated ones, with GPUs and other libraries among them: no layer is named, "
         "each is\n*same* or *same within numeric noise*.\n"

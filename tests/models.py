@@ -12,10 +12,10 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModel
 
-from parity.retrieval import adapter, bases
-from parity.retrieval.bases import Base
 from parity.retrieval.encoder import Encoder
-from parity.run.config import EncoderConfig, TrainingConfig
+from parity.retrieval.models import adapter, base_model
+from parity.retrieval.models.base_model import Base
+from parity.run.config.run_file import EncoderConfig, TrainingConfig
 
 WINDOW = 8
 """Tokens that a sliding-window model looks back on, itself included."""
@@ -84,7 +84,7 @@ def write(folder: Path, family: str, *, seed: int = 0, **changes: Any) -> Base:
                 weight.data.add_(noise, alpha=0.1)
     model.save_pretrained(folder)
     tokenizer.save(str(folder / "tokenizer.json"))
-    return bases.describe(family, folder)
+    return base_model.describe(family, folder)
 
 
 def write_odd(folder: Path, kind: str) -> Base:
@@ -99,7 +99,7 @@ def write_odd(folder: Path, kind: str) -> Base:
         torch.manual_seed(0)
         AutoModel.from_config(AutoConfig.for_model(kind, **own)).save_pretrained(folder)
     tokenizer.save(str(folder / "tokenizer.json"))
-    return bases.describe(kind, folder)
+    return base_model.describe(kind, folder)
 
 
 def tokenizer_of(kind: str) -> Tokenizer:

@@ -26,14 +26,18 @@ class Pitfall:
     tests: tuple[str, ...] = ()
 
 
-_EX, _SPLITS = "competition/test_exemplars.py", "competition/test_splits.py"
-_NOUNS, _COURSE = "stages/test_nouns.py", "stages/test_course.py"
-_EVAL, _TRAIN, _MINE = "stages/test_evaluate.py", "stages/test_train.py", "stages/test_mine.py"
-_PLANTED, _RECONCILE = "stages/test_planted.py", "stages/test_reconcile.py"
-_PROMPTS = "stages/test_planted_prompts.py"
-_PROCESSES, _GRAPH = "stages/test_processes.py", "stages/test_graph.py"
-_ENCODER, _ADAPTER = "retrieval/test_encoder.py", "retrieval/test_adapter.py"
-_BATCHES, _KERNEL, _MAIN = "training/test_batches.py", "test_kernel.py", "test_main.py"
+_EX, _SPLITS = "competition/test_few_shot.py", "competition/splits/test_split.py"
+_NOUNS, _COURSE = "pipeline/test_dataset.py", "pipeline/test_training_plan.py"
+_EVAL, _TRAIN, _MINE = (
+    "pipeline/stages/test_evaluate.py",
+    "pipeline/stages/test_train.py",
+    "pipeline/stages/test_mine.py",
+)
+_PLANTED, _RECONCILE = "pipeline/test_planted.py", "pipeline/stages/test_reconcile.py"
+_PROMPTS = "pipeline/test_planted_prompts.py"
+_PROCESSES, _GRAPH = "pipeline/test_processes.py", "pipeline/test_dag.py"
+_ENCODER, _ADAPTER = "retrieval/test_encoder.py", "retrieval/models/test_adapter.py"
+_BATCHES, _KERNEL, _MAIN = "training/test_batches.py", "deploy/kernel/test_main.py", "test_main.py"
 _LINEAGE, _SCRIPT = "competition/test_lineage.py", "test_kernel_script.py"
 
 ENTRIES: dict[str, Pitfall] = {
@@ -42,7 +46,7 @@ ENTRIES: dict[str, Pitfall] = {
         "told",
         (
             f"{_SPLITS}::test_a1_the_unseen_share_is_the_wanted_one",
-            "stages/test_prepare.py::test_a1_the_unseen_share_is_printed_beside_the_split",
+            "pipeline/stages/test_prepare.py::test_a1_the_unseen_share_is_printed_beside_the_split",
         ),
     ),
     "A2": Pitfall(
@@ -111,13 +115,13 @@ ENTRIES: dict[str, Pitfall] = {
         "refused",
         (
             f"{_PLANTED}::test_b11_a_score_over_part_of_the_data_is_refused",
-            "competition/test_metrics.py::test_rows_must_be_exactly_the_labelled_ones",
+            "competition/scoring/test_metrics.py::test_rows_must_be_exactly_the_labelled_ones",
         ),
     ),
     "B12": Pitfall(
         "MAP@100 under the key of 25",
         "cannot happen",
-        ("competition/test_metrics.py::test_a_key_at_25_never_holds_a_deeper_score",),
+        ("competition/scoring/test_metrics.py::test_a_key_at_25_never_holds_a_deeper_score",),
     ),
     "C13": Pitfall(
         "exemplars switched on, and none in any prompt",
@@ -166,7 +170,7 @@ ENTRIES: dict[str, Pitfall] = {
         "refused",
         (
             f"{_KERNEL}::test_rows_without_digests_are_proven_by_their_layer",
-            "stages/test_rehearse.py::test_c19_the_probe_is_ranked_there_as_here",
+            "pipeline/stages/test_rehearse.py::test_c19_the_probe_is_ranked_there_as_here",
         ),
     ),
     "C20": Pitfall(
@@ -187,7 +191,7 @@ ENTRIES: dict[str, Pitfall] = {
         "refused",
         (
             f"{_ADAPTER}::test_d22_an_adapter_with_no_matching_key_is_refused",
-            "stages/test_roundtrip.py::test_d22_an_adapter_that_changes_nothing_fails",
+            "pipeline/test_reload_check.py::test_d22_an_adapter_that_changes_nothing_fails",
             f"{_RECONCILE}::test_d22_an_adapter_that_ran_otherwise_under_its_own_name_is_named",
         ),
     ),
@@ -216,7 +220,7 @@ ENTRIES: dict[str, Pitfall] = {
         "two trainings, one score to the last digit",
         "told",
         (
-            "reconcile/test_measured.py"
+            "analysis/compare/test_layer_diffs.py"
             "::test_a_score_equal_to_the_last_digit_of_two_adapters_is_flagged",
         ),
     ),
@@ -291,7 +295,7 @@ ENTRIES: dict[str, Pitfall] = {
         "refused",
         (
             f"{_PROCESSES}::test_g38_two_processes_score_and_predict_the_bytes_of_one",
-            "competition/test_submission.py::test_g38_rows_other_than_the_samples_are_named",
+            "competition/eedi/test_submission.py::test_g38_rows_other_than_the_samples_are_named",
         ),
     ),
     "G39": Pitfall(
@@ -304,30 +308,30 @@ FURTHER: dict[str, Pitfall] = {
     "truncated submission": Pitfall(
         "a submission that is cut short",
         "refused",
-        ("competition/test_submission.py::test_g38_rows_other_than_the_samples_are_named",),
+        ("competition/eedi/test_submission.py::test_g38_rows_other_than_the_samples_are_named",),
     ),
     "too few ids a row": Pitfall(
         "rows of fewer than 25 ids",
         "refused",
-        ("competition/test_submission.py::test_a_row_without_25_distinct_known_ids_is_named",),
+        ("competition/eedi/test_submission.py::test_a_row_without_25_distinct_known_ids_is_named",),
     ),
     "wheel shadowing": Pitfall(
         "a package of the image in place of the wheel",
         "refused",
-        ("shipping/test_surroundings.py::test_what_is_not_met_is_named",),
+        ("deploy/kernel/test_environment_check.py::test_what_is_not_met_is_named",),
     ),
     "kernel version mix-up": Pitfall(
         "another version's output or weights",
         "refused",
         (
             f"{_KERNEL}::test_another_adapter_with_a_record_of_its_own_is_named_as_a_layer",
-            "remote/test_follow.py::test_it_is_the_versions_own_end",
+            "deploy/kaggle_api/test_follow.py::test_it_is_the_versions_own_end",
         ),
     ),
     "image package drift": Pitfall(
         "Kaggle's image is another by now",
         "refused",
-        ("shipping/test_surroundings.py::test_another_image_is_refused_in_one_line",),
+        ("deploy/kernel/test_environment_check.py::test_another_image_is_refused_in_one_line",),
     ),
     "old dataset version mounted": Pitfall(
         "an older dataset is attached",

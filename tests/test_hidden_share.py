@@ -16,15 +16,15 @@ from benchmarks.hidden_share import (
     signs,
     unseen,
 )
-from parity.competition import tables
-from parity.competition.questions import MisconceptionId, QueryId
+from parity.competition.eedi import kaggle_files
+from parity.competition.query import MisconceptionId, QueryId
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
 def known() -> Labels:
-    return labels(tables.read(ROOT / "data" / "synthetic").qrels)
+    return labels(kaggle_files.read(ROOT / "data" / "synthetic").qrels)
 
 
 def test_labels_are_counted_by_question_and_kind() -> None:

@@ -12,60 +12,61 @@ from pathlib import Path
 import pytest
 import yaml
 
-from parity.competition import tables
+from parity.competition.eedi import kaggle_files
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "parity"
 MODULES = sorted(SOURCE.rglob("*.py"))
 ROOMS = {path.parent.name for path in SOURCE.glob("*/__init__.py")}
+FOLDERS = {path.parent.relative_to(SOURCE).as_posix() for path in SOURCE.glob("*/**/__init__.py")}
 EEDI = ROOT.parent / "shared" / "eedi"
 
 LONGEST, LONGEST_TEST = 300, 430
-LONG = {"competition/synthetic_rules.py"}
+LONG = {"competition/synthetic/rules.py"}
 """One table of buggy rules, a line or two each."""
 
 ELSEWHERE = {
     "__main__.py": "test_main.py",
     "run/errors.py": "test_main.py",
-    "run/sections.py": "run/test_config.py",
-    "competition/aim.py": "competition/test_splits.py",
-    "competition/cuts.py": "competition/test_splits.py",
-    "competition/misconceptions.py": "competition/test_tables.py",
-    "competition/synthetic_questions.py": "competition/test_synthetic.py",
-    "competition/synthetic_rules.py": "competition/test_synthetic.py",
-    "reconcile/layers.py": "reconcile/test_verdict.py",
-    "reconcile/log_pairs.py": "reconcile/test_log.py",
-    "reconcile/sides.py": "reconcile/test_verdict.py",
-    "remote/clock.py": "remote/test_faults.py",
-    "remote/competitions.py": "remote/test_submit.py",
-    "remote/door.py": "remote/test_faults.py",
-    "remote/held.py": "remote/test_push.py",
-    "remote/kernels.py": "remote/test_push.py",
-    "retrieval/blocks.py": "retrieval/test_attention.py",
-    "retrieval/flex.py": "retrieval/test_attention.py",
-    "retrieval/loading.py": "retrieval/test_encoder.py",
-    "retrieval/probing.py": "test_kernel.py",
+    "run/config/section.py": "run/config/test_run_file.py",
+    "competition/splits/unseen_share.py": "competition/splits/test_split.py",
+    "competition/splits/grouping.py": "competition/splits/test_split.py",
+    "competition/corpus.py": "competition/eedi/test_kaggle_files.py",
+    "competition/synthetic/questions.py": "competition/synthetic/test_generator.py",
+    "competition/synthetic/rules.py": "competition/synthetic/test_generator.py",
+    "analysis/compare/layer_values.py": "analysis/compare/test_conclusion.py",
+    "analysis/run_log/log_pairs.py": "analysis/run_log/test_log.py",
+    "analysis/compare/evidence_record.py": "analysis/compare/test_conclusion.py",
+    "deploy/kaggle_api/clock.py": "deploy/kaggle_api/test_faults.py",
+    "deploy/kaggle_api/competitions.py": "deploy/kaggle_api/test_submit.py",
+    "deploy/kaggle_api/client.py": "deploy/kaggle_api/test_faults.py",
+    "deploy/kaggle_api/types.py": "deploy/kaggle_api/test_push.py",
+    "deploy/kaggle_api/kernels.py": "deploy/kaggle_api/test_push.py",
+    "retrieval/engine/block_attention.py": "retrieval/engine/test_attention.py",
+    "retrieval/engine/flex_attention.py": "retrieval/engine/test_attention.py",
+    "retrieval/models/loading.py": "retrieval/test_encoder.py",
+    "retrieval/probe_measurement.py": "deploy/kernel/test_main.py",
     "retrieval/retrieve.py": "retrieval/test_search.py",
-    "stages/chapters.py": "stages/test_report.py",
-    "stages/course.py": "test_kernel.py",
-    "stages/demo.py": "test_main.py",
-    "stages/epochs.py": "test_kernel.py",
-    "stages/evidence.py": "test_kernel.py",
-    "stages/examples.py": "stages/test_report.py",
-    "stages/load.py": "test_kernel.py",
-    "stages/nouns.py": "test_kernel.py",
-    "stages/package.py": "test_kernel.py",
-    "stages/predict.py": "test_kernel.py",
-    "stages/parcels.py": "stages/test_follow.py",
-    "stages/publish.py": "stages/test_follow.py",
-    "stages/push.py": "stages/test_follow.py",
-    "stages/rehearse.py": "test_kernel.py",
-    "stages/run.py": "test_main.py",
-    "stages/scoring.py": "test_kernel.py",
-    "stages/sides.py": "stages/test_reconcile.py",
-    "stages/start.py": "test_main.py",
-    "stages/submit.py": "stages/test_follow.py",
-    "stages/work.py": "test_kernel.py",
+    "pipeline/commands/report_sections.py": "pipeline/commands/test_report.py",
+    "pipeline/training_plan.py": "deploy/kernel/test_main.py",
+    "pipeline/commands/demo.py": "test_main.py",
+    "pipeline/epochs.py": "deploy/kernel/test_main.py",
+    "pipeline/evidence.py": "deploy/kernel/test_main.py",
+    "pipeline/ranked_examples.py": "pipeline/commands/test_report.py",
+    "pipeline/encoder_loading.py": "deploy/kernel/test_main.py",
+    "pipeline/dataset.py": "deploy/kernel/test_main.py",
+    "pipeline/stages/package.py": "deploy/kernel/test_main.py",
+    "pipeline/stages/predict.py": "deploy/kernel/test_main.py",
+    "pipeline/dataset_uploads.py": "pipeline/stages/test_follow.py",
+    "pipeline/stages/publish.py": "pipeline/stages/test_follow.py",
+    "pipeline/stages/push.py": "pipeline/stages/test_follow.py",
+    "pipeline/stages/rehearse.py": "deploy/kernel/test_main.py",
+    "run/experiment.py": "test_main.py",
+    "pipeline/evaluation.py": "deploy/kernel/test_main.py",
+    "pipeline/evidence_lookup.py": "pipeline/stages/test_reconcile.py",
+    "pipeline/dispatch.py": "test_main.py",
+    "pipeline/stages/submit.py": "pipeline/stages/test_follow.py",
+    "pipeline/stage.py": "deploy/kernel/test_main.py",
     "training/tracking.py": "training/test_checkpoint.py",
     "training/trainer.py": "training/test_checkpoint.py",
 }
@@ -153,7 +154,7 @@ def test_every_public_name_has_a_docstring(path: Path) -> None:
     assert list(undocumented(path)) == []
 
 
-@pytest.mark.parametrize("room", sorted(ROOMS))
+@pytest.mark.parametrize("room", sorted(FOLDERS))
 def test_a_room_is_opened_by_a_docstring_and_nothing_else(room: str) -> None:
     tree = ast.parse((SOURCE / room / "__init__.py").read_text(encoding="utf-8"))
     assert ast.get_docstring(tree)
@@ -194,8 +195,9 @@ def test_tests_mirror_the_source() -> None:
 
 
 def test_every_folder_of_tests_is_a_room() -> None:
-    folders = {path.parent.name for path in ROOT.glob("tests/*/test_*.py")}
-    assert folders <= ROOMS
+    tests = ROOT / "tests"
+    folders = {path.parent.relative_to(tests).as_posix() for path in tests.glob("*/**/test_*.py")}
+    assert folders <= FOLDERS
 
 
 # What lies at the root
@@ -265,7 +267,7 @@ def test_no_text_of_the_real_competition_is_kept(tracked: list[Path]) -> None:
         pytest.skip("../shared/eedi is not here: nothing to compare with")
     said: set[str] = set()
     columns = ("MisconceptionName", "QuestionText", "ConstructName")
-    for name in (tables.MAPPING, tables.TRAIN, tables.TEST):
+    for name in (kaggle_files.MAPPING, kaggle_files.TRAIN, kaggle_files.TEST):
         with (EEDI / name).open(encoding="utf-8", newline="") as handle:
             said |= {row[one] for row in csv.DictReader(handle) for one in columns if one in row}
     kept = "\n".join(path.read_text(encoding="utf-8") for path in tracked if path.suffix != ".lock")
@@ -286,10 +288,10 @@ def test_nothing_that_is_made_is_kept(tracked: list[Path]) -> None:
     ("module", "dear"),
     [
         ("parity.__main__", ("torch", "transformers", "peft", "numpy", "pandas", "pydantic")),
-        ("parity.stages.start", ("torch", "transformers", "peft", "sklearn", "bm25s")),
-        ("parity.stages.story", ("torch", "transformers", "peft", "sklearn", "bm25s")),
+        ("parity.pipeline.dispatch", ("torch", "transformers", "peft", "sklearn", "bm25s")),
+        ("parity.pipeline.commands.status", ("torch", "transformers", "peft", "sklearn", "bm25s")),
         ("parity.retrieval.prompts", ("torch", "transformers", "peft")),
-        ("parity.retrieval.trie", ("torch", "transformers", "peft")),
+        ("parity.retrieval.engine.trie", ("torch", "transformers", "peft")),
     ],
 )
 def test_an_import_costs_no_more_than_it_needs(

@@ -11,14 +11,15 @@ import attached
 import pytest
 from attached import BUNDLE, HOUSE, KERNEL, Child, Input
 
-from parity.shipping import layouts, sealed
+from parity.deploy.bundle import sealed_folder
+from parity.deploy.kernel import mounts
 
 T4X2 = "GPU 0: Tesla T4 (UUID: GPU-a1)\nGPU 1: Tesla T4 (UUID: GPU-b2)\n"
 
 
 @pytest.fixture
 def given(tmp_path: Path) -> Input:
-    return attached.attach(tmp_path / "kaggle", layouts.owner)
+    return attached.attach(tmp_path / "kaggle", mounts.owner)
 
 
 def fault(given: Input) -> str:
@@ -41,7 +42,7 @@ def option(words: list[str], name: str) -> str:
 
 @pytest.mark.parametrize(("name", "kind"), [(BUNDLE, "bundle"), (HOUSE, "wheelhouse")])
 def test_one_that_is_not_attached_is_named(given: Input, name: str, kind: str) -> None:
-    (given.root / "input" / layouts.owner(name)).rename(given.root / "elsewhere")
+    (given.root / "input" / mounts.owner(name)).rename(given.root / "elsewhere")
     place = given.root / "input"
     assert fault(given) == f"want one {kind} in {place}, found none; attach one dataset"
 
@@ -50,7 +51,7 @@ def test_one_that_is_not_attached_is_named(given: Input, name: str, kind: str) -
 def test_one_that_is_attached_twice_is_named_with_its_places(
     given: Input, name: str, kind: str
 ) -> None:
-    first = given.root / "input" / layouts.owner(name)
+    first = given.root / "input" / mounts.owner(name)
     other = given.root / "input" / "older"
     other.mkdir()
     for path in first.iterdir():
@@ -82,14 +83,14 @@ def test_a_file_that_is_not_the_one_that_was_sealed_is_named(
 @pytest.mark.parametrize("kind", ["bundle", "wheelhouse"])
 def test_a_manifest_that_was_changed_is_named(given: Input, kind: str) -> None:
     folder = {"bundle": given.bundle, "wheelhouse": given.house}[kind]
-    path = folder / sealed.MANIFEST
+    path = folder / sealed_folder.MANIFEST
     path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
     assert fault(given) == f"{kind} {folder.name}: manifest.json is not the file that was sealed"
 
 
 def test_another_wheelhouse_than_the_bundles_is_named(given: Input) -> None:
     (given.house / "more.whl").write_text("wheel")
-    sealed.seal(given.house, "wheelhouse", {"install": []})
+    sealed_folder.seal(given.house, "wheelhouse", {"install": []})
     assert fault(given) == "wheelhouse wheels is not the one of this bundle"
 
 
@@ -200,7 +201,7 @@ def test_a_process_is_started_for_each_gpu_unless_the_model_is_spread(
 def test_the_packages_half_is_told_what_was_proven_and_since_when(given: Input) -> None:
     before = time.time()
     words = attached.start(given.root).launch
-    assert words[-7:-5] == ["-m", "parity.kernel"]
+    assert words[-7:-5] == ["-m", "parity.deploy.kernel.main"]
     folders = (given.root, given.bundle, given.house, given.base)
     assert words[-5:-1] == [str(folder) for folder in folders]
     assert before <= float(words[-1]) <= time.time()

@@ -17,9 +17,9 @@ import pytest
 import tiny
 
 from parity.__main__ import main
+from parity.pipeline import dag, dispatch
 from parity.run import errors
-from parity.stages import graph, start
-from parity.stages.run import Run
+from parity.run.experiment import Run
 
 CODES = {
     errors.ParityError: 1,
@@ -81,7 +81,7 @@ def test_each_kind_of_error_has_its_code_and_one_line(
     def fail(*_: object) -> None:
         raise error("a size differs:\n\tlayer 1")
 
-    monkeypatch.setattr(start, "start", fail)
+    monkeypatch.setattr(dispatch, "start", fail)
     assert told(["prepare"], capsys) == (CODES[error], "a size differs: layer 1")
 
 
@@ -95,7 +95,7 @@ def test_a_fault_of_the_tool_itself_is_not_hidden(monkeypatch: pytest.MonkeyPatc
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(start, "start", fail)
+    monkeypatch.setattr(dispatch, "start", fail)
     with pytest.raises(ZeroDivisionError):
         main(["prepare"])
 
@@ -206,7 +206,7 @@ def test_faulty_data_is_an_error_of_data_and_writes_nothing(
 @pytest.mark.parametrize(
     "words",
     [
-        *([stage] for stage in (*graph.STAGES[1:], "report")),
+        *([stage] for stage in (*dag.STAGES[1:], "report")),
         *([stage, "--dry-run"] for stage in ("publish", "push", "submit")),
         ["push", "--as=notebook", "--accept-risk"],
     ],
@@ -255,7 +255,7 @@ def test_a_machine_is_told_one_object_and_a_person_beside_it(
         sys.stdout.write("for a person\n")
         return {"version": 3, "key": "é"}
 
-    monkeypatch.setattr(start, "start", pretended)
+    monkeypatch.setattr(dispatch, "start", pretended)
     for stage in MACHINES:
         assert main([stage, "--json"]) == 0
         out, err = capsys.readouterr()
@@ -277,7 +277,7 @@ def test_a_machine_is_told_an_error_too(
         found.add_note('{"findings": [1]}')
         raise found
 
-    monkeypatch.setattr(start, "start", fail)
+    monkeypatch.setattr(dispatch, "start", fail)
     assert main(["doctor", "--json"]) == CODES[error]
     out, err = capsys.readouterr()
     assert err == "for a person\nerror: a size differs: layer 1\n"
@@ -325,7 +325,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
             return call
 
-    monkeypatch.setattr(start, "_of", Noted)
+    monkeypatch.setattr(dispatch, "_of", Noted)
     return found
 
 

@@ -9,10 +9,10 @@ import pytest
 from benchmarks.arms import ARMS
 from benchmarks.effects import effect, effects, markdown
 from benchmarks.trial import apart
-from parity.competition.bootstrap import estimate
-from parity.competition.questions import QueryId
-from parity.retrieval import trie
-from parity.run.config import Config, ScoringConfig
+from parity.competition.query import QueryId
+from parity.competition.scoring.bootstrap import estimate
+from parity.retrieval.engine import trie
+from parity.run.config.run_file import Config, ScoringConfig
 from parity.run.errors import Mismatch
 
 SCORING = ScoringConfig(bootstrap=200)

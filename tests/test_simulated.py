@@ -13,11 +13,11 @@ from benchmarks import simulated
 from benchmarks.competitions import HIDDEN, SHARES, Simulated, simulate
 from benchmarks.contenders import Vectors, World, contenders
 from benchmarks.simulated import Judged, judge, markdown, summary
-from parity.competition import tables
-from parity.competition.baselines import query_text
-from parity.competition.metrics import average_precision
-from parity.reconcile.forecast import Forecast
-from parity.stages.run import open_run
+from parity.analysis.forecast.forecast import Forecast
+from parity.competition.eedi import kaggle_files
+from parity.competition.scoring.baselines import query_text
+from parity.competition.scoring.metrics import average_precision
+from parity.run.experiment import open_run
 
 ROOT = Path(__file__).parents[1]
 EEDI = ROOT.parent / "shared" / "eedi"
@@ -35,7 +35,7 @@ def _projected(texts: list[str], vectorizer: TfidfVectorizer, size: int) -> Vect
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    read = tables.read(ROOT / "data" / "synthetic")
+    read = kaggle_files.read(ROOT / "data" / "synthetic")
     passages = [read.corpus[key] for key in sorted(read.corpus)]
     vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5)).fit(passages)
     return World(

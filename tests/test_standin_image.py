@@ -18,22 +18,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from container import wheelhouses
+from deploy.wheelhouse import wheelhouses
 
 from parity.competition import ranking as rankings
-from parity.container import context, engines, freeze, image, inside, pythons, wheel_lock, wheels
-from parity.container.engines import Engine
-from parity.container.inside import Job, Place, same
+from parity.deploy.image import build_context, engines, freeze, image_lock, run_in_image
+from parity.deploy.image.engines import Engine
+from parity.deploy.image.run_in_image import Job, Place, same
+from parity.deploy.wheelhouse import build, interpreters, wheel_lock
+from parity.pipeline.commands import image as images
+from parity.pipeline.commands.run_in_image import current
+from parity.pipeline.commands.run_in_image import inside as run_inside
+from parity.pipeline.stages.mine import mine
+from parity.pipeline.stages.prepare import prepare
 from parity.run import digest, environment, files
 from parity.run import manifest as manifests
 from parity.run.errors import BadConfig, BadData
-from parity.run.workspace import Workspace
-from parity.stages import image as images
-from parity.stages.inside import current
-from parity.stages.inside import inside as run_inside
-from parity.stages.mine import mine
-from parity.stages.prepare import prepare
-from parity.stages.run import Run, open_run
+from parity.run.experiment import Run, open_run
+from parity.run.paths import Workspace
 from tools import standin_image
 
 pytestmark = pytest.mark.image
@@ -72,7 +73,7 @@ class Ours:
 
 
 def do(engine: Engine, tag: str, job: Job) -> subprocess.CompletedProcess[str]:
-    with inside.entered(engine, tag, job) as words:
+    with run_in_image.entered(engine, tag, job) as words:
         return subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
 
 
@@ -93,7 +94,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory, patch: pytest.MonkeyPatch) 
         if shutil.which(program) is None:
             pytest.skip(f"there is no {program}: no image can be built and run here")
     try:
-        pythons.find(standin_image.MINOR)
+        interpreters.find(standin_image.MINOR)
     except BadConfig as error:
         pytest.skip(str(error))
     folder = tmp_path_factory.mktemp("storage")
@@ -139,9 +140,9 @@ def ours(tmp_path_factory: pytest.TempPathFactory, patch: pytest.MonkeyPatch) ->
 def laid(bare: str, tmp_path: Path) -> Path:
     """Return a build's context on the bare stand-in, which may be spoilt."""
     checkout = wheelhouses.make(tmp_path / "checkout")
-    own = wheels.build_own(checkout, tmp_path / "own")
+    own = build.build_own(checkout, tmp_path / "own")
     house = wheel_lock.read(checkout / "offline_wheels" / "wheels.lock")
-    context.assemble(tmp_path / "context", checkout, own, house)
+    build_context.assemble(tmp_path / "context", checkout, own, house)
     return tmp_path / "context"
 
 
@@ -198,10 +199,12 @@ def test_its_labels_are_the_digests_of_the_locks(ours: Ours) -> None:
     assert built is not None
     workspace = ours.run.workspace
     house = wheel_lock.read(workspace.wheelhouse / "wheels.lock")
-    assert built.labels["kaggle-parity.image-lock"] == image.read(workspace.image_lock).digest()
+    assert (
+        built.labels["kaggle-parity.image-lock"] == image_lock.read(workspace.image_lock).digest()
+    )
     assert built.labels["kaggle-parity.wheels-lock"] == house.digest()
     assert built.labels["kaggle-parity.code"] == environment.code()
-    assert built.labels[context.BASE_LABEL] == FURNISHED
+    assert built.labels[build_context.BASE_LABEL] == FURNISHED
     assert built.env["PARITY_IMAGE"] == FURNISHED
     assert built.id == ours.record["id"]
 
@@ -239,7 +242,7 @@ def test_the_real_base_is_not_fetched_by_a_build(engine: Engine, laid: Path) -> 
     started = time.monotonic()
     with pytest.raises(BadData) as caught:
         engines.build(engine, laid, "localhost/spoilt:1", {})  # the Dockerfile's own base
-    reference = image.read(ROOT / "kaggle" / "image.lock").reference
+    reference = image_lock.read(ROOT / "kaggle" / "image.lock").reference
     assert reference in str(caught.value)
     assert str(caught.value).endswith("image not known")
     assert time.monotonic() - started < 10

@@ -17,7 +17,7 @@ from invoke.tasks import Task
 
 import tasks
 from parity import __main__ as command
-from parity.stages import graph
+from parity.pipeline import dag
 
 TOOLS = (
     "story",
@@ -45,7 +45,7 @@ DEV = {
     "faults",
     "pitfalls",
 }
-ROUNDED = tuple(name for name in graph.STAGES if name != "prepare")
+ROUNDED = tuple(name for name in dag.STAGES if name != "prepare")
 HEAVY = ("torch", "transformers", "peft", "pandas", "numpy", "pydantic", "parity", "kaggle")
 
 
@@ -88,7 +88,7 @@ def parsed(words: str) -> argparse.Namespace:
 
 def test_the_names_are_the_stages_and_the_tools() -> None:
     names = {name for name, _ in every()}
-    assert names >= {*graph.STAGES, *TOOLS, *(f"dev.{name}" for name in DEV)}
+    assert names >= {*dag.STAGES, *TOOLS, *(f"dev.{name}" for name in DEV)}
     assert tasks.namespace.default == "story"
     assert tasks.namespace.collections["dev"].default == "check"
     assert not any("_" in name for name in names)
@@ -110,7 +110,7 @@ def test_every_task_and_every_option_has_a_line_of_help(name: str, task: "Task[A
 
 
 def test_stages_are_numbered_in_their_order() -> None:
-    for number, name in enumerate(graph.STAGES, start=1):
+    for number, name in enumerate(dag.STAGES, start=1):
         assert str(tasks.namespace.tasks[name].__doc__).startswith(f"{number}. ")
 
 
@@ -139,7 +139,7 @@ def test_a_task_starts_parity_or_a_dev_tool(name: str, asked: Asked) -> None:
             assert any(words[1:3][: len(one)] == one for one in (*known, ["-c", linter]))
 
 
-@pytest.mark.parametrize("name", [*graph.STAGES, "report"])
+@pytest.mark.parametrize("name", [*dag.STAGES, "report"])
 def test_a_stage_is_started_for_the_run_and_the_settings_asked_for(name: str, asked: Asked) -> None:
     odd = 'prompt.query={question} it\'s "so"'
     invoke(name)
@@ -305,7 +305,7 @@ print(*[name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
 def test_a_list_of_tasks_loads_no_package_that_computes(root: Path) -> None:
     printed, loaded = ran(["--list"], root)
     assert loaded == []
-    for name in (*graph.STAGES, *TOOLS):
+    for name in (*dag.STAGES, *TOOLS):
         assert f"\n  {name} " in printed
     assert "Default task: story" in printed
 

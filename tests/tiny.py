@@ -10,7 +10,7 @@ import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from parity.competition.questions import Corpus, MisconceptionId, Qrels, Query, QueryId
+from parity.competition.query import Corpus, MisconceptionId, Qrels, Query, QueryId
 
 ANSWERS = "ABCD"
 TEST_COLUMNS = (

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from parity.container.freeze import normal, pins, public
+from parity.deploy.image.freeze import normal, pins, public
 from parity.run import files
 
 ROOT = Path(__file__).parents[1]

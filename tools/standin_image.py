@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from parity.container import freeze as freezes
-from parity.container import pythons
+from parity.deploy.image import freeze as freezes
+from parity.deploy.wheelhouse import interpreters
 from parity.run.errors import BadConfig, BadData, ParityError
 
 ROOT = Path(__file__).parents[1]
@@ -62,7 +62,7 @@ def build(tag: str, freeze: str, real: Sequence[str] = ()) -> None:
         BadConfig: there is no Python 3.12 or no buildah.
         BadData: a package is not in the freeze or cannot be had, or buildah failed.
     """
-    python = pythons.find(MINOR)
+    python = interpreters.find(MINOR)
     if shutil.which("buildah") is None:
         raise BadConfig("the stand-in needs buildah; on Debian: apt-get install buildah")
     known = dict(freezes.pins(freeze))

@@ -158,9 +158,9 @@ def _common(stage: argparse.ArgumentParser) -> None:
 def _start(asked: argparse.Namespace, words: list[str]) -> object:
     """Import the one stage that is asked for, and start it; return what a machine is told."""
     # Imported here: each stage costs what it needs, and `--help` costs nothing.
-    from parity.stages import start  # noqa: PLC0415
+    from parity.pipeline import dispatch  # noqa: PLC0415
 
-    return start.start(asked, words)
+    return dispatch.start(asked, words)
 
 
 if __name__ == "__main__":

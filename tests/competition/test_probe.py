@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parity.competition import probe
-from parity.competition.questions import Query, QueryId
+from parity.competition.query import Query, QueryId
 
 
 def asked(question_id: int, answer: str = "A") -> Query:

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from parity.competition import ranking
-from parity.competition.questions import QueryId
+from parity.competition.query import QueryId
 from parity.competition.ranking import Ids, Ranking, Scores
 
 some = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, processors
 
-from parity.retrieval import adapter, bases
-from parity.retrieval.bases import Base
 from parity.retrieval.encoder import Encoder
-from parity.run.config import EncoderConfig
+from parity.retrieval.models import adapter, base_model
+from parity.retrieval.models.base_model import Base
+from parity.run.config.run_file import EncoderConfig
 from parity.run.errors import BadConfig, Mismatch
 
 TEXTS = ["", "a", "Adds 1/2 + 1/3", "Ünïcode − 3² ≤ x", "two\nlines", "</s>", "<s>a</s>", "x" * 90]
@@ -49,7 +49,7 @@ def changed(folder: Path, **values: Any) -> None:
 def retokenized(base: Base, tokenizer: Tokenizer) -> Base:
     """Give a base another tokenizer, and describe it anew."""
     tokenizer.save(str(base.folder / "tokenizer.json"))
-    return bases.describe(base.name, base.folder)
+    return base_model.describe(base.name, base.folder)
 
 
 @pytest.mark.parametrize("family", models.CAUSAL)

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np, transformers
 from parity.retrieval import bases
 from parity.retrieval.encoder import Encoder
-from parity.run.config import EncoderConfig
+from parity.run.config.run_file import EncoderConfig
 name, cache, layers, out = sys.argv[1:]
 pooling = "last" if int(layers) else "mean"
 how = {"layers": int(layers), "pooling": pooling, "precision": "fp32", "device": "cpu"}

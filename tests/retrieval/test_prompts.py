@@ -10,10 +10,10 @@ from FlagEmbedding.inference.embedder.decoder_only.icl import ICLLLMEmbedder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parity.competition.exemplars import Exemplar
-from parity.competition.questions import MisconceptionId
+from parity.competition.few_shot import Exemplar
+from parity.competition.query import MisconceptionId
 from parity.retrieval import prompts
-from parity.run.config import PromptConfig
+from parity.run.config.run_file import PromptConfig
 from parity.run.errors import BadConfig
 
 ASKED, SHOWN, OTHER = (

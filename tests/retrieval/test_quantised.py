@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModel, BitsAndBytesConfig
 
-from parity.retrieval import bases
+from parity.retrieval.models import base_model
 
 FOUR_BITS: dict[str, Any] = {
     "load_in_4bit": True,
@@ -28,7 +28,7 @@ def test_shards_that_are_4_bit_already_give_the_same_vectors(tmp_path: Path, qua
     )
     model.save_pretrained(tmp_path / "four")
     shutil.copy(plain.folder / "tokenizer.json", tmp_path / "four")
-    four = bases.describe("four", tmp_path / "four")
+    four = base_model.describe("four", tmp_path / "four")
     assert sum(path.stat().st_size for path in four.folder.glob("*.safetensors")) < sum(
         path.stat().st_size for path in plain.folder.glob("*.safetensors")
     )

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import tiny
 
-from parity.competition import exemplars as shelf
-from parity.competition.exemplars import Exemplar
-from parity.competition.questions import Corpus, MisconceptionId, Query
+from parity.competition import few_shot as shelf
+from parity.competition.few_shot import Exemplar
+from parity.competition.query import Corpus, MisconceptionId, Query
 from parity.competition.ranking import Ranking
-from parity.retrieval import probing, prompts, search
+from parity.retrieval import probe_measurement, prompts, search
 from parity.retrieval import retrieve as retrieving
 from parity.retrieval.encoder import Encoder
 from parity.retrieval.retrieve import Asked, ask, index, passages, retrieve
-from parity.run.config import PromptConfig
+from parity.run.config.run_file import PromptConfig
 from parity.run.errors import BadConfig
 
 PLAIN = PromptConfig()
@@ -210,16 +210,16 @@ def test_c19_texts_and_tokens_have_digests_of_their_own(encoder: Encoder) -> Non
 
 def test_the_probe_is_measured_layer_by_layer(encoder: Encoder, tmp_path: Path) -> None:
     embedded = index(encoder, PLAIN, tiny.corpus())
-    measured = probing.measure(encoder, PLAIN, tiny.queries(), embedded, {})
+    measured = probe_measurement.measure(encoder, PLAIN, tiny.queries(), embedded, {})
     assert measured.layers["base"] == encoder.base.digest()
     assert measured.layers["adapter"] == ""
     assert measured.layers["precision"] == "float32/none"
     assert measured.layers["device"] == "cpu"
-    again = probing.measure(encoder, PLAIN, tiny.queries(), embedded, {})
+    again = probe_measurement.measure(encoder, PLAIN, tiny.queries(), embedded, {})
     assert again.layers == measured.layers
     trained = models.load(encoder.base, token_budget=1024)
     models.attach(trained)
-    moved = probing.measure(
+    moved = probe_measurement.measure(
         trained, PLAIN, tiny.queries(), index(trained, PLAIN, tiny.corpus()), {}
     )
     odd = {name for name in measured.layers if moved.layers[name] != measured.layers[name]}
@@ -229,12 +229,14 @@ def test_the_probe_is_measured_layer_by_layer(encoder: Encoder, tmp_path: Path) 
 
 def test_c14_another_prompt_shows_first_in_the_layer_that_it_changes(encoder: Encoder) -> None:
     embedded = index(encoder, PLAIN, tiny.corpus())
-    first = probing.measure(encoder, PLAIN, tiny.queries(), embedded, {}).layers
+    first = probe_measurement.measure(encoder, PLAIN, tiny.queries(), embedded, {}).layers
     longer = PromptConfig(query_max=300)  # changes no text that fits
-    second = probing.measure(encoder, longer, tiny.queries(), embedded, {}).layers
+    second = probe_measurement.measure(encoder, longer, tiny.queries(), embedded, {}).layers
     assert [name for name in first if first[name] != second[name]] == ["template"]
     config = showing(query_max=512)
-    third = probing.measure(encoder, config, tiny.queries(), embedded, chosen(config)).layers
+    third = probe_measurement.measure(
+        encoder, config, tiny.queries(), embedded, chosen(config)
+    ).layers
     odd = [name for name in first if first[name] != third[name]]
     assert odd[:4] == ["template", "exemplars", "texts", "tokens"]
 
@@ -242,8 +244,10 @@ def test_c14_another_prompt_shows_first_in_the_layer_that_it_changes(encoder: En
 def test_the_digest_of_exemplars_knows_who_is_shown_what_by_which_policy() -> None:
     config = showing(query_max=512)
     shown = chosen(config)
-    first = probing.exemplars_digest(config, shown)
-    assert probing.exemplars_digest(config, shown) == first
+    first = probe_measurement.exemplars_digest(config, shown)
+    assert probe_measurement.exemplars_digest(config, shown) == first
     one, *_ = shown
-    assert probing.exemplars_digest(config, {**shown, one: ()}) != first
-    assert probing.exemplars_digest(showing(query_max=512, exemplar_seed=1), shown) != first
+    assert probe_measurement.exemplars_digest(config, {**shown, one: ()}) != first
+    assert (
+        probe_measurement.exemplars_digest(showing(query_max=512, exemplar_seed=1), shown) != first
+    )

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from parity.retrieval import adapter, hardware, trie
-from parity.retrieval.bases import Base
 from parity.retrieval.encoder import Encoder
+from parity.retrieval.engine import device as hardware
+from parity.retrieval.engine import trie
+from parity.retrieval.models import adapter
+from parity.retrieval.models.base_model import Base
 from parity.run.errors import BadConfig
 
 LAYERS = 12  # enough for two GPUs to get some each

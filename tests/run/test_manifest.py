@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from parity.run import digest, files, manifest
-from parity.run.config import Config, EncoderConfig
+from parity.run.config.run_file import Config, EncoderConfig
 from parity.run.errors import StaleInput
 from parity.run.manifest import Manifest
 

@@ -8,8 +8,8 @@ import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parity.competition.questions import MisconceptionId, QueryId
-from parity.run.config import TrainingConfig
+from parity.competition.query import MisconceptionId, QueryId
+from parity.run.config.run_file import TrainingConfig
 from parity.run.errors import Mismatch
 from parity.training.batches import Batch, Lessons, plan
 from parity.training.negatives import Mined, Negatives

@@ -9,13 +9,13 @@ import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parity.competition.questions import Corpus, MisconceptionId, Qrels, Query, QueryId
-from parity.run.config import TrainingConfig
+from parity.competition.query import Corpus, MisconceptionId, Qrels, Query, QueryId
+from parity.run.config.run_file import TrainingConfig
 from parity.run.errors import BadConfig, BadData, Mismatch
+from parity.training.batch_stats import counts
 from parity.training.batches import Batch, Lessons, plan
+from parity.training.mining_strategies import sentence_keys
 from parity.training.negatives import Mined, Negatives
-from parity.training.strategies import sentence_keys
-from parity.training.tally import counts
 
 
 def config(**keys: object) -> TrainingConfig:

@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaModel
 
-from parity.retrieval import adapter
+from parity.retrieval.models import adapter
 from parity.run import files
-from parity.run.config import TrainingConfig
+from parity.run.config.run_file import TrainingConfig
 from parity.run.errors import BadData, Mismatch
 from parity.training import checkpoint
 from parity.training.checkpoint import Progress
-from parity.training.spent import Spent
+from parity.training.stats import Spent
 
 START = Progress(step=0, steps=9, capped=True, key="key", budget=64, losses=())
 

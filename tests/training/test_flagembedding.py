@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from parity.competition.questions import MisconceptionId, Qrels, QueryId
+from parity.competition.query import MisconceptionId, Qrels, QueryId
 from parity.competition.ranking import Ranking
 from parity.run import files
-from parity.run.config import MiningConfig
+from parity.run.config.run_file import MiningConfig
 from parity.run.errors import BadData, Mismatch
 from parity.training.flagembedding import Row, export_rows, import_rows
 from parity.training.negatives import Mined, Negatives, mine

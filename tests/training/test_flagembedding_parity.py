@@ -11,14 +11,14 @@ from FlagEmbedding.finetune.embedder.decoder_only.icl.modeling import BiDecoderO
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaModel, MistralConfig, MistralModel, PreTrainedModel
 
-from parity.competition.questions import MisconceptionId
-from parity.retrieval import adapter, bases
+from parity.competition.query import MisconceptionId
 from parity.retrieval.encoder import Encoder
-from parity.run.config import EncoderConfig, TrainingConfig
+from parity.retrieval.models import adapter, base_model
+from parity.run.config.run_file import EncoderConfig, TrainingConfig
 from parity.training.batches import Batch, Lessons, plan
+from parity.training.gradcache import gradient
 from parity.training.loss import Group, distilled, info_nce
 from parity.training.negatives import Mined, Negatives
-from parity.training.step import gradient
 
 TEMPERATURE = 0.02
 GROUP = 3
@@ -56,7 +56,7 @@ def encoder_of(model: PreTrainedModel, folder: Path) -> Encoder:
     tokenizer.save(str(folder / "tokenizer.json"))
     # A small budget, so that a batch is several packs and prefixes are repeated between them.
     config = EncoderConfig(base=str(folder), precision="fp32", device="cpu", token_budget=64)
-    encoder = Encoder(bases.describe("untrained", folder), config)
+    encoder = Encoder(base_model.describe("untrained", folder), config)
     encoder.model.requires_grad_(True)
     return encoder
 

@@ -10,10 +10,10 @@ import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parity.competition.questions import Corpus, MisconceptionId, Qrels, QueryId
+from parity.competition.query import Corpus, MisconceptionId, Qrels, QueryId
 from parity.competition.ranking import Ranking
 from parity.run import files
-from parity.run.config import MiningConfig
+from parity.run.config.run_file import MiningConfig
 from parity.run.errors import BadConfig, BadData, Mismatch, StaleInput
 from parity.training import negatives as nouns
 from parity.training.negatives import Mined, Negatives, depth, diversity, mine

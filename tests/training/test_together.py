@@ -12,17 +12,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from parity.competition.questions import MisconceptionId, QueryId
-from parity.retrieval import adapter, bases
-from parity.retrieval.bases import Base
+from parity.competition.query import MisconceptionId, QueryId
 from parity.retrieval.encoder import Encoder
-from parity.retrieval.trie import Pack
-from parity.retrieval.workers import Workers, launched
-from parity.run.config import EncoderConfig, TrainingConfig
+from parity.retrieval.engine.distributed import Workers, launched
+from parity.retrieval.engine.trie import Pack
+from parity.retrieval.models import adapter, base_model
+from parity.retrieval.models.base_model import Base
+from parity.run.config.run_file import EncoderConfig, TrainingConfig
 from parity.run.errors import BadConfig
 from parity.training.batches import Batch
 from parity.training.checkpoint import Progress
-from parity.training.step import Tokens, gradient
+from parity.training.gradcache import Tokens, gradient
 from parity.training.trainer import Course, Watch, fit
 
 Tensors = dict[str, torch.Tensor]
@@ -120,7 +120,7 @@ def work(folder: Path, target: Path) -> None:
     """Be one of two processes; only the second one runs out of memory."""
     torch.set_num_threads(1)
     workers = launched()
-    base = bases.describe("llama", folder)
+    base = base_model.describe("llama", folder)
     for name, changes in CASES.items():
         save_file(stepped(base, settings(**changes), workers), target / f"{name}-{workers.rank}")
     most = 0 if workers.main else 64

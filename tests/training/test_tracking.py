@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from parity.run.config import TrainingConfig
+from parity.run.config.run_file import TrainingConfig
 from parity.run.errors import BadConfig
 from parity.training.tracking import open_tracker
 
@@ -19,7 +19,7 @@ READER = "tensorboard.backend.event_processing.event_file_loader"
 PROGRAM = f"""\
 import sys
 from pathlib import Path
-from parity.run.config import TrainingConfig
+from parity.run.config.run_file import TrainingConfig
 from parity.training.tracking import open_tracker
 
 config = TrainingConfig(tracker=sys.argv[1])

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from training.lessons import (
+from training.training_data import (
     BATCHES,
     COURSE,
     TEMPERATURE,
@@ -23,14 +23,14 @@ from training.lessons import (
     train,
 )
 
-from parity.competition.questions import MisconceptionId, QueryId
-from parity.retrieval import adapter, bases
-from parity.retrieval.bases import Base
+from parity.competition.query import MisconceptionId, QueryId
 from parity.retrieval.encoder import Encoder
+from parity.retrieval.models import adapter, base_model
+from parity.retrieval.models.base_model import Base
 from parity.training import checkpoint, trainer
 from parity.training.batches import Batch
 from parity.training.checkpoint import Progress
-from parity.training.step import gradient
+from parity.training.gradcache import gradient
 from parity.training.trainer import Course, Watch, factor, fit
 
 PINNED = (0.49959, 0.17517, 0.011753, 0.0029553)  # losses of steps 1, 6, 11 and 16
@@ -346,7 +346,7 @@ def test_the_losses_of_twenty_steps_are_what_they_were(base: Base, tmp_path: Pat
 
 def test_a_small_encoder_is_trained_too(tmp_path: Path) -> None:
     written = models.write(tmp_path / "bert", "bert")
-    encoder = models.load(bases.describe("bert", written.folder), pooling="mean")
+    encoder = models.load(base_model.describe("bert", written.folder), pooling="mean")
     config = settings(method="all", learning_rate=1e-3)
     encoder.model = adapter.attach(encoder.model, config)
     before = weights(encoder)

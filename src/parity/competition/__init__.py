@@ -1,1 +1,1 @@
-"""The organiser's facts: queries, corpus, qrels, splits, rankings and the metric; no torch."""
+"""What a competition provides: queries, corpus, labels, splits and the metric; no torch."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from parity.competition.questions import Query
+from parity.competition.query import Query
 from parity.run import digest, files
 from parity.run.errors import BadData, Polluted
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from parity.competition.questions import Query
+from parity.competition.query import Query
 from parity.run import digest
 
 SIZE = 64

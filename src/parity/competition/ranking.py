@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.competition.questions import QueryId
+from parity.competition.query import QueryId
 from parity.run import digest, files
 
 Ids = NDArray[np.int64]

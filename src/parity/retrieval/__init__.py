@@ -1,1 +1,1 @@
-"""Prompts, prefix trie, encoder and the one `retrieve()`."""
+"""Prompts, tokenizer, encoder and the one `retrieve()`."""

@@ -13,18 +13,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from parity.retrieval import adapter as adapters
-from parity.retrieval import attention, budget, fp8, hardware, loading, trie
-from parity.retrieval import cache as caches
-from parity.retrieval.bases import Base
-from parity.retrieval.cache import Cache
-from parity.retrieval.forward import Forward
-from parity.retrieval.reader import Reader, Tokens
+from parity.retrieval import embedding_cache as caches
+from parity.retrieval.embedding_cache import Cache
+from parity.retrieval.engine import attention, device, trie
+from parity.retrieval.engine import oom_retry as budget
+from parity.retrieval.engine.distributed import Workers
+from parity.retrieval.engine.forward import Forward
+from parity.retrieval.engine.last_layer import Tail
+from parity.retrieval.models import adapter as adapters
+from parity.retrieval.models import fp8, loading
+from parity.retrieval.models.base_model import Base
 from parity.retrieval.search import Embeddings
-from parity.retrieval.tail import Tail
-from parity.retrieval.workers import Workers
+from parity.retrieval.tokenizer import Reader, Tokens
 from parity.run import digest, environment
-from parity.run.config import EncoderConfig
+from parity.run.config.run_file import EncoderConfig
 from parity.run.errors import BadConfig
 from parity.run.progress import progress, tell
 
@@ -110,7 +112,7 @@ class Encoder(Reader):
                 f"{'causal and needs last' if causal else 'no causal model; mean or cls'}"
             )
         super().__init__(base, config, self.model.config, causal=causal)
-        whole = not hardware.spread(self.model, base.name)
+        whole = not device.spread(self.model, base.name)
         self.shares = causal and attention.adopt(self.model, self.device)
         if causal and not self.shares:
             tell(
@@ -166,11 +168,11 @@ class Encoder(Reader):
         vectors = cache.shared(name, shape, self.workers, self.device) if cache else None
         took = Embedded(sequences=len(sequences), flat=flat, kept=flat, budget=most)
         if vectors is None:
-            packs, before = self.packs(sequences), hardware.taken(self.device)
+            packs, before = self.packs(sequences), device.taken(self.device)
             tokens = sum(map(len, packs))
             with torch.inference_mode(), progress(label, tokens, "tok") as bar:
                 vectors = self._vectors(packs, bar.update).cpu().numpy()
-            peak = hardware.risen(self.device, before)
+            peak = device.risen(self.device, before)
             took = replace(took, tokens=tokens, packs=len(packs), kept=0, peak=peak)
             if cache and self.workers.main:
                 cache.write(name, vectors)
@@ -187,7 +189,7 @@ class Encoder(Reader):
         changing = any(weight.requires_grad for weight in self.model.parameters())
         if self._cache is None or changing or self.model is not self._at_rest or not sequences:
             return None, ""
-        where = [*hardware.kind(self.device), self.forward.kind, self.config.spread]
+        where = [*device.kind(self.device), self.forward.kind, self.config.spread]
         return self._cache, caches.name([self.digest(), self._settings, *where], sequences)
 
     def speed(self) -> dict[str, Any]:
@@ -235,7 +237,7 @@ class Encoder(Reader):
         if self.shares:
             return self.forward.states(self.model, pack)  # (m, d)
         width = int(pack.depth[-1]) + 1
-        ids = hardware.sent(pack.ids, self.device).view(-1, width)  # (u, width)
+        ids = device.sent(pack.ids, self.device).view(-1, width)  # (u, width)
         hidden = self.model(input_ids=ids).last_hidden_state  # (u, width, d)
         pooled = _POOLINGS[self.config.pooling](hidden)  # (u, d)
-        return pooled[hardware.sent(pack.last // width, self.device)]  # (m, d)
+        return pooled[device.sent(pack.last // width, self.device)]  # (m, d)

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from string import Formatter
 
-from parity.competition.exemplars import Exemplar
-from parity.competition.questions import Query
+from parity.competition.few_shot import Exemplar
+from parity.competition.query import Query
 from parity.run import digest
-from parity.run.config import PromptConfig
+from parity.run.config.run_file import PromptConfig
 from parity.run.errors import BadConfig
 
 _FORMATS = {

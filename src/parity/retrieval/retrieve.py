@@ -7,16 +7,16 @@ and knows no labels.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from parity.competition.exemplars import Exemplar
-from parity.competition.questions import Corpus, MisconceptionId, Query, QueryId
+from parity.competition.few_shot import Exemplar
+from parity.competition.query import Corpus, MisconceptionId, Query, QueryId
 from parity.competition.ranking import Ranking
 from parity.retrieval import prompts, search
 from parity.retrieval.encoder import Encoder
 from parity.retrieval.prompts import Rendered
-from parity.retrieval.reader import Reader
 from parity.retrieval.search import Embeddings
+from parity.retrieval.tokenizer import Reader
 from parity.run import digest
-from parity.run.config import PromptConfig
+from parity.run.config.run_file import PromptConfig
 from parity.run.errors import BadConfig
 
 Exemplars = Mapping[QueryId, Sequence[Exemplar]]

@@ -1,1 +1,1 @@
-"""Config, digests, manifests, paths, progress and the evidence ledger; no model, no data."""
+"""Run files, digests, manifests, paths, progress and the evidence ledger; no model, no data."""

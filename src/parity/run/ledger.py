@@ -66,7 +66,7 @@ class Evidence:
         layers: layer → digest or value, empty where unknown; keys are `LAYERS`.
         score: the scores as plain values, empty where there is none.
         facts: what the digests hide (versions, lengths, a digest for each row of the probe), as
-            `shipping/witness.py` writes it; empty in records of schema 1.
+            `deploy/kernel/fingerprint.py` writes it; empty in records of schema 1.
         made: ISO date and time, UTC.
         schema: version of this record.
     """

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from parity.run import digest, environment, files
-from parity.run.config import Config
+from parity.run.config.run_file import Config
 from parity.run.errors import StaleInput
 
 _FILE = "manifest.json"

@@ -9,11 +9,11 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from parity.competition.questions import Corpus, MisconceptionId, Qrels, Query, QueryId
-from parity.run.config import TrainingConfig
+from parity.competition.query import Corpus, MisconceptionId, Qrels, Query, QueryId
+from parity.run.config.run_file import TrainingConfig
 from parity.run.errors import BadConfig, BadData, Mismatch
+from parity.training.mining_strategies import generator, sentence_keys
 from parity.training.negatives import Mined, Negatives
-from parity.training.strategies import generator, sentence_keys
 
 Keys = Mapping[MisconceptionId, MisconceptionId]
 """Misconception id → the smallest id with the same sentence."""

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from parity.retrieval import adapter
+from parity.retrieval.models import adapter
 from parity.run import files
-from parity.training.spent import Spent
+from parity.training.stats import Spent
 
 _STATE, _TRAINED, _OPTIMIZER = "state.json", "trained.safetensors", "optimizer.safetensors"
 

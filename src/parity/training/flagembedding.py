@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NotRequired, TypedDict
 
-from parity.competition.questions import MisconceptionId, Qrels, QueryId
+from parity.competition.query import MisconceptionId, Qrels, QueryId
 from parity.competition.ranking import Ranking
 from parity.run.errors import BadData, Mismatch
+from parity.training.mining_strategies import sentence_keys
 from parity.training.negatives import Mined, Negatives
-from parity.training.strategies import sentence_keys
 
 
 class Row(TypedDict):

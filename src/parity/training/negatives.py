@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from parity.competition.questions import Corpus, MisconceptionId, Qrels, QueryId
+from parity.competition.query import Corpus, MisconceptionId, Qrels, QueryId
 from parity.competition.ranking import Ranking
 from parity.run import files
-from parity.run.config import MiningConfig
+from parity.run.config.run_file import MiningConfig
 from parity.run.errors import BadConfig, BadData, Mismatch, StaleInput
-from parity.training.strategies import Candidates, random_count
+from parity.training.mining_strategies import Candidates, random_count
 
 _TOP = 10  # ids whose share of all negatives tells how diverse they are
 _MINE = "run: invoke mine"

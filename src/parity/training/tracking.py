@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from parity.run.config import TrainingConfig
+from parity.run.config.run_file import TrainingConfig
 from parity.run.errors import BadConfig
 
 Log = Callable[[dict[str, float], int], None]

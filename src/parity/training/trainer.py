@@ -12,14 +12,15 @@ from pathlib import Path
 
 import torch
 
-from parity.retrieval import budget, hardware
 from parity.retrieval.encoder import Encoder
-from parity.run.config import TrainingConfig
+from parity.retrieval.engine import device as hardware
+from parity.retrieval.engine import oom_retry
+from parity.run.config.run_file import TrainingConfig
 from parity.run.progress import Bar, progress
 from parity.training import checkpoint
 from parity.training.batches import Batch
 from parity.training.checkpoint import Progress
-from parity.training.step import Learnt, Tokens, gradient
+from parity.training.gradcache import Learnt, Tokens, gradient
 
 _MEASURED = 3  # first steps whose time turns the cap into a step count
 
@@ -216,7 +217,7 @@ def _step(
 
     longest = max(len(ids) for pair in asked for side in pair for ids in side)
     name = "training.token_budget"
-    learnt, used = budget.halving(
+    learnt, used = oom_retry.halving(
         state.budget, attempt, floor=longest, name=name, release=encoder.release
     )
     spent = state.spent.add(

@@ -1,0 +1,1 @@
+"""Why two scores differ, and what the next leaderboard score will be; no torch."""

@@ -1,0 +1,1 @@
+"""Compare two evidence records layer by layer."""

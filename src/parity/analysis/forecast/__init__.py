@@ -1,0 +1,1 @@
+"""Forecast a leaderboard score from CV, and check past forecasts."""

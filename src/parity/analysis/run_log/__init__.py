@@ -1,0 +1,1 @@
+"""Read a table of earlier runs and summarize it."""

@@ -1,0 +1,1 @@
+"""Splits of the labeled queries into train and validation."""

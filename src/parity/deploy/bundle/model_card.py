@@ -1,0 +1,75 @@
+"""The model card: what a stranger must know of an adapter before using it."""
+
+from parity.competition.lineage import Lineage
+from parity.run.config.run_file import Config
+
+_CARD = """\
+# {name}, round {round}
+
+An adapter that ranks {competition}'s misconceptions for a wrong answer. It is of use only on its
+base and with its prompt; both are pinned in `manifest.json` and checked on loading.
+
+- Base: `{base}`{revision}, licence {licence}{layers}
+- Adapter: {method}, weights sha256 `{weights}`
+- Trained on {questions} (ids in `lineage.json`); split `{split}`
+- Data licence: {data_licence}
+
+## Scores
+
+{table}
+
+## Prompt
+
+```text
+{query}
+```
+
+Instruction: {instruction}
+Format `{format}`, exemplars `{exemplars}` × {exemplar_count}, at most {query_max} tokens.
+"""
+
+
+def write(
+    config: Config,
+    lineage: Lineage,
+    *,
+    round_: int,
+    weights: str,
+    base_licence: str,
+    table: str,
+) -> str:
+    """Return the card as Markdown; equal inputs give equal bytes.
+
+    Args:
+        config: the resolved run.
+        lineage: what the adapter was trained on.
+        round_: its round.
+        weights: sha256 of the adapter's weights.
+        base_licence: SPDX name, empty where unknown.
+        table: scores as Markdown, or a line that says why there are none.
+    """
+    known = lineage.trained_on
+    encoder, prompt = config.encoder, config.prompt
+    return _CARD.format(
+        name=config.name,
+        round=round_,
+        competition=config.data.competition,
+        base=encoder.base,
+        revision=f" at `{encoder.revision}`" if encoder.revision else "",
+        licence=base_licence or "unknown",
+        layers=f", its first {encoder.layers} layers" if encoder.layers else "",
+        method=f"LoRA, rank {config.training.rank}"
+        if config.training.method == "lora"
+        else "all weights",
+        weights=weights,
+        questions=f"{len(known)} questions" if known is not None else "unknown questions",
+        split=config.split.name,
+        data_licence=config.data.licence or "none stated: no text of it is in this bundle",
+        table=table,
+        query=prompt.query,
+        instruction=f"`{prompt.instruction}`" if prompt.instruction else "none",
+        format=prompt.format,
+        exemplars=prompt.exemplars,
+        exemplar_count=prompt.exemplar_count,
+        query_max=prompt.query_max,
+    )

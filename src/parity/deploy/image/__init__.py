@@ -1,0 +1,1 @@
+"""Kaggle's image: its lock, building it, and running commands in it."""

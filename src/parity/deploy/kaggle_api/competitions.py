@@ -1,0 +1,73 @@
+"""Submissions to a competition: what is held, how many are left today, and making one."""
+
+from typing import Any
+
+from parity.deploy.kaggle_api import retry
+from parity.deploy.kaggle_api import transport as wire
+from parity.deploy.kaggle_api.transport import PAGE, Wire
+from parity.deploy.kaggle_api.types import Submission
+from parity.run.errors import Refused
+
+
+class Competitions:
+    """Kaggle's submissions, as this project asks for and makes them."""
+
+    def __init__(self, wire: Wire) -> None:
+        """Talk through `wire`."""
+        self._wire = wire
+
+    def held(self, competition: str) -> list[Submission]:
+        """Return all own submissions to a competition, from all pages."""
+        asked = wire.types("competitions.types.competition_api_service").ApiListSubmissionsRequest()
+        asked.competition_name, asked.page_size = competition, PAGE
+        what = f"submissions to {competition}"
+        with self._wire.client() as client:
+            api = client.competitions.competition_api_client
+            pages = list(self._wire.pages(what, api.list_submissions, asked))
+        return [_submission(one) for page in pages for one in page.submissions or []]
+
+    def left(self, competition: str) -> int:
+        """Return how many more submissions are allowed today."""
+        types = wire.types("competitions.types.competition_api_service")
+        asked = types.ApiGetSubmissionLimitsRequest()
+        asked.competition_name = competition
+        with self._wire.client() as client:
+            api = client.competitions.competition_api_client
+            what = f"limits of {competition}"
+            return int(
+                retry.ask(
+                    self._wire.clock, what, lambda: api.get_submission_limits(asked)
+                ).num_allowed_now
+            )
+
+    def submit(self, competition: str, kernel: str, version: int, *, file: str, key: str) -> int:
+        """Submit what one kernel version wrote; return Kaggle's number of the submission.
+
+        Raises:
+            Refused: Kaggle took none.
+            Unknown: it may have.
+        """
+        what = f"submit {kernel} version {version}"
+        owner, slug = kernel.split("/")
+        types = wire.types("competitions.types.competition_api_service")
+        request = types.ApiCreateCodeSubmissionRequest()
+        request.competition_name, request.file_name = competition, file
+        request.kernel_owner, request.kernel_slug = owner, slug
+        request.kernel_version, request.submission_description = version, key
+        with self._wire.client() as client:
+            api = client.competitions.competition_api_client
+            reply = retry.tell(self._wire.clock, what, lambda: api.create_code_submission(request))
+        if not reply.ref:
+            raise Refused(f"{what}: Kaggle made none and says {retry.plain(reply.message or '')!r}")
+        return int(reply.ref)
+
+
+def _submission(one: Any) -> Submission:
+    return Submission(
+        ref=int(one.ref),
+        status=one.status.name,
+        description=one.description or "",
+        error=one.error_description or "",
+        public=one.public_score or "",
+        private=one.private_score or "",
+    )

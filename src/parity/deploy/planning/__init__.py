@@ -1,0 +1,1 @@
+"""Estimates of time and memory, on Kaggle's devices and on this machine."""

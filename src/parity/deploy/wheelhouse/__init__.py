@@ -1,0 +1,1 @@
+"""The wheels Kaggle's image is missing: resolved, locked, downloaded, verified."""

@@ -1,0 +1,1 @@
+"""The stages and commands of the command line, and what they share."""

@@ -1,0 +1,1 @@
+"""Commands that are not stages: status, demo, doctor, plan, report and others."""

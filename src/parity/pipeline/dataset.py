@@ -1,0 +1,98 @@
+"""What `prepare` wrote, read back for the other stages, and the exemplars each query is shown."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from parity.competition import corpus as misconceptions
+from parity.competition import few_shot as shelf
+from parity.competition import query as questions
+from parity.competition.few_shot import Exemplar
+from parity.competition.query import Corpus, MisconceptionId, Qrels, Query, QueryId
+from parity.competition.splits.split import Split
+from parity.run import files
+from parity.run.config.run_file import PromptConfig
+from parity.run.experiment import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Nouns:
+    """The competition as the run's split parts it.
+
+    Attributes:
+        queries: labelled rows.
+        qrels: their right misconceptions.
+        test: rows of the sample submission.
+        corpus: all misconceptions.
+        split: train, valid, unseen.
+        pool: exemplars that may be shown.
+        probe: queries that compare environments.
+    """
+
+    queries: list[Query]
+    qrels: Qrels
+    test: list[Query]
+    corpus: Corpus
+    split: Split
+    pool: tuple[Exemplar, ...]
+    probe: list[Query]
+
+    @property
+    def train(self) -> list[Query]:
+        """Labelled rows of the train side."""
+        return self._side(self.split.train)
+
+    @property
+    def valid(self) -> list[Query]:
+        """Labelled rows of the valid side."""
+        return self._side(self.split.valid)
+
+    @property
+    def valid_qrels(self) -> Qrels:
+        """Labels of `valid`."""
+        return {query.query_id: self.qrels[query.query_id] for query in self.valid}
+
+    @property
+    def positives(self) -> frozenset[MisconceptionId]:
+        """Misconceptions that are right in a row of train."""
+        rows = (self.qrels[query.query_id] for query in self.train)
+        return frozenset[MisconceptionId]().union(*rows)
+
+    def _side(self, ids: Sequence[int]) -> list[Query]:
+        kept = frozenset(ids)
+        return [query for query in self.queries if query.question_id in kept]
+
+
+def load(run: Run) -> Nouns:
+    """Read what `prepare` wrote for this run's split."""
+    place = run.workspace.prepare
+    queries = questions.read_queries(place / "queries.jsonl")
+    corpus = misconceptions.read_corpus(place / "corpus.jsonl")
+    known = {query.query_id: query for query in queries}
+    return Nouns(
+        queries=queries,
+        qrels=questions.read_qrels(place / "qrels.jsonl"),
+        test=questions.read_queries(place / "test_queries.jsonl"),
+        corpus=corpus,
+        split=Split.read(run.workspace.split(run.config.split.name)),
+        pool=shelf.read(place / "exemplars.jsonl", queries, corpus),
+        probe=[known[row["query_id"]] for row in files.read_jsonl(place / "probe.jsonl")],
+    )
+
+
+def shown(
+    nouns: Nouns, config: PromptConfig, queries: Sequence[Query]
+) -> dict[QueryId, tuple[Exemplar, ...]]:
+    """Return each query's worked examples, proven to be of train and not of its own question.
+
+    Raises:
+        Polluted: an exemplar is of the valid side, or shows a query its own answer.
+    """
+    shelf.guard(nouns.pool, nouns.split)
+    return shelf.shown(queries, nouns.pool, config)
+
+
+def texts(nouns: Nouns) -> list[str]:
+    """Return every text of the competition, which may not leave unless a licence lets it."""
+    queries = [*nouns.queries, *nouns.test]
+    said = [(one.subject, one.construct, one.question, one.correct, one.wrong) for one in queries]
+    return [*nouns.corpus.values(), *(text for row in said for text in row)]

@@ -1,0 +1,1 @@
+"""One stage per file: read inputs, call one core function, write outputs."""

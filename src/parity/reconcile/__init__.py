@@ -1,1 +1,0 @@
-"""What the evidence says, in tables; no torch."""

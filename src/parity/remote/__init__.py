@@ -1,1 +1,0 @@
-"""The one door to Kaggle and what goes through it: publish, push, follow, submit; no torch."""

@@ -1,0 +1,1 @@
+"""Packed forward passes: prefix trie, attention backends, devices."""

@@ -1,1 +1,0 @@
-"""The bundle that goes to Kaggle and the offline rehearsal of its kernel; no torch."""

@@ -1,1 +1,0 @@
-"""One verb a file: check inputs, call a core, write nouns, append evidence, manifest last."""

@@ -1,0 +1,124 @@
+"""A forecast in worlds whose truth is known: it covers what it says, and knows why it is wide."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from parity.analysis.forecast.forecast import SOURCES, Forecast, forecast
+from parity.analysis.forecast.leaderboard import Board, Hidden, Pair, Share, Transfer
+from parity.analysis.forecast.score_slices import Slices
+from parity.run.errors import BadData
+
+CV = Slices(np.array([0.5, 0.3]), np.array([4e-4, 2e-4]), np.array([300, 400]))
+SURE = replace(CV, variance=np.zeros(2))
+KNOWN = Board(Share.fixed(0.25), Hidden(np.inf), (), Transfer(0.0, 1e-9))
+USUAL = Board(Share.beta(0.25, 12), Hidden(870.0))
+POINT = 0.25 * 0.5 + 0.75 * 0.3
+
+
+def width(found: Forecast) -> float:
+    return found.wide[1] - found.wide[0]
+
+
+def test_where_all_is_known_it_is_a_point() -> None:
+    found = forecast(SURE, KNOWN)
+    assert found.median == pytest.approx(POINT)
+    assert width(found) < 1e-6
+    assert found.half == pytest.approx(found.wide)
+
+
+@pytest.mark.parametrize(
+    ("cv", "board", "source"),
+    [
+        (CV, KNOWN, "cv"),
+        (CV, replace(KNOWN, hidden=Hidden(500.0)), "hidden"),
+        (SURE, replace(KNOWN, share=Share.uniform(0.1, 0.4)), "share"),
+        (SURE, replace(KNOWN, transfer=Transfer(0.05, 1e-9)), "transfer"),
+        (SURE, replace(KNOWN, transfer=Transfer(0.0, 0.05)), "transfer"),
+    ],
+    ids=["cv", "hidden", "share", "factor", "residual"],
+)
+def test_each_source_alone_is_named(cv: Slices, board: Board, source: str) -> None:
+    found = forecast(cv, board)
+    assert width(found) > 0.01
+    assert set(found.sources) == set(SOURCES)
+    assert sum(found.sources.values()) == pytest.approx(1)
+    others = 1 - found.sources[source]
+    assert others < 1e-6 if source != "hidden" else 0 < others < 0.6  # rows of the CV count too
+
+
+def test_the_spread_of_the_cv_is_that_of_its_projection() -> None:
+    found = forecast(CV, KNOWN, draws=100_000)
+    error = np.sqrt(0.25**2 * 4e-4 + 0.75**2 * 2e-4)
+    assert width(found) == pytest.approx(2 * 1.645 * error, rel=0.03)
+
+
+def test_a_hidden_test_as_the_cv_is_as_uncertain() -> None:
+    same = replace(CV, rows=np.array([175, 525]))  # a quarter of them seen
+    found = forecast(same, replace(KNOWN, hidden=Hidden(700.0)))
+    assert found.sources["hidden"] == pytest.approx(0.5, abs=1e-3)
+
+
+def test_what_training_held_out_is_unseen_in_the_hidden_test_too() -> None:
+    assert forecast(SURE, KNOWN, covered=0.5).median == pytest.approx(0.125 * 0.5 + 0.875 * 0.3)
+
+
+def test_the_same_seed_gives_the_same_forecast() -> None:
+    assert forecast(CV, USUAL, seed=3) == forecast(CV, USUAL, seed=3)
+    assert forecast(CV, USUAL, seed=3) != forecast(CV, USUAL, seed=4)
+
+
+def test_json_gives_it_back() -> None:
+    found = forecast(CV, replace(USUAL, pairs=[Pair(0.4, 0.2, 0.25)]))
+    assert Forecast.from_json(found.as_json()) == found
+    with pytest.raises(BadData, match="a forecast needs the keys"):
+        Forecast.from_json({"median": 0.3})
+
+
+def test_pairs_teach_the_common_factor_and_narrow_the_forecast() -> None:
+    pairs = [Pair(seen, 0.3, 0.85 * (0.25 * seen + 0.75 * 0.3)) for seen in (0.35, 0.4, 0.45, 0.6)]
+    before = forecast(CV, replace(USUAL, share=Share.fixed(0.25)))
+    after = forecast(CV, replace(USUAL, share=Share.fixed(0.25), pairs=pairs))
+    assert after.pairs == 4
+    assert after.median == pytest.approx(0.85 * POINT, rel=0.04)
+    assert width(after) < 0.7 * width(before)
+
+
+def test_a_pair_over_other_rows_teaches_less() -> None:
+    board = replace(USUAL, pairs=[Pair(0.5, 0.3, 0.3)])
+    other = replace(board, pairs=[Pair(0.5, 0.3, 0.3, other=True)])
+    noisy = replace(CV, variance=CV.variance * 10)
+    assert width(forecast(noisy, board)) < width(forecast(noisy, other))
+
+
+def test_pairs_teach_the_seen_share_where_seen_and_unseen_lie_apart() -> None:
+    wide = replace(USUAL, share=Share.uniform(0, 1), transfer=Transfer(0.01, 0.01))
+    pairs = [Pair(seen, 0.2, 0.4 * seen + 0.6 * 0.2) for seen in (0.3, 0.5, 0.8)]
+    found = forecast(SURE, replace(wide, pairs=pairs, hidden=Hidden(1e6)))
+    assert found.share[0] == pytest.approx(0.4, abs=0.02)
+
+
+def test_covers_what_it_promises_where_the_model_is_true() -> None:
+    """200 leaderboards drawn from the belief, three pairs on the CV's rows before each forecast."""
+    draw, inside = np.random.default_rng(0), np.zeros(2)
+    worlds = 200
+    for seed in range(worlds):
+        p, c = draw.beta(3, 9), 0.9
+        shared = draw.normal(0, USUAL.transfer.factor)
+        truth = np.array([draw.uniform(0.4, 0.6), draw.uniform(0.2, 0.3)])
+        weight = np.array([c * p, 1 - c * p])
+        common = weight @ (np.sqrt(CV.variance) * draw.normal(size=2))  # the CV's rows
+        common += np.sqrt(weight @ (CV.variance * CV.rows) / 870) * draw.normal()  # hidden rows
+        shared += common / (weight @ truth)
+        spread = USUAL.transfer.residual * 2 ** draw.normal()
+        scores = [
+            (scale * truth, float(weight @ truth) * scale * np.exp(shared + spread * draw.normal()))
+            for scale in (0.7, 0.8, 0.9, 1.0)
+        ]
+        pairs = [Pair(float(seen), float(unseen), score, c) for (seen, unseen), score in scores[:3]]
+        mine, score = scores[3]
+        board = replace(USUAL, pairs=pairs)
+        found = forecast(replace(CV, mean=mine), board, covered=c, seed=seed, draws=2000)
+        inside += [low <= score <= high for low, high in (found.half, found.wide)]
+    assert inside / worlds == pytest.approx((0.5, 0.9), abs=0.07)

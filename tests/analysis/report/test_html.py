@@ -1,0 +1,146 @@
+"""A page says the same as HTML and as Markdown, leaves no word as markup, and asks for nothing."""
+
+import re
+from html.parser import HTMLParser
+
+from parity.analysis.report.html import Fold, Page, Picture, Section, Table, html, markdown
+
+TABLE = Table("What <was> told", ("layer", "value"), (("a|b", "0.5"), ("<i>", "-")), ("first", ""))
+SECRET = Table("What <was> told", ("layer", "value", "text"), (("a", "1", "a secret & more"),))
+SVG = '<svg role="img"><title>drawn</title></svg>'
+PAGE = Page(
+    "run <one>",
+    ("of a | competition",),
+    (
+        Section("first", "First & best", ("a line",), (Picture("drawn", SVG), TABLE)),
+        Section("second", "Second", (), (Fold("row 1", ("a private line",), TABLE, SECRET),)),
+    ),
+    with_text=True,
+)
+MARKDOWN = """\
+# run &lt;one>
+
+of a \\| competition
+
+## First &amp; best
+
+a line
+
+What &lt;was> told:
+
+| layer | value |
+| --- | --: |
+| a\\|b | 0.5 |
+| &lt;i> | - |
+
+## Second
+
+<details><summary>row 1</summary>
+
+What &lt;was> told:
+
+| layer | value |
+| --- | --: |
+| a\\|b | 0.5 |
+| &lt;i> | - |
+
+</details>
+"""
+VOID = {"meta", "link", "br"}
+
+
+class Outline(HTMLParser):
+    """Elements of a page, proven to be closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str]]] = []
+        self._open: list[str] = []
+        self.feed(text)
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, {key: value or "" for key, value in attrs}))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, {key: value or "" for key, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def of(self, tag: str) -> list[dict[str, str]]:
+        return [told for name, told in self.found if name == tag]
+
+
+def test_markdown_reads_as_meant_and_leaves_pictures_and_private_text_out() -> None:
+    assert markdown(PAGE) == MARKDOWN
+
+
+def test_html_has_landmarks_a_skip_link_and_headings_in_order() -> None:
+    outline = Outline(html(PAGE))
+    assert [len(outline.of(tag)) for tag in ("header", "nav", "main", "footer")] == [1] * 4
+    headings = [tag for tag, _ in outline.found if re.fullmatch("h[1-6]", tag)]
+    assert headings == ["h1", "h2", "h2"]
+    links = [one["href"] for one in outline.of("a")]
+    assert links == ["#main", "#first", "#second", "#main"]
+    ids = [told["id"] for _, told in outline.found if "id" in told]
+    assert len(ids) == len(set(ids))
+    assert {link[1:] for link in links} <= set(ids)
+    assert outline.of("html")[0]["lang"] == "en"
+
+
+def test_html_tables_have_captions_and_scopes_and_boxes_that_a_key_reaches() -> None:
+    outline = Outline(html(PAGE))
+    tables = len(outline.of("table"))
+    assert tables == len(outline.of("caption")) == 2
+    assert all(one["scope"] in ("row", "col") for one in outline.of("th"))
+    boxes = [one for one in outline.of("div") if one.get("class") == "box"]
+    assert len(boxes) == tables
+    assert all(one["tabindex"] == "0" and one["aria-label"] for one in boxes)
+
+
+def test_html_escapes_what_it_is_told() -> None:
+    text = html(PAGE)
+    assert "What &lt;was&gt; told" in text
+    assert "<i>" not in text
+    assert SVG in text
+
+
+def test_html_shows_private_text_under_a_warning_and_only_there() -> None:
+    text = html(PAGE)
+    assert "a secret &amp; more" in text
+    assert "a private line" in text
+    assert "not to be shared" in text
+    plain = Page(PAGE.title, PAGE.lines, PAGE.sections[:1])
+    assert "not to be shared" not in html(plain)
+
+
+def test_html_asks_for_nothing_and_runs_nothing() -> None:
+    outline = Outline(html(PAGE))
+    assert outline.of("script") == []
+    asked = [told.get("src", told.get("href", "#")) for _, told in outline.found]
+    assert {one for one in asked if not one.startswith("#")} == {"data:,"}
+    assert not [key for _, told in outline.found for key in told if key.startswith("on")]
+    assert re.search(r"@import|url\(|http:|https:", html(PAGE)) is None
+
+
+def luminance(colour: str) -> float:
+    digits = colour * 2 if len(colour) == 3 else colour
+    parts = [int(digits[at : at + 2], 16) / 255 for at in (0, 2, 4)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_every_ink_stands_out_on_every_paper() -> None:
+    """WCAG 2.1, 1.4.3: contrast of at least 4.5, in the light, the dark and the printed palette."""
+    palettes = re.findall(r":root \{(.*?)\}", html(PAGE), re.DOTALL)
+    assert len(palettes) == 3
+    for palette in palettes:
+        named = dict(re.findall(r"--(\w+): #([0-9a-f]+);", palette))
+        assert set(named) >= {"ink", "link", "equal", "near", "differs", "unknown"}
+        for paper in ("paper", "soft"):
+            for ink in ("ink", "link", "equal", "near", "differs", "unknown"):
+                light, dark = sorted(map(luminance, (named[paper], named[ink])), reverse=True)
+                assert (light + 0.05) / (dark + 0.05) >= 4.5, (paper, ink)

@@ -1,0 +1,69 @@
+"""Drawings that stand in one page: the same bytes each time, named, and without a request."""
+
+import re
+from collections.abc import Callable
+from xml.etree import ElementTree
+
+import matplotlib
+import pytest
+
+from parity.analysis.report import plots
+from parity.analysis.report.plots import Curve, Foretold, Point
+from parity.competition.scoring.bootstrap import Interval
+
+POINTS = [
+    Point("a<b", Interval(0.3, 0.25, 0.35), Interval(0.28, 0.23, 0.33)),
+    Point("c", Interval(0.4, 0.35, 0.45), Interval(0.31, 0.26, 0.36)),
+]
+CURVES = [
+    Curve("round 0, seen", (1, 2), (Interval(0.4, 0.3, 0.5), Interval(0.5, 0.4, 0.6)), False),
+    Curve("round 0, unseen", (1, 2), (Interval(0.2, 0.1, 0.3), Interval(0.1, 0.0, 0.2)), True),
+]
+FORETOLD = [
+    Foretold("one", 0.4, (0.38, 0.42), (0.3, 0.5), 0.45),
+    Foretold("two", 0.3, (0.28, 0.32), (0.2, 0.4), None),
+]
+DRAWN: dict[str, Callable[[], str]] = {
+    "against": lambda: plots.against(POINTS),
+    "epochs": lambda: plots.epochs(CURVES),
+    "forecasts": lambda: plots.forecasts(FORETOLD),
+    "times": lambda: plots.times([("mine", 3.0), ("train", 30.5)]),
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_the_same_numbers_give_the_same_bytes_whatever_a_person_has_set(name: str) -> None:
+    first = DRAWN[name]()
+    with matplotlib.rc_context({"font.size": 20, "svg.hashsalt": "x", "svg.fonttype": "none"}):
+        assert DRAWN[name]() == first
+    assert "<dc:date>" not in first
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_drawing_is_an_image_with_title_description_and_links_inside_it(name: str) -> None:
+    svg = DRAWN[name]()
+    assert svg.startswith('<svg role="img" aria-labelledby=')
+    whole = ElementTree.fromstring(svg.replace("<svg", '<svg xmlns:xlink="x"', 1))
+    assert [one.tag for one in list(whole)[:2]] == ["title", "desc"]
+    ids = re.findall(r'\bid="([^"]+)"', svg)
+    assert len(ids) == len(set(ids))
+    assert all(one.startswith(f"{name}-") for one in ids)
+    assert set(re.findall(r'(?:href="|url\()#([^")]+)', svg)) <= set(ids)
+    assert re.search(r'href="(?!#)|url\((?!#)|http|@import', svg) is None
+
+
+def test_drawings_of_one_page_share_no_id() -> None:
+    ids = [one for draw in DRAWN.values() for one in re.findall(r'\bid="([^"]+)"', draw())]
+    assert len(ids) == len(set(ids))
+
+
+def test_a_description_tells_the_numbers_and_escapes_names() -> None:
+    svg = plots.against(POINTS)
+    assert "1 a&lt;b: CV 0.300, leaderboard 0.280" in svg
+    assert "two: 0.300, 90 % 0.200 to 0.400, no score yet" in plots.forecasts(FORETOLD)
+    assert "round 0, unseen: 0.200, 0.100" in plots.epochs(CURVES)
+
+
+def test_other_numbers_give_another_drawing() -> None:
+    moved = [POINTS[0], Point("c", POINTS[1].cv, Interval(0.33, 0.26, 0.36))]
+    assert plots.against(moved) != plots.against(POINTS)
