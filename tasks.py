@@ -34,7 +34,10 @@ story = verb(
     run="",
 )
 prepare = verb(
-    "prepare", "1. Kaggle's files → queries, corpus, qrels, split, exemplars, probe.", WHERE, RUN
+    "prepare",
+    "1. Kaggle's files → queries, corpus, qrels, split, few-shot examples, probe.",
+    WHERE,
+    RUN,
 )
 mine = verb(
     "mine",
@@ -52,7 +55,7 @@ evaluate = verb(
     {
         "adapter": "best, base or epoch-N (default: best)",
         "against": "another run file: is a difference shown?",
-        "accept_polluted": "score rows it was trained on; kept out of every table",
+        "accept_contaminated": "score rows it was trained on; kept out of every table",
     },
     WHERE,
     ROUND,

@@ -122,7 +122,7 @@ def _encode_flags(made: argparse.ArgumentParser) -> None:
     made.add_argument("--peers", type=_names, default=list(encode.PEERS))
     made.add_argument("--batches", type=_numbers, default=[8, 16, 32, 64, 128])
     made.add_argument("--tuning", type=int, default=None, help="texts to choose a batch size on")
-    made.add_argument("--quantise", choices=("none", "fp8"), default="none", help="beside whole")
+    made.add_argument("--quantize", choices=("none", "fp8"), default="none", help="beside whole")
     made.add_argument("--checked", type=int, default=16, help="texts compared before timing")
 
 
@@ -146,7 +146,7 @@ def _encode_plan(given: argparse.Namespace) -> encode.Plan:
         checked=given.checked,
         repeat=given.repeat,
         budget=given.budget or _BUDGET[given.device],
-        quantise=given.quantise,
+        quantize=given.quantize,
     )
 
 

@@ -5,8 +5,8 @@ from typing import Literal
 
 from parity.run.config.run_file import Config
 
-_QUESTION_ROWS = 2.25  # labelled rows of a question on the train side: 2,726 rows, 1,211 questions
-_EXEMPLARS = 2
+_QUESTION_ROWS = 2.25  # labeled rows of a question on the train side: 2,726 rows, 1,211 questions
+_EXAMPLES = 2
 _DROPOUT = 0.1
 
 Masks = Literal["shared", "apart"]
@@ -20,10 +20,10 @@ class Arm:
     Attributes:
         name: a letter.
         about: what it is, in a few words.
-        exemplars: `prompt.exemplars`.
+        few-shot examples: `prompt.examples`.
         group_by: `training.group_by`.
         against: the arms it is compared with.
-        dropout: `training.dropout`.
+        dropout: `training.lora_dropout`.
         masks: `apart` runs every sequence on a path of its own, in training and in scoring.
         checkpointing: `training.gradient_checkpointing`, where a batch has too many tokens to run
             beside others on one GPU; slower, and the same gradient.
@@ -31,7 +31,7 @@ class Arm:
 
     name: str
     about: str
-    exemplars: Literal["none", "random", "batch", "question"]
+    examples: Literal["none", "random", "batch", "question"]
     group_by: Literal["row", "question"] = "row"
     against: tuple[str, ...] = ()
     dropout: float = 0.0
@@ -42,31 +42,31 @@ class Arm:
         """Return the overrides that make a run this arm.
 
         Args:
-            seed: of the order, the exemplars, the negatives and the dropout.
+            seed: of the order, the few-shot examples, the negatives and the dropout.
             config: the run without them; a step keeps about its number of rows.
         """
-        batch = config.training.batch
+        batch = config.training.batch_size
         if self.group_by == "question":
             batch = max(1, round(batch / _QUESTION_ROWS))
         return (
-            f"prompt.exemplars={self.exemplars}",
-            f"prompt.exemplar_count={0 if self.exemplars == 'none' else _EXEMPLARS}",
-            f"prompt.exemplar_seed={seed}",
+            f"prompt.examples={self.examples}",
+            f"prompt.example_count={0 if self.examples == 'none' else _EXAMPLES}",
+            f"prompt.example_seed={seed}",
             f"mining.seed={seed}",
             f"training.seed={seed}",
             f"training.group_by={self.group_by}",
-            f"training.batch={batch}",
-            f"training.dropout={self.dropout}",
+            f"training.batch_size={batch}",
+            f"training.lora_dropout={self.dropout}",
             f"training.gradient_checkpointing={str(self.checkpointing).lower()}",
         )
 
 
 _ALL = (
-    Arm("A", "exemplars at random for each query", "random", against=("D",), checkpointing=True),
-    Arm("B", "exemplars shared by the batch", "batch", against=("A", "D")),
-    Arm("C", "exemplars of the question, batches of questions", "question", "question", ("A", "D")),
-    Arm("D", "no exemplars", "none"),
-    Arm("E", "no exemplars, batches of questions", "none", "question", ("D",)),
+    Arm("A", "examples at random for each query", "random", against=("D",), checkpointing=True),
+    Arm("B", "examples shared by the batch", "batch", against=("A", "D")),
+    Arm("C", "examples of the question, batches of questions", "question", "question", ("A", "D")),
+    Arm("D", "no few-shot examples", "none"),
+    Arm("E", "no few-shot examples, batches of questions", "none", "question", ("D",)),
     Arm("F", "D with dropout, masks shared", "none", "row", ("D", "G"), _DROPOUT),
     Arm("G", "D with dropout, masks apart", "none", "row", ("D",), _DROPOUT, "apart"),
     Arm("H", "B with dropout, masks shared", "batch", "row", ("B", "I"), _DROPOUT),
@@ -74,6 +74,7 @@ _ALL = (
 )
 
 ARMS = {arm.name: arm for arm in _ALL}
-"""In D a batch of rows shares little but first words; in B nearly every token of an exemplar. So H
+"""In D a batch of rows shares little but first words; in B nearly every token of an
+example. So H
 against I shows what shared masks do where there is much sharing, F against G where there is little.
 """

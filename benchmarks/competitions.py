@@ -1,4 +1,4 @@
-"""Simulated competitions: part of the labelled questions becomes a hidden test, again and again.
+"""Simulated competitions: part of the labeled questions becomes a hidden test, again and again.
 
 What is known of each is what a competitor knows: the rest of the labels, a model's rows on a split
 of these, and how many rows the hidden test has. The truth is kept beside it.
@@ -21,7 +21,7 @@ from parity.run.config.run_file import SplitConfig
 SHARES = (0.5, 0.85)
 """Between these the hidden test's unseen share is drawn."""
 HIDDEN = 0.22
-"""Share of labelled rows that is hidden: the real test's, 963 of 4,370."""
+"""Share of labeled rows that is hidden: the real test's, 963 of 4,370."""
 _CV = SplitConfig(kind="unseen", unseen=0.75, valid=0.2)
 
 
@@ -77,7 +77,7 @@ def simulate(world: World, models: Mapping[str, Contender], seed: int) -> Simula
     """Hide a part of the world and let every model compete.
 
     Args:
-        world: all labelled rows, embedded.
+        world: all labeled rows, embedded.
         models: name → model, in the order in which they are handed in.
         seed: draws the hidden unseen share, uniform over `SHARES`, and cuts.
 

@@ -30,7 +30,7 @@ class World:
     """What all simulated competitions are cut from.
 
     Attributes:
-        queries: n labelled rows, each with one right misconception.
+        queries: n labeled rows, each with one right misconception.
         qrels: their labels.
         corpus: m misconceptions.
         asked: (n, d) the rows as the untuned encoder embeds them.

@@ -130,7 +130,7 @@ def record(outcomes: Sequence[Outcome], scoring: ScoringConfig) -> dict[str, Any
 def markdown(outcomes: Sequence[Outcome], scoring: ScoringConfig) -> str:
     """Return the two tables: what each arm costs and scores, and the differences."""
     lines = [
-        "| arm | MAP@25 by seed | mean (95 %) | asked behind fixed exemplars | rows a step "
+        "| arm | MAP@25 by seed | mean (95 %) | asked behind fixed few-shot examples | rows a step "
         "| packed tokens an epoch | of unpacked | s a step | GiB used (held) |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
@@ -183,8 +183,8 @@ def _compared(
     if not common:
         return []
     both = [policy for policy in _policies(ours) if policy in _policies(theirs)]
-    if all(ARMS[side[0]["arm"]].exemplars == "batch" for side in (ours, theirs)):
-        both = ["own"]  # which asks behind fixed exemplars
+    if all(ARMS[side[0]["arm"]].examples == "batch" for side in (ours, theirs)):
+        both = ["own"]  # which asks behind fixed few-shot examples
     return [effect(ours, theirs, policy, scoring) for policy in both]
 
 

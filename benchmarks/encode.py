@@ -34,7 +34,7 @@ class Plan:
         checked: texts on which equality is shown.
         repeat: runs.
         budget: tokens in one of our packs.
-        quantise: `fp8` to run us a second time with products in 8-bit floats, else `none`.
+        quantize: `fp8` to run us a second time with products in 8-bit floats, else `none`.
     """
 
     works: Sequence[str]
@@ -46,7 +46,7 @@ class Plan:
     checked: int
     repeat: int
     budget: int
-    quantise: str = "none"
+    quantize: str = "none"
 
 
 def run(held: Held, world: World, plan: Plan, limit: float, say: Any) -> list[dict[str, Any]]:
@@ -63,7 +63,7 @@ def run(held: Held, world: World, plan: Plan, limit: float, say: Any) -> list[di
         Mismatch: a peer reads other tokens, or gives other embeddings.
     """
     ours = Ours(held, plan.budget)
-    second = None if plan.quantise == "none" else Ours(held, plan.budget, plan.quantise)
+    second = None if plan.quantize == "none" else Ours(held, plan.budget, plan.quantize)
     peers = [PEERS[name](held) for name in plan.peers]
     found = []
     for name in plan.works:
@@ -77,7 +77,7 @@ def run(held: Held, world: World, plan: Plan, limit: float, say: Any) -> list[di
         if second and name != "corpus":
             moved = _changed(world, name, plan.count, (ours, second))
             found[-1]["rounded"]["changed"] = asdict(moved)
-            say(f"{name}: in {plan.quantise}: {rounded.told(moved)}")
+            say(f"{name}: in {plan.quantize}: {rounded.told(moved)}")
         _tell(found[-1], limit, say)
     return found
 

@@ -34,7 +34,7 @@ class Count:
 
     Attributes:
         questions: with a label.
-        rows: labelled.
+        rows: labeled.
         kinds: misconceptions that are right in a row.
         once: those that are right in one row.
     """
@@ -49,7 +49,7 @@ ALL = Count(questions=1869, rows=4370, kinds=1604, once=747)
 """Train and hidden test of Eedi together, as the reference on pitfalls counts them."""
 
 Labels = dict[int, list[int]]
-"""Question → the misconception of each of its labelled rows."""
+"""Question → the misconception of each of its labeled rows."""
 
 
 def labels(qrels: Qrels) -> Labels:

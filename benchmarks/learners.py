@@ -70,9 +70,9 @@ class Ours:
         self.encoder = encoder(held, budget)
         self.model = self.encoder.model
         self._config = TrainingConfig(
-            rank=RANK,
-            alpha=ALPHA,
-            targets=tuple(_TARGETS),
+            r=RANK,
+            lora_alpha=ALPHA,
+            target_modules=tuple(_TARGETS),
             temperature=TEMPERATURE,
             token_budget=budget,
         )
@@ -85,7 +85,9 @@ class Ours:
     def tokens(self, group: Group) -> tuple[list[list[int]], list[list[int]]]:
         """Return the token ids of a batch's queries and passages."""
         read = self.encoder.tokenize
-        return read(group.queries, PROMPT.query_max), read(group.passages, PROMPT.passage_max)
+        return read(group.queries, PROMPT.query_max_length), read(
+            group.passages, PROMPT.passage_max_length
+        )
 
     def backward(self, group: Group) -> torch.Tensor:
         """Leave a batch's gradients in the weights; return its loss."""
@@ -132,8 +134,8 @@ class FlagEmbedding:
         self._device, self._dtype = held.device, held.dtype
         self._collate = AbsEmbedderSameDatasetCollator(
             tokenizer=tokenizer,
-            query_max_len=PROMPT.query_max,
-            passage_max_len=PROMPT.passage_max,
+            query_max_len=PROMPT.query_max_length,
+            passage_max_len=PROMPT.passage_max_length,
             pad_to_multiple_of=8,
             padding=True,
             return_tensors="pt",
@@ -239,8 +241,8 @@ def sampled(drawn: Drawn, folder: Path, seed: int) -> Group:
     dataset.shuffle_ratio = 0.0
     dataset.args = SimpleNamespace(
         train_group_size=len(drawn.negatives[0]) + 1,
-        query_max_len=PROMPT.query_max,
-        passage_max_len=PROMPT.passage_max,
+        query_max_len=PROMPT.query_max_length,
+        passage_max_len=PROMPT.passage_max_length,
         example_query_max_len=_EXAMPLE,
         example_passage_max_len=_EXAMPLE,
         query_instruction_for_retrieval=INSTRUCTION,

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, processors
+from tokenizers import Tokenizer as HfTokenizer
+from tokenizers import processors
 from transformers import AutoConfig, AutoModel
 
 from parity.retrieval.models import base_model
-from parity.retrieval.models.base_model import Base
-from parity.retrieval.tokenizer import Reader
+from parity.retrieval.models.base_model import BaseModel
+from parity.retrieval.tokenizer import Tokenizer
 from parity.run import files
 from parity.run.config.run_file import EncoderConfig
 from parity.run.errors import BadConfig
@@ -76,7 +77,7 @@ class Held:
 
     name: str
     model: Any
-    base: Base
+    base: BaseModel
     peers: Path
 
     @property
@@ -96,10 +97,10 @@ class Held:
         table = self.model.get_input_embeddings().weight.numel()
         return int(sum(weight.numel() for weight in self.model.parameters()) - table)
 
-    def reader(self, budget: int) -> Reader:
+    def reader(self, budget: int) -> Tokenizer:
         """Return our own reader of the base."""
         config = EncoderConfig(base=self.base.name, token_budget=budget)
-        return Reader(self.base, config, self.model.config, causal=True)
+        return Tokenizer(self.base, config, self.model.config, causal=True)
 
 
 def real(name: str, cache: Path, scratch: Path, *, layers: int, device: torch.device) -> Held:
@@ -168,9 +169,9 @@ def _dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
-def _held(name: str, model: Any, base: Base, scratch: Path) -> Held:
+def _held(name: str, model: Any, base: BaseModel, scratch: Path) -> Held:
     model.eval().requires_grad_(False)
-    reader = Reader(base, EncoderConfig(base=name), model.config, causal=True)
+    reader = Tokenizer(base, EncoderConfig(base=name), model.config, causal=True)
     _write_closing(base.folder, scratch / "peers", model.config, reader.tokenize(["a"], 64)[0])
     return Held(name, model, base, scratch / "peers")
 
@@ -187,7 +188,7 @@ def _write_closing(base: Path, folder: Path, config: Any, example: list[int]) ->
     Most decoders' tokenizers do not, and FlagEmbedding and sentence-transformers take what the
     tokenizer gives.
     """
-    tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
+    tokenizer = HfTokenizer.from_file(str(base / "tokenizer.json"))
     end = example[-1]
     name = tokenizer.id_to_token(end)
     probe = tokenizer.encode("a")

@@ -14,20 +14,20 @@ from parity.run.config.run_file import EncoderConfig
 _PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 
 
-def encoder(held: Held, budget: int, quantise: str = "none") -> Encoder:
+def encoder(held: Held, budget: int, quantize: str = "none") -> Encoder:
     """Return our encoder of the run's model.
 
     Args:
         held: the run's model.
         budget: tokens in a pack.
-        quantise: `none` or `fp8`.
+        quantize: `none` or `fp8`.
     """
     settings = {
         "base": held.name,
         "precision": _PRECISIONS[held.dtype],
         "device": held.device.type,
         "token_budget": budget,
-        "quantise": quantise,
+        "quantize": quantize,
     }
     # What would read 14 GB from disk hands over a twin; all else is the encoder as it always is.
     with mock.patch.object(loading, "load", return_value=twin(held.model)):
@@ -44,15 +44,15 @@ class Ours:
 
     name = "kaggle-parity"
 
-    def __init__(self, held: Held, budget: int, quantise: str = "none") -> None:
+    def __init__(self, held: Held, budget: int, quantize: str = "none") -> None:
         """Take a model.
 
         Args:
             held: the run's model.
             budget: tokens in a pack.
-            quantise: `none` or `fp8`.
+            quantize: `none` or `fp8`.
         """
-        self.encoder = encoder(held, budget, quantise)
+        self.encoder = encoder(held, budget, quantize)
 
     def encode(self, work: Work) -> Vectors:
         """Return the embeddings of a work's texts, tokenized and planned anew."""

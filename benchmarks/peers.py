@@ -80,8 +80,8 @@ class _Embedder(ICLLLMEmbedder):  # type: ignore[misc]  # without types
             query_instruction_for_retrieval=INSTRUCTION,
             query_instruction_format="<instruct>{}\n<query>{}",
             devices=[device],
-            query_max_length=PROMPT.query_max,
-            passage_max_length=PROMPT.passage_max,
+            query_max_length=PROMPT.query_max_length,
+            passage_max_length=PROMPT.passage_max_length,
         )
         self.tokenizer = AutoTokenizer.from_pretrained(str(folder))
         self.model = model

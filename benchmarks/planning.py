@@ -12,7 +12,7 @@ import time
 import numpy as np
 
 from parity.retrieval.engine import trie
-from parity.retrieval.engine.packing import Flat
+from parity.retrieval.engine.packing import TokenSequences
 
 _SIZES = (100_000, 300_000, 1_000_000)
 _LENGTH, _ROOT, _STEM = 200, 20, 80  # tokens; up to where a root, then a stem is shared
@@ -21,7 +21,7 @@ _VOCABULARY = 32_000
 _BUDGET = 16_384
 
 
-def drawn(count: int) -> Flat:
+def drawn(count: int) -> TokenSequences:
     """Return `count` random sequences in no order.
 
     Args:
@@ -35,7 +35,7 @@ def drawn(count: int) -> Flat:
     ids[:, :_STEM] = draw.integers(0, _VOCABULARY, (stems, _STEM), dtype=np.int32)[stem]
     root = draw.integers(0, _VOCABULARY, (roots, _ROOT), dtype=np.int32)
     ids[:, :_ROOT] = root[stem // _SHARED]
-    return Flat(ids.reshape(-1), np.arange(count + 1, dtype=np.int64) * _LENGTH)
+    return TokenSequences(ids.reshape(-1), np.arange(count + 1, dtype=np.int64) * _LENGTH)
 
 
 def measure(count: int) -> str:

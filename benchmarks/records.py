@@ -78,8 +78,8 @@ def _how(line: dict[str, Any]) -> str:
 
 def _counts(reader: Any, group: Group) -> tuple[int, int]:
     tokens = [
-        *reader.tokenize(group.queries, works.PROMPT.query_max),
-        *reader.tokenize(group.passages, works.PROMPT.passage_max),
+        *reader.tokenize(group.queries, works.PROMPT.query_max_length),
+        *reader.tokenize(group.passages, works.PROMPT.passage_max_length),
     ]
     return sum(map(len, tokens)), sum(map(len, reader.packs(tokens)))
 

@@ -23,8 +23,8 @@ from parity.run.experiment import Run, open_run
 WAYS = {
     "fp32": ("encoder.precision=fp32",),
     "bf16": ("encoder.precision=bf16",),
-    "fp8": ("encoder.precision=bf16", "encoder.quantise=fp8"),
-    "4bit": ("encoder.precision=bf16", "encoder.quantise=4bit"),
+    "fp8": ("encoder.precision=bf16", "encoder.quantize=fp8"),
+    "4bit": ("encoder.precision=bf16", "encoder.quantize=4bit"),
 }
 """Name → overrides."""
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.simulated`: forecasts of hidden tests that labelled questions play.
+"""`python -m benchmarks.simulated`: forecasts of hidden tests that labeled questions play.
 
 Each competition hides whole questions, with an unseen share drawn anew; each model's score on them
 is forecast from the rest, and from the models handed in before. The tables say how far off
@@ -22,12 +22,12 @@ from benchmarks.competitions import SHARES, Simulated, simulate
 from benchmarks.contenders import World, contenders
 from parity.analysis.forecast import calibration, score_slices
 from parity.analysis.forecast.forecast import Forecast, forecast
-from parity.analysis.forecast.leaderboard import Board, Hidden, Pair, Share
-from parity.analysis.forecast.unseen_estimate import covered, unseen_mass
+from parity.analysis.forecast.leaderboard import HiddenTest, LeaderboardPrior, ScorePair, SeenShare
+from parity.analysis.forecast.unseen_estimate import seen_coverage, unseen_mass
 from parity.competition.eedi import kaggle_files
 from parity.competition.scoring.bootstrap import question_of
 from parity.pipeline import encoder_loading
-from parity.retrieval.retrieve import ask, index
+from parity.retrieval.retrieve import index, render_queries
 from parity.run import files
 from parity.run.errors import ParityError
 from parity.run.experiment import Run, open_run
@@ -61,16 +61,16 @@ class Judged:
     blind: Forecast
 
     @property
-    def judged(self) -> calibration.Judged:
+    def judged(self) -> calibration.CheckedForecast:
         """The forecast beside the score."""
-        return calibration.Judged(self.name, "simulated", "", self.told, self.board)
+        return calibration.CheckedForecast(self.name, "simulated", "", self.told, self.board)
 
 
 def world(run: Run) -> World:
-    """Return the run's labelled rows, embedded by its bare base; embeddings are kept on disk."""
+    """Return the run's labeled rows, embedded by its bare base; embeddings are kept on disk."""
     read = kaggle_files.read(Path(run.config.data.source))
     encoder, prompt = encoder_loading.keeping(run), run.config.prompt
-    asked = ask(encoder, prompt, read.queries, {})
+    asked = render_queries(encoder, prompt, read.queries, {})
     return World(
         queries=tuple(read.queries),
         qrels=read.qrels,
@@ -88,15 +88,15 @@ def judge(one: Simulated) -> list[Judged]:
     """
     low, high = SHARES
     counts = Counter[int](key for right in one.known.values() for key in right)
-    share = Share.uniform(1 - high, 1 - low).beside(unseen_mass(counts.values()))
+    share = SeenShare.uniform(1 - high, 1 - low).beside(unseen_mass(counts.values()))
     learnt = frozenset(one.split.train)
     rows = (right for row, right in one.known.items() if int(question_of(row)) in learnt)
-    shown = covered(counts, {key for right in rows for key in right})
-    pairs: list[Pair] = []
+    shown = seen_coverage(counts, {key for right in rows for key in right})
+    pairs: list[ScorePair] = []
     found = []
     for entry in one.entries:
         cv = score_slices.of(entry.cv, one.known, one.split.unseen, one.subjects)
-        blind = Board(share, Hidden(one.rows))
+        blind = LeaderboardPrior(share, HiddenTest(one.rows))
         told = [
             forecast(cv, board, covered=shown)
             for board in (replace(blind, pairs=tuple(pairs)), blind)
@@ -106,7 +106,7 @@ def judge(one: Simulated) -> list[Judged]:
         found.append(
             Judged(one.seed, entry.name, one.share, mean, seen, unseen, entry.board, *told)
         )
-        pairs.append(Pair(seen, unseen, entry.board, shown))
+        pairs.append(ScorePair(seen, unseen, entry.board, shown))
     return found
 
 
@@ -129,7 +129,7 @@ def summary(judged: Sequence[Judged]) -> list[dict[str, Any]]:
 def _summed(
     name: str, some: Sequence[Judged], lined: Mapping[tuple[int, str], float]
 ) -> dict[str, Any]:
-    found = calibration.judge([one.judged for one in some])
+    found = calibration.check_forecasts([one.judged for one in some])
     assert found is not None  # no group is empty
     return {
         "of": name,

@@ -23,7 +23,7 @@ from parity.competition import ranking as rankings
 from parity.competition.ranking import Ranking
 from parity.competition.scoring import metrics
 from parity.pipeline import dataset, encoder_loading, evaluation, training_plan
-from parity.pipeline.dataset import Nouns
+from parity.pipeline.dataset import Dataset
 from parity.retrieval import prompts
 from parity.retrieval.encoder import Encoder
 from parity.retrieval.engine import trie
@@ -35,7 +35,7 @@ from parity.run.experiment import Run, open_run
 from parity.training import flagembedding, negatives
 
 OWN, FIXED = "own", "fixed"
-"""How valid queries are asked: as the arm's own setting says, or all behind the same exemplars."""
+"""How valid queries are asked: as the arm's own setting says, or all behind the same examples."""
 
 
 def trial(file: Path, arm: str, sets: tuple[str, ...]) -> dict[str, Any]:
@@ -137,7 +137,7 @@ def _stage(name: str, run: Run, *flags: str) -> None:
         raise SystemExit(code)
 
 
-def _draw(run: Run, known: Nouns) -> Path:
+def _draw(run: Run, known: Dataset) -> Path:
     """Write the arm's negatives as FlagEmbedding's file; return its path."""
     rows = tuple(query.query_id for query in known.train)
     any_id = np.full((len(rows), 1), min(known.corpus), dtype=np.int64)
@@ -169,7 +169,7 @@ def _outcome(run: Run, arm: str, ended: list[float]) -> dict[str, Any]:
     last = max(int(path.stem.rpartition("-")[2]) for path in folder.glob("ranking-*.jsonl"))
     encoder = encoder_loading.encoder(run, folder / f"epoch-{last}")
     found = {OWN: rankings.read(folder / f"ranking-{last}.jsonl")}
-    if run.config.prompt.exemplars != "none":
+    if run.config.prompt.examples != "none":
         found[FIXED] = _fixed(run, encoder, known)
     k = min(evaluation.K, len(known.corpus))
     trained = manifests.require(folder, run.command("train"))
@@ -194,19 +194,19 @@ def _outcome(run: Run, arm: str, ended: list[float]) -> dict[str, Any]:
     }
 
 
-def _fixed(run: Run, encoder: Encoder, known: Nouns) -> Ranking:
-    """Return the ranking of the valid rows, all of them behind the same exemplars."""
-    prompt = run.config.prompt.model_copy(update={"exemplars": "fixed"})
+def _fixed(run: Run, encoder: Encoder, known: Dataset) -> Ranking:
+    """Return the ranking of the valid rows, all of them behind the same examples."""
+    prompt = run.config.prompt.model_copy(update={"examples": "fixed"})
     config = run.config.model_copy(update={"prompt": prompt})
     ranking = evaluation.score(encoder, config, known).ranking
     assert ranking is not None  # there are valid rows: training ranked them
     return ranking
 
 
-def _tokens(run: Run, encoder: Encoder, known: Nouns) -> dict[str, float]:
+def _tokens(run: Run, encoder: Encoder, known: Dataset) -> dict[str, float]:
     """Count the first epoch: steps, rows, tokens computed, and tokens with nothing shared."""
     mined = negatives.read(run.workspace.stage("mine", run.round) / "negatives.jsonl")
-    planned, _ = training_plan.write(encoder, run.config, known, mined, "")
+    planned, _ = training_plan.build_training_plan(encoder, run.config, known, mined, "")
     batches = planned.epochs[0]
     packed = plain = 0
     for batch in batches:

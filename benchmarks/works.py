@@ -7,23 +7,25 @@ from pathlib import Path
 from typing import Any, Literal
 
 from parity.competition.eedi import kaggle_files
-from parity.competition.few_shot import Exemplar
+from parity.competition.few_shot import Example
 from parity.competition.query import Corpus, Qrels, Query
 from parity.retrieval import prompts
-from parity.retrieval.tokenizer import Reader
+from parity.retrieval.tokenizer import Tokenizer
 from parity.run.config.run_file import PromptConfig
 from parity.run.errors import BadConfig, Mismatch
 
 ENCODE = ("fixed-3", "no-examples", "corpus")
 TRAIN = ("shared", "none", "random")
-Exemplars = Literal["shared", "none", "random"]
+Examples = Literal["shared", "none", "random"]
 INSTRUCTION = (
     "Given a mathematics question, the subject and the construct that it tests, its correct "
     "answer and one wrong answer that a pupil gave, retrieve the misconception, out of those that "
     "teachers have described, that most likely led the pupil to this wrong answer."
 )
 """About 49 tokens, as the instruction that the targets were set with."""
-PROMPT = PromptConfig(format="icl", instruction=INSTRUCTION, query_max=2048, passage_max=512)
+PROMPT = PromptConfig(
+    format="icl", instruction=INSTRUCTION, query_max_length=2048, passage_max_length=512
+)
 _SHOWN = 3
 
 
@@ -83,13 +85,13 @@ class Drawn:
         queries: b rows.
         positives: their right sentences.
         negatives: b lists of wrong ones.
-        shown: exemplars from other questions, for all of the batch.
+        shown: few-shot examples from other questions, for all of the batch.
     """
 
     queries: list[Query]
     positives: list[str]
     negatives: list[list[str]]
-    shown: list[Exemplar]
+    shown: list[Example]
 
     @property
     def bare(self) -> list[str]:
@@ -102,14 +104,14 @@ class World:
     """The competition's rows, from which all work is cut.
 
     Attributes:
-        queries: labelled rows, but for the questions shown as examples.
+        queries: labeled rows, but for the questions shown as examples.
         shown: three rows of other questions.
         qrels: the right misconceptions.
         corpus: id → sentence.
     """
 
     queries: list[Query]
-    shown: list[Exemplar]
+    shown: list[Example]
     qrels: Qrels
     corpus: Corpus
 
@@ -120,12 +122,12 @@ def read(data: Path) -> World:
     questions = sorted({one.question_id for one in found.queries})
     kept = set(random.Random(0).sample(questions, _SHOWN))
     firsts = {one.question_id: one for one in reversed(found.queries) if one.question_id in kept}
-    shown = [_exemplar(firsts[one], found.qrels, found.corpus) for one in sorted(kept)]
+    shown = [_example(firsts[one], found.qrels, found.corpus) for one in sorted(kept)]
     queries = [one for one in found.queries if one.question_id not in kept]
     return World(queries, shown, found.qrels, found.corpus)
 
 
-def encoding(world: World, name: str, reader: Reader, count: int) -> Work:
+def encoding(world: World, name: str, reader: Tokenizer, count: int) -> Work:
     """Return the texts of one piece of encoding work.
 
     Args:
@@ -143,7 +145,7 @@ def encoding(world: World, name: str, reader: Reader, count: int) -> Work:
     if name == "corpus":
         keys = sorted(world.corpus)[: count or None]
         texts = [prompts.passage(PROMPT, world.corpus[key]) for key in keys]
-        return Work(name, texts, texts, [], PROMPT.passage_max)
+        return Work(name, texts, texts, [], PROMPT.passage_max_length)
     shown = world.shown if name == "fixed-3" else []
     queries = world.queries[: count or None]
     examples = [
@@ -156,19 +158,19 @@ def encoding(world: World, name: str, reader: Reader, count: int) -> Work:
     ]
     texts = rendered(queries, shown, reader)
     bare = [prompts.bare(PROMPT, one) for one in queries]
-    return Work(name, texts, bare, examples, PROMPT.query_max)
+    return Work(name, texts, bare, examples, PROMPT.query_max_length)
 
 
-def rendered(queries: Sequence[Query], shown: Sequence[Exemplar], reader: Reader) -> list[str]:
+def rendered(queries: Sequence[Query], shown: Sequence[Example], reader: Tokenizer) -> list[str]:
     """Return the queries' whole texts, the same examples before each.
 
     Raises:
         Mismatch: one does not fit with all its examples.
     """
     texts = [prompts.whole(PROMPT, one, shown) for one in queries]
-    for one, ids in zip(queries, reader.tokenize(texts, PROMPT.query_max + 1), strict=True):
-        if len(ids) > PROMPT.query_max:
-            raise Mismatch(f"query {one.query_id} is longer than {PROMPT.query_max} tokens")
+    for one, ids in zip(queries, reader.tokenize(texts, PROMPT.query_max_length + 1), strict=True):
+        if len(ids) > PROMPT.query_max_length:
+            raise Mismatch(f"query {one.query_id} is longer than {PROMPT.query_max_length} tokens")
     return texts
 
 
@@ -181,8 +183,8 @@ def drawn(world: World, *, batches: int, batch: int, group: int, seed: int) -> l
     return [_draw(world, draws, batch, group) for _ in range(batches)]
 
 
-def grouped(one: Drawn, kind: Exemplars, reader: Reader) -> Group:
-    """Return the texts of a batch whose exemplars are shared by all of it, or that has none."""
+def grouped(one: Drawn, kind: Examples, reader: Tokenizer) -> Group:
+    """Return the texts of a batch that shares its few-shot examples, or has none."""
     shown = one.shown if kind == "shared" else []
     queries = rendered(one.queries, shown, reader)
     rows = zip(one.positives, one.negatives, strict=True)
@@ -203,10 +205,10 @@ def _draw(world: World, draws: random.Random, batch: int, group: int) -> Drawn:
         queries,
         [world.corpus[key] for key in right],
         [[world.corpus[key] for key in keys[: group - 1]] for keys in wrong],
-        [_exemplar(one, world.qrels, world.corpus) for one in shown],
+        [_example(one, world.qrels, world.corpus) for one in shown],
     )
 
 
-def _exemplar(one: Query, qrels: Qrels, corpus: Any) -> Exemplar:
+def _example(one: Query, qrels: Qrels, corpus: Any) -> Example:
     right = min(qrels[one.query_id])
-    return Exemplar(one, right, corpus[right])
+    return Example(one, right, corpus[right])

@@ -60,7 +60,7 @@ need(not bad, f"base {base['name']}: {bad} is not the file that the bundle names
 
 gpus = subprocess.getoutput("nvidia-smi -L").count("(UUID: GPU-")
 gpus = min(gpus, len(os.environ.get("CUDA_VISIBLE_DEVICES", "," * gpus).split(",")))
-many = 1 if facts.get("spread") == "model" else max(gpus, 1)
+many = 1 if facts.get("parallelism") == "model" else max(gpus, 1)
 how = ["--multi_gpu"] if many > 1 else ["--cpu"] * (gpus == 0)
 told = "--num_machines 1 --main_process_port 0 --mixed_precision no --dynamo_backend no --quiet"
 with tempfile.TemporaryDirectory() as target:  # a folder apart: the image's own packages stay

@@ -49,7 +49,7 @@ class Input:
         house = sealed_folder.seal(
             self.house, "wheelhouse", {"install": facts.pop("install", [PIN])}
         )
-        told = {"wheelhouse": house, "spread": "queries", **facts}
+        told = {"wheelhouse": house, "parallelism": "queries", **facts}
         sealed_folder.seal(self.bundle, "bundle", told)
 
 
@@ -62,9 +62,9 @@ def attach(root: Path, layout: Layout, base: str = BASE) -> Input:
         folder.mkdir(parents=True)
     for name, text in WEIGHTS.items():
         (made.base / name).write_text(text)
-    record = {"name": "llm", "files": digest.of_tree(made.base), "licence": "MIT"}
+    record = {"name": "llm", "files": digest.of_tree(made.base), "license": "MIT"}
     if base == BASE:
-        sealed_folder.seal(made.base, "base", {"name": "llm", "licence": "MIT"})
+        sealed_folder.seal(made.base, "base", {"name": "llm", "license": "MIT"})
     files.write_json(made.bundle / "base.json", record)
     (made.bundle / "adapter_model.safetensors").write_text("adapter")
     (made.house / "kaggle_parity-0.1.0-py3-none-any.whl").write_text("wheel")

@@ -52,8 +52,8 @@ ENTRY = {
     "answers shown": "B9",
     "another k as 25": "B12",
     "backslash-n in the text": "C14",
-    "exemplars re-drawn": "C16",
-    "a stale list of exemplars": "C17",
+    "examples re-drawn": "C16",
+    "a stale list of few-shot examples": "C17",
     "first token by another library": "C19",
     "names for ids": "F34",
     "another torch that drifts": "image package drift",
@@ -92,7 +92,7 @@ def plants() -> list[Plant]:
     found = []
     for name, (change, _, words) in evidence.FAULTS.items():
         b = measure(replace(evidence.HONEST, **change))
-        judged = conclusion.judge(evidence.A, b, evidence.EPOCHS)
+        judged = conclusion.conclude(evidence.A, b, evidence.EPOCHS)
         found.append(Plant(name, "evidence", judged.layer or judged.said, words))
     ran = [(name, layer, words) for name, (_, _, layer, words) in planted.NAMED.items()]
     ran += [(name, layer, words) for name, (_, layer, words) in prompts.PLANTED.items()]

@@ -1,7 +1,7 @@
 """What Kaggle answers, as far as this project asks: the contract of the stand-in.
 
 It knows neither HTTP (kagglestandin_server.py) nor faults (kagglestandin_faults.py). Field names
-are those of kagglesdk 0.1.38; behaviour is that of the project's Kaggle reference, sections 2 to 5.
+are those of kagglesdk 0.1.38; behavior is that of the project's Kaggle reference, sections 2 to 5.
 Polls make time pass.
 """
 
@@ -117,7 +117,7 @@ class Kaggle(State):
             for one in reversed(shown)
         ]
         reply: Json = {"id": dataset.id, "ref": dataset.ref, "title": dataset.title}
-        reply |= {"isPrivate": dataset.private, "licenseName": dataset.licence}
+        reply |= {"isPrivate": dataset.private, "licenseName": dataset.license}
         reply |= {"subtitle": dataset.subtitle, "description": dataset.description}
         reply |= {"versions": versions, "ownerRef": self.user}
         if shown:
@@ -192,8 +192,8 @@ class Kaggle(State):
         if not found:
             raise Refusal(404, "Model instance not found")
         newest = max(found, key=lambda ref: int(_model(ref)[4]))
-        number, licence = int(_model(newest)[4]), found[newest].licence
-        return {"id": 1, "slug": wanted[3], "versionNumber": number, "licenseName": licence}
+        number, license = int(_model(newest)[4]), found[newest].license
+        return {"id": 1, "slug": wanted[3], "versionNumber": number, "licenseName": license}
 
     # Kernels
 

@@ -345,7 +345,7 @@ _RUNS = {
     "kernel-error": _one(
         "the kernel ends in ERROR, with a message", _STATUS, _ends("ERROR", "Notebook Timeout")
     ),
-    "kernel-cancelled": _one("the kernel is cancelled", _STATUS, _ends("CANCEL_ACKNOWLEDGED", "")),
+    "kernel-canceled": _one("the kernel is canceled", _STATUS, _ends("CANCEL_ACKNOWLEDGED", "")),
     "kernel-no-submission": _one("COMPLETE without submission.csv", _STATUS, _puts_out(None)),
     "kernel-empty-submission": _one("submission.csv has no bytes", _STATUS, _puts_out(b"")),
     "kernel-never-ends": _one(

@@ -92,7 +92,7 @@ class Dataset:
     id: int
     ref: str
     title: str
-    licence: str
+    license: str
     private: bool
     subtitle: str = ""
     description: str = ""
@@ -199,7 +199,7 @@ class Model:
     """One version of a model's variation."""
 
     files: dict[str, bytes]
-    licence: str = "Apache 2.0"
+    license: str = "Apache 2.0"
 
 
 Runner = Callable[[Json, dict[str, dict[str, bytes]]], KernelResult]

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModel
 
 from parity.retrieval.encoder import Encoder
 from parity.retrieval.models import adapter, base_model
-from parity.retrieval.models.base_model import Base
+from parity.retrieval.models.base_model import BaseModel
 from parity.run.config.run_file import EncoderConfig, TrainingConfig
 
 WINDOW = 8
@@ -50,7 +50,7 @@ CAUSAL = tuple(name for name in _OWN if name not in BIDIRECTIONAL)
 SLIDING = ("mistral", "qwen2-sliding", "qwen3-sliding", "gemma2", "gemma3")
 
 
-def write(folder: Path, family: str, *, seed: int = 0, **changes: Any) -> Base:
+def write(folder: Path, family: str, *, seed: int = 0, **changes: Any) -> BaseModel:
     """Write config.json, model.safetensors and tokenizer.json into `folder`; return the base.
 
     Args:
@@ -87,7 +87,7 @@ def write(folder: Path, family: str, *, seed: int = 0, **changes: Any) -> Base:
     return base_model.describe(family, folder)
 
 
-def write_odd(folder: Path, kind: str) -> Base:
+def write_odd(folder: Path, kind: str) -> BaseModel:
     """Write a causal model that does not ask for its attention by name (`bloom`, `mpt`)."""
     tokenizer = tokenizer_of(kind)
     shapes: dict[str, dict[str, Any]] = {
@@ -117,7 +117,7 @@ def tokenizer_of(kind: str) -> Tokenizer:
     return tokenizer
 
 
-def load(base: Base, folder: Path | None = None, **changes: Any) -> Encoder:
+def load(base: BaseModel, folder: Path | None = None, **changes: Any) -> Encoder:
     """Load an encoder on the CPU in fp32, with the adapter in `folder` where there is one.
 
     The budget is the smallest there is, so that `sequences()` are several packs.
@@ -177,7 +177,7 @@ def alone(model: Any, asked: list[list[int]], pooling: str = "last") -> torch.Te
     return torch.stack(rows)
 
 
-def plain(base: Base) -> Any:
+def plain(base: BaseModel) -> Any:
     """Load the model of `base` by transformers alone, with its eager attention."""
     return AutoModel.from_pretrained(
         str(base.folder), dtype=torch.float32, attn_implementation="eager"

@@ -58,7 +58,7 @@ ENTRIES: dict[str, Pitfall] = {
         "one split is no resample of another",
         "told",
         (
-            f"{_SPLITS}::test_a3_only_questions_with_all_wrong_answers_labelled_are_valid"
+            f"{_SPLITS}::test_a3_only_questions_with_all_wrong_answers_labeled_are_valid"
             "_in_random_full",
             f"{_SPLITS}::test_a3_the_description_tells_both_sides_apart",
         ),
@@ -95,10 +95,10 @@ ENTRIES: dict[str, Pitfall] = {
     "B8": Pitfall(
         "a downloaded adapter of unknown lineage",
         "refused",
-        (f"{_EVAL}::test_b8_unknown_lineage_counts_as_polluted",),
+        (f"{_EVAL}::test_b8_unknown_lineage_counts_as_contaminated",),
     ),
     "B9": Pitfall(
-        "the answer among the prompt's exemplars",
+        "the answer among the prompt's few-shot examples",
         "refused",
         (
             f"{_NOUNS}::test_b9_a_pool_that_holds_a_valid_question_is_refused",
@@ -106,7 +106,7 @@ ENTRIES: dict[str, Pitfall] = {
         ),
     ),
     "B10": Pitfall(
-        "hand-written exemplars from valid",
+        "hand-written few-shot examples from valid",
         "refused",
         (f"{_NOUNS}::test_b10_two_examples_picked_by_hand_are_held_to_the_same",),
     ),
@@ -115,7 +115,7 @@ ENTRIES: dict[str, Pitfall] = {
         "refused",
         (
             f"{_PLANTED}::test_b11_a_score_over_part_of_the_data_is_refused",
-            "competition/scoring/test_metrics.py::test_rows_must_be_exactly_the_labelled_ones",
+            "competition/scoring/test_metrics.py::test_rows_must_be_exactly_the_labeled_ones",
         ),
     ),
     "B12": Pitfall(
@@ -124,11 +124,11 @@ ENTRIES: dict[str, Pitfall] = {
         ("competition/scoring/test_metrics.py::test_a_key_at_25_never_holds_a_deeper_score",),
     ),
     "C13": Pitfall(
-        "exemplars switched on, and none in any prompt",
+        "examples switched on, and none in any prompt",
         "refused",
         (
-            f"{_COURSE}::test_c13_exemplars_that_never_fit_stop_the_stage",
-            f"{_PROMPTS}::test_c13_exemplars_switched_on_that_no_query_carries_stop_the_score",
+            f"{_COURSE}::test_c13_examples_that_never_fit_stop_the_stage",
+            f"{_PROMPTS}::test_c13_examples_switched_on_that_no_query_carries_stop_the_score",
         ),
     ),
     "C14": Pitfall(
@@ -148,12 +148,12 @@ ENTRIES: dict[str, Pitfall] = {
         ),
     ),
     "C16": Pitfall(
-        "exemplars drawn anew by each script",
+        "examples drawn anew by each script",
         "cannot happen",
         (f"{_EX}::test_c16_the_same_run_under_another_hash_seed_shows_the_same",),
     ),
     "C17": Pitfall(
-        "a stale exemplar list for an unseen subject",
+        "a stale few-shot example list for an unseen subject",
         "cannot happen",
         (f"{_NOUNS}::test_c17_a_subject_that_the_pool_lacks_is_shown_what_others_are",),
     ),
@@ -225,7 +225,7 @@ ENTRIES: dict[str, Pitfall] = {
         ),
     ),
     "D27": Pitfall(
-        "scored on quantised weights",
+        "scored on quantized weights",
         "refused",
         (f"{_EVAL}::test_another_score_than_the_one_made_in_training_is_refused",),
     ),

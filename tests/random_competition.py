@@ -5,8 +5,8 @@ import random
 from parity.competition.query import Corpus, MisconceptionId, Qrels, Query, QueryId
 
 
-def labelled(seed: int, questions: int) -> tuple[list[Query], Qrels]:
-    """Return labelled rows by question id, then answer, and what is right in them.
+def labeled(seed: int, questions: int) -> tuple[list[Query], Qrels]:
+    """Return labeled rows by question id, then answer, and what is right in them.
 
     About a third of the rows have a misconception of their own and the others share a few often
     used ones, mostly within a subject; one row in twenty has two; one question in five repeats

@@ -27,7 +27,7 @@ def words(kind: str, tokenizer: Path, out: Path) -> list[str]:
     if kind == "train":
         return [*common, "--work=random", "--queries=3", "--group=3"]
     sizes = ["--queries=6", "--peer-queries=4", "--batches=2", "--tuning=2", "--checked=3"]
-    return [*common, "--work=fixed-3", "--quantise=fp8", *sizes]
+    return [*common, "--work=fixed-3", "--quantize=fp8", *sizes]
 
 
 @pytest.fixture

@@ -84,7 +84,7 @@ def test_the_client_makes_a_dataset_and_then_a_version(
     made = api.dataset_create_new(dataset(tmp_path, OLD), quiet=True)
     assert (made.status, made.error) == ("ok", "")
     held = standin.kaggle.datasets[REF]
-    assert (held.private, held.licence, held.title) == (True, "other", "Demo bundle")
+    assert (held.private, held.license, held.title) == (True, "other", "Demo bundle")
     told = [json.loads(api.dataset_status(REF, "json")) for _ in range(2)]
     assert [list(one.values()) for one in told] == [["blobs_received", 0], ["ready", 1]]
     assert api.dataset_create_new(dataset(tmp_path, OLD), quiet=True).status == "error"

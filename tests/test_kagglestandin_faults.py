@@ -208,7 +208,7 @@ EXPECTED: dict[str, Callable[[Client], bool]] = {
         ended(one)[-1] == "ERROR"
         and one.values("GetKernelSessionStatus", "failureMessage")[-1] == "Notebook Timeout"
     ),
-    "kernel-cancelled": lambda one: ended(one)[-1] == "CANCEL_ACKNOWLEDGED",
+    "kernel-canceled": lambda one: ended(one)[-1] == "CANCEL_ACKNOWLEDGED",
     "kernel-no-submission": lambda one: ended(one)[-1] == "COMPLETE" and not one.all("OUTPUT"),
     "kernel-empty-submission": lambda one: one.all("OUTPUT")[0].raw == b"",
     "kernel-never-ends": lambda one: set(ended(one)) == {"RUNNING"},

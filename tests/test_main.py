@@ -26,12 +26,12 @@ CODES = {
     errors.BadConfig: 2,
     errors.BadData: 3,
     errors.StaleInput: 4,
-    errors.Polluted: 5,
+    errors.Contaminated: 5,
     errors.Mismatch: 6,
-    errors.Refused: 7,
-    errors.Unknown: 8,
+    errors.KaggleRejected: 7,
+    errors.OutcomeUnknown: 8,
     errors.RunFailed: 9,
-    errors.Different: 10,
+    errors.ResultsDiffer: 10,
 }
 NO_FACTS = {"git_commit": "", "build_date": ""}
 USAGE = 2  # what argparse returns, as for a wrong setting
@@ -179,7 +179,7 @@ def test_e28_a_switch_is_true_or_false_and_nothing_else(
     assert told(words, capsys) == (2, told_of)
 
 
-@pytest.mark.parametrize("flag", ["--accept", "--accept-pollute", "--roun=1", "--adapt=base"])
+@pytest.mark.parametrize("flag", ["--accept", "--accept-contaminate", "--roun=1", "--adapt=base"])
 def test_e30_a_flag_has_one_spelling(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"unrecognized arguments: {flag}" in usage(["eval", flag], capsys)
 
@@ -241,7 +241,7 @@ def test_a_finished_stage_is_silent_on_stderr_and_ends_with_0(
     assert main(["story", "runs/demo.toml", *words]) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    assert "11 labelled rows, 6 rows to predict, 5 misconceptions" in out
+    assert "11 labeled rows, 6 rows to predict, 5 misconceptions" in out
     assert "next: invoke mine" in out
 
 
@@ -337,7 +337,10 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         (["prepare"], ("prepare.prepare", [], {})),
         (["mine", "--import", "n.jsonl"], ("mine.mine", [Path("n.jsonl")], {})),
         (["train", "--where=image"], ("inside.inside", [["train", "--where=image"]], {})),
-        (["eval"], ("evaluate.evaluate", ["best"], {"against": None, "accept_polluted": False})),
+        (
+            ["eval"],
+            ("evaluate.evaluate", ["best"], {"against": None, "accept_contaminated": False}),
+        ),
         (["rehearse"], ("rehearse.rehearse", [], {})),
         (["rehearse", "--image"], ("rehearse_image.rehearse_image", [], {})),
         (["rehearse", "--where", "image"], ("rehearse_image.rehearse_image", [], {})),

@@ -92,4 +92,4 @@ def test_sequences_apart_share_nothing_and_come_back_whole() -> None:
 def test_every_arm_is_a_run_and_is_compared_with_arms() -> None:
     for one in ARMS.values():
         assert set(one.against) <= set(ARMS)
-        assert f"training.dropout={one.dropout}" in one.sets(1, Config(name="x"))
+        assert f"training.lora_dropout={one.dropout}" in one.sets(1, Config(name="x"))

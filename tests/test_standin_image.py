@@ -23,7 +23,7 @@ from deploy.wheelhouse import wheelhouses
 from parity.competition import ranking as rankings
 from parity.deploy.image import build_context, engines, freeze, image_lock, run_in_image
 from parity.deploy.image.engines import Engine
-from parity.deploy.image.run_in_image import Job, Place, same
+from parity.deploy.image.run_in_image import ContainerJob, Mount, same
 from parity.deploy.wheelhouse import build, interpreters, wheel_lock
 from parity.pipeline.commands import image as images
 from parity.pipeline.commands.run_in_image import current
@@ -34,7 +34,7 @@ from parity.run import digest, environment, files
 from parity.run import manifest as manifests
 from parity.run.errors import BadConfig, BadData
 from parity.run.experiment import Run, open_run
-from parity.run.paths import Workspace
+from parity.run.paths import RunPaths
 from tools import standin_image
 
 pytestmark = pytest.mark.image
@@ -67,18 +67,18 @@ class Ours:
     told: str
     record: dict[str, Any]
 
-    def do(self, job: Job) -> subprocess.CompletedProcess[str]:
+    def do(self, job: ContainerJob) -> subprocess.CompletedProcess[str]:
         """Run a job in the image."""
         return do(self.engine, self.record["id"], job)
 
 
-def do(engine: Engine, tag: str, job: Job) -> subprocess.CompletedProcess[str]:
+def do(engine: Engine, tag: str, job: ContainerJob) -> subprocess.CompletedProcess[str]:
     with run_in_image.entered(engine, tag, job) as words:
         return subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
 
 
-def python(code: str, *places: Place, cwd: Path = Path("/tmp")) -> Job:
-    return Job(["python", "-c", code], places, cwd)
+def python(code: str, *places: Mount, cwd: Path = Path("/tmp")) -> ContainerJob:
+    return ContainerJob(["python", "-c", code], places, cwd)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def ours(tmp_path_factory: pytest.TempPathFactory, patch: pytest.MonkeyPatch) ->
     folder = tmp_path_factory.mktemp("work")
     checkout = wheelhouses.make(folder / "checkout")
     (folder / "small.toml").write_text(RUN_FILE)
-    patch.setattr(Workspace, "checkout", property(lambda _: checkout))
+    patch.setattr(RunPaths, "checkout", property(lambda _: checkout))
     patch.chdir(folder)
     run = open_run(Path("small.toml"))
     out = io.StringIO()
@@ -274,7 +274,7 @@ def test_a_stage_inside_makes_the_same_files_as_here(
     ours: Ours, patch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run_inside(ours.run, ["prepare", "small.toml", "--where", "image"])
-    assert "719 labelled rows" in capfd.readouterr().out
+    assert "719 labeled rows" in capfd.readouterr().out
     there = ours.run.workspace.prepare
     with patch.context() as local:
         local.setenv("PARITY_DATA", "elsewhere")

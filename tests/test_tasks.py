@@ -159,15 +159,15 @@ def test_a_round_is_handed_on(name: str, round_: int, asked: Asked) -> None:
 
 
 def test_eval_hands_on_what_is_scored(asked: Asked) -> None:
-    invoke("eval", "--adapter", "epoch-2", "--against", "runs/eedi.toml", "--accept-polluted")
+    invoke("eval", "--adapter", "epoch-2", "--against", "runs/eedi.toml", "--accept-contaminated")
     invoke("eval")
     full, bare = map(parsed, asked)
-    assert (full.adapter, full.against, full.accept_polluted) == (
+    assert (full.adapter, full.against, full.accept_contaminated) == (
         "epoch-2",
         Path("runs/eedi.toml"),
         True,
     )
-    assert (bare.adapter, bare.against, bare.accept_polluted) == ("best", None, False)
+    assert (bare.adapter, bare.against, bare.accept_contaminated) == ("best", None, False)
 
 
 def test_two_sides_are_handed_on(asked: Asked) -> None:
@@ -316,7 +316,7 @@ def test_help_of_a_task_lists_its_options(name: str, root: Path) -> None:
     assert loaded == []
     options = {
         "mine": ("--import", "--round", "--run", "--set"),
-        "eval": ("--adapter", "--against", "--accept-polluted", "--round", "--run", "--set"),
+        "eval": ("--adapter", "--against", "--accept-contaminated", "--round", "--run", "--set"),
         "demo": ("--data", "--quick", "--set"),
     }
     assert all(option in printed for option in options[name])

@@ -1,7 +1,7 @@
-"""A competition small enough to work out by hand: six labelled questions, five misconceptions.
+"""A competition small enough to work out by hand: six labeled questions, five misconceptions.
 
 What it holds on purpose: ids 1 and 9 share one sentence; id 7 is never right in train; questions 10
-and 11 differ in white space only; question 20 has all its wrong answers labelled, question 12 one;
+and 11 differ in white space only; question 20 has all its wrong answers labeled, question 12 one;
 question 21 has the texts `NA` and `null`; question 20 has LaTeX, quotes, a comma and newlines; the
 files are not in order of id. Two further questions, 40 and 41, are the test, 41 first.
 """
@@ -75,7 +75,7 @@ def write_competition(folder: Path) -> Path:
 
 
 def queries() -> list[Query]:
-    """Return the labelled queries of train, by question id, then answer."""
+    """Return the labeled queries of train, by question id, then answer."""
     rows = {row[0]: row for row in TRAIN_ROWS}
     return [_query(rows[query_id.split("_")[0]], query_id[-1]) for query_id in qrels()]
 

@@ -12,7 +12,7 @@ from invoke.tasks import Task, task
 
 DEMO = "runs/demo.toml"
 Help = dict[str, str]
-SWITCHES = ("accept_polluted", "accept_risk", "dry_run", "json", "online", "quick")
+SWITCHES = ("accept_contaminated", "accept_risk", "dry_run", "json", "online", "quick")
 """Options without a value."""
 
 

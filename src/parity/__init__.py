@@ -3,7 +3,7 @@
 Rooms, from the ground up; an upper room may import a lower one, never the reverse:
 
 - `run`: config, digests, manifests, paths, the evidence ledger. Knows no model and no data.
-- `competition`: what the organiser knows: queries, corpus, splits, rankings, the metric.
+- `competition`: what the organizer knows: queries, corpus, splits, rankings, the metric.
 - `retrieval`: prompts, the prefix trie, the encoder, exact search and the one `retrieve()`.
 - `training`: negatives, batches, the loss, the resumable LoRA trainer.
 - `container`: Kaggle's image pinned by digest, built and run here, and the wheels it lacks.

@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     score = stages.choices["eval"]
     score.add_argument("--adapter", default="best")
     score.add_argument("--against", type=Path)
-    score.add_argument("--accept-polluted", action="store_true")
+    score.add_argument("--accept-contaminated", action="store_true")
     _ahead(stages.choices["forecast"], stages.add_parser("advise", allow_abbrev=False))
     reload = stages.add_parser("reload", allow_abbrev=False)
     reload.add_argument("run", type=Path)

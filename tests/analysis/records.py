@@ -13,9 +13,9 @@ import numpy as np
 import tiny
 from numpy.typing import NDArray
 
-from parity.analysis.compare.evidence_record import Known, Side
+from parity.analysis.compare.evidence_record import Artifacts, EvidenceRecord
 from parity.competition import few_shot as shelf
-from parity.competition.few_shot import Exemplar
+from parity.competition.few_shot import Example
 from parity.competition.query import Corpus, MisconceptionId, QueryId
 from parity.competition.ranking import Ranking
 from parity.competition.scoring import metrics
@@ -35,15 +35,15 @@ PROMPT = PromptConfig(
     format="icl",
     instruction="Name the mistake.",
     query="{question}\n{wrong}",
-    exemplars="question",
-    exemplar_count=1,
-    query_max=400,
+    examples="question",
+    example_count=1,
+    query_max_length=400,
 )
 SPLIT = Split("small", "random", 0, (10, 12, 20, 30), (11, 21), frozenset())
 POOL = shelf.pool(tiny.queries(), tiny.qrels(), tiny.corpus(), SPLIT)
-KNOWN = Known(qrels=tiny.qrels(), scoring=ScoringConfig(bootstrap=100))
+KNOWN = Artifacts(qrels=tiny.qrels(), scoring=ScoringConfig(bootstrap=100))
 PACKAGES = {"torch": "2.9.0", "transformers": "5.0.0", "tokenizers": "0.22.2", "pandas": "2.3.3"}
-Shown = Mapping[QueryId, Sequence[Exemplar]]
+Shown = Mapping[QueryId, Sequence[Example]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Setup:
     corpus: Corpus = field(default_factory=lambda: dict(CORPUS))
     split: str = "unseen-0.75-s0"
     trained: tuple[int, ...] = (10, 12, 20, 30)
-    status: Literal["clean", "polluted", "unscored"] = "clean"
+    status: Literal["clean", "contaminated", "unscored"] = "clean"
     base: int = 0
     adapter: int = 1
     scale: float = 1.0
@@ -80,8 +80,8 @@ class Setup:
     label: str = "best"
 
 
-def measure(setup: Setup) -> Side:
-    """Return the side that a setup gives, every artefact of it at hand."""
+def measure(setup: Setup) -> EvidenceRecord:
+    """Return the side that a setup gives, every artifact of it at hand."""
     queries = tiny.queries()
     shown = setup.shown if setup.shown is not None else shelf.shown(queries, POOL, setup.prompt)
     texts = [_text(setup, one, shown) for one in queries]
@@ -95,9 +95,11 @@ def measure(setup: Setup) -> Side:
     ranking = _rank(ids, vectors, passages, known)
     if setup.shuffled == "vectors":
         vectors, ranking = vectors[::-1].copy(), replace(ranking, ids=ranking.ids[::-1].copy())
-    asked = fingerprint.Probed(ids, texts, tokens, shown, vectors, passages)
+    asked = fingerprint.ProbeTexts(ids, texts, tokens, shown, vectors, passages)
     speed = {"budget": setup.budget, "processes": setup.processes}
-    facts = fingerprint.facts(setup.prompt, setup.corpus, asked, speed, setup.budget)
+    facts = fingerprint.environment_fingerprint(
+        setup.prompt, setup.corpus, asked, speed, setup.budget
+    )
     there = {"packages": dict(setup.packages), "threads": setup.threads, "code": setup.code}
     facts["environment"] |= there  # `code` too, which somebody may be editing
     facts |= {"split": setup.split, "valid": ranking.digest()}
@@ -106,9 +108,9 @@ def measure(setup: Setup) -> Side:
         "data": digest.of_text(setup.files),
         "split": digest.of_text(setup.split),
         "lineage": digest.of_value(list(setup.trained)),
-        "exemplars": digest.of_value(
+        "examples": digest.of_value(
             [
-                setup.prompt.exemplars,
+                setup.prompt.examples,
                 {key: [e.query.query_id for e in v] for key, v in shown.items()},
             ]
         ),
@@ -138,7 +140,7 @@ def measure(setup: Setup) -> Side:
         {"query_id": one, "text": text, "tokens": row}
         for one, text, row in zip(ids, texts, tokens, strict=True)
     ]
-    return Side(
+    return EvidenceRecord(
         record,
         vectors=vectors,
         bare=_embed(replace(setup, adapter=0), tokens),

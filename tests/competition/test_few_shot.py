@@ -1,4 +1,4 @@
-"""Exemplars: never the answer itself, and the same ones whatever else is asked."""
+"""Few-shot examples: never the answer itself, and the same ones whatever else is asked."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from parity.competition.few_shot import (
-    Exemplar,
+    Example,
     Mode,
     choose,
     for_batch,
@@ -29,17 +29,17 @@ from parity.competition.few_shot import (
     text_digest,
     write,
 )
-from parity.competition.lineage import normalise
+from parity.competition.lineage import normalize
 from parity.competition.query import MisconceptionId, Query, QueryId
 from parity.competition.splits.split import Split, make
 from parity.run import files
 from parity.run.config.run_file import SplitConfig
-from parity.run.errors import BadData, Mismatch, Polluted
+from parity.run.errors import BadData, Contaminated, Mismatch
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 SHOWING: tuple[Mode, ...] = tuple(mode for mode in MODES if mode != "none")
 
-WORLD, LABELS = random_competition.labelled(3, 120)
+WORLD, LABELS = random_competition.labeled(3, 120)
 SPLIT = make(WORLD, LABELS, SplitConfig(kind="random"))
 POOL = pool(WORLD, LABELS, random_competition.corpus(LABELS), SPLIT)
 BY_HAND = Split("by-hand", "random", 0, (10, 12, 20, 30), (11, 21), frozenset())
@@ -48,15 +48,15 @@ some = settings(max_examples=40, deadline=None, suppress_health_check=[HealthChe
 modes = st.sampled_from(SHOWING)
 
 
-def tiny_pool(split: Split = BY_HAND) -> tuple[Exemplar, ...]:
+def tiny_pool(split: Split = BY_HAND) -> tuple[Example, ...]:
     return pool(tiny.queries(), tiny.qrels(), tiny.corpus(), split)
 
 
-def ids(exemplars: Sequence[Exemplar]) -> list[str]:
-    return [exemplar.query.query_id for exemplar in exemplars]
+def ids(examples: Sequence[Example]) -> list[str]:
+    return [example.query.query_id for example in examples]
 
 
-def test_the_pool_is_the_labelled_rows_of_train_in_order() -> None:
+def test_the_pool_is_the_labeled_rows_of_train_in_order() -> None:
     queries = [*tiny.hidden_queries(), *reversed(tiny.queries())]
     found = pool(queries, tiny.qrels(), tiny.corpus(), BY_HAND)
     assert ids(found) == ["10_B", "10_C", "12_A", "20_A", "20_C", "20_D", "30_A", "30_B"]
@@ -80,7 +80,7 @@ def test_b9_no_query_is_shown_its_own_question_or_an_equal_text(
     for query in WORLD:
         for shown in chosen[query.query_id]:
             assert shown.query.question_id != query.question_id
-            assert normalise(shown.query.question) != normalise(query.question)
+            assert normalize(shown.query.question) != normalize(query.question)
     assert leaks(WORLD, chosen) == ()
 
 
@@ -99,13 +99,13 @@ def test_b9_a_prompt_that_shows_its_own_answer_is_found() -> None:
     assert leaks(queries, shown) == ("10_B", "11_B")
 
 
-def test_b10_exemplars_picked_by_hand_from_valid_are_refused(tmp_path: Path) -> None:
-    queries, path = tiny.queries(), tmp_path / "exemplars.jsonl"
+def test_b10_examples_picked_by_hand_from_valid_are_refused(tmp_path: Path) -> None:
+    queries, path = tiny.queries(), tmp_path / "examples.jsonl"
     write(path, tiny_pool())
     guard(read(path, queries, tiny.corpus()), BY_HAND)
     with path.open("a", encoding="utf-8") as handle:
         handle.write('{"query_id":"21_B","misconception_id":3}\n')
-    with pytest.raises(Polluted, match=r"train side of split by-hand: 1 \(first: 21_B\)"):
+    with pytest.raises(Contaminated, match=r"train side of split by-hand: 1 \(first: 21_B\)"):
         guard(read(path, queries, tiny.corpus()), BY_HAND)
 
 
@@ -126,7 +126,7 @@ def test_none_shows_nothing() -> None:
 
 @some
 @given(modes, st.integers(1, 3), st.randoms())
-def test_c16_c17_other_queries_never_change_a_query_s_exemplars(
+def test_c16_c17_other_queries_never_change_a_query_s_examples(
     mode: Mode, count: int, generator: random.Random
 ) -> None:
     chosen = choose(WORLD, POOL, mode=mode, count=count)
@@ -136,7 +136,7 @@ def test_c16_c17_other_queries_never_change_a_query_s_exemplars(
         question_id=99999,
         subject_id=777,
         subject="A subject of no train question",
-        question="What is the colour of seven?",
+        question="What is the color of seven?",
     )
     asked = [*generator.sample(WORLD, 9), stranger, *generator.sample(WORLD, 9)]
     again = choose(asked, generator.sample(POOL, len(POOL)), mode=mode, count=count)
@@ -151,13 +151,13 @@ def test_c16_c17_other_queries_never_change_a_query_s_exemplars(
 def test_c16_the_same_run_under_another_hash_seed_shows_the_same(root: Path) -> None:
     program = (
         "import sys, worlds\n"
-        "from parity.competition import exemplars, splits\n"
+        "from parity.competition import few-shot examples, splits\n"
         "from parity.run.config.run_file import SplitConfig\n"
-        "queries, qrels = worlds.labelled(3, 60)\n"
+        "queries, qrels = worlds.labeled(3, 60)\n"
         "split = splits.make(queries, qrels, SplitConfig(kind='random'))\n"
-        "pool = exemplars.pool(queries, qrels, worlds.corpus(qrels), split)\n"
+        "pool = examples.pool(queries, qrels, worlds.corpus(qrels), split)\n"
         "for mode in sys.argv[1:]:\n"
-        "    chosen = exemplars.choose(queries, pool, mode=mode, count=2)\n"
+        "    chosen = examples.choose(queries, pool, mode=mode, count=2)\n"
         "    print([[one.query.query_id for one in row] for row in chosen.values()])\n"
     )
     path = os.pathsep.join((str(root / "src"), str(root / "tests")))
@@ -178,7 +178,7 @@ def test_c16_the_same_run_under_another_hash_seed_shows_the_same(root: Path) -> 
 @given(modes, st.integers(2, 6), st.integers(0, 9))
 def test_no_prompt_shows_one_text_twice(mode: Mode, count: int, seed: int) -> None:
     for row in choose(WORLD, POOL, mode=mode, count=count, seed=seed).values():
-        assert len({normalise(one.query.question) for one in row}) == len(row)
+        assert len({normalize(one.query.question) for one in row}) == len(row)
         assert len({one.query.question_id for one in row}) == len(row)
 
 
@@ -197,14 +197,14 @@ def test_fixed_is_one_list_for_all_that_it_does_not_leak_to() -> None:
     longer = choose(WORLD, POOL, mode="fixed", count=4)
     usual = choose([replace(WORLD[0], question_id=0, question="?")], POOL, mode="fixed", count=4)
     order = usual[WORLD[0].query_id]
-    taken = {normalise(one.query.question) for one in order[:3]}
+    taken = {normalize(one.query.question) for one in order[:3]}
     replaced = 0
     for query in WORLD:
-        if normalise(query.question) not in taken:
+        if normalize(query.question) not in taken:
             assert chosen[query.query_id] == order[:3]
             continue
         replaced += 1
-        kept = [one for one in order if normalise(one.query.question) != normalise(query.question)]
+        kept = [one for one in order if normalize(one.query.question) != normalize(query.question)]
         assert chosen[query.query_id] == tuple(kept)[:3]
         assert longer[query.query_id][:3] == chosen[query.query_id]
     assert replaced
@@ -231,7 +231,7 @@ def test_random_shows_each_wrong_answer_others_and_uses_most_of_the_pool() -> No
 
 def test_question_shows_all_wrong_answers_of_a_question_the_same() -> None:
     chosen = choose(WORLD, POOL, mode="question", count=2)
-    by_question: dict[int, set[tuple[Exemplar, ...]]] = {}
+    by_question: dict[int, set[tuple[Example, ...]]] = {}
     for query in WORLD:
         by_question.setdefault(query.question_id, set()).add(chosen[query.query_id])
     assert {len(rows) for rows in by_question.values()} == {1}
@@ -251,9 +251,9 @@ def test_question_shows_the_nearest_train_questions_and_ties_go_to_the_smaller_i
         mine = vectorizer.transform([f"{query.subject} {query.construct} {query.question}"])
         cosines = {key: round(float((mine @ vectors[key].T).sum()), 9) for key in texts}
         expected: list[str] = []
-        seen = {normalise(query.question)}
+        seen = {normalize(query.question)}
         for key in sorted(texts, key=lambda one: (-cosines[one], one)):
-            text = normalise(first[key].query.question)
+            text = normalize(first[key].query.question)
             if text not in seen and len(expected) < 3:
                 seen.add(text)
                 expected.append(first[key].query.query_id)
@@ -269,12 +269,12 @@ def test_question_finds_the_question_on_the_same_subject() -> None:
 
 @some
 @given(st.data(), st.integers(1, 4), st.integers(0, 99))
-def test_a_batch_shares_exemplars_that_leak_to_none_of_it(
+def test_a_batch_shares_examples_that_leak_to_none_of_it(
     data: st.DataObject, count: int, seed: int
 ) -> None:
     batch = data.draw(st.lists(st.sampled_from(WORLD), min_size=1, max_size=12, unique=True))
     shown = for_batch(batch, POOL, count=count, seed=seed)
-    assert len({normalise(one.query.question) for one in shown}) == count
+    assert len({normalize(one.query.question) for one in shown}) == count
     assert leaks(batch, {query.query_id: shown for query in batch}) == ()
     turned = for_batch(batch[::-1], POOL[::-1], count=count, seed=seed)
     assert turned == shown
@@ -291,7 +291,7 @@ def test_a_batch_of_all_train_questions_has_nothing_to_share() -> None:
 
 
 def test_the_file_holds_ids_alone_and_brings_the_pool_back(tmp_path: Path) -> None:
-    path = tmp_path / "exemplars.jsonl"
+    path = tmp_path / "examples.jsonl"
     write(path, tiny_pool())
     lines = path.read_text(encoding="utf-8").split("\n")
     assert lines[0] == '{"misconception_id":1,"query_id":"10_B"}'
@@ -301,7 +301,7 @@ def test_the_file_holds_ids_alone_and_brings_the_pool_back(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ('{"misconception_id":1,"query_id":"99_B"}', "no labelled row '99_B'"),
+        ('{"misconception_id":1,"query_id":"99_B"}', "no labeled row '99_B'"),
         ('{"misconception_id":2,"query_id":"10_B"}', "no misconception 2"),
         ('{"misconception_id":1}', "want query_id and misconception_id"),
         ('{"query_id":"10_B","sha256":""}', "want query_id and misconception_id"),
@@ -315,7 +315,7 @@ def test_the_file_holds_ids_alone_and_brings_the_pool_back(tmp_path: Path) -> No
 def test_a_line_that_fits_no_file_is_refused_by_number(
     tmp_path: Path, line: str, problem: str
 ) -> None:
-    path = tmp_path / "exemplars.jsonl"
+    path = tmp_path / "examples.jsonl"
     write(path, tiny_pool()[:1])
     with path.open("a", encoding="utf-8") as handle:
         handle.write(line + "\n")
@@ -337,19 +337,19 @@ def test_a_line_may_carry_the_digest_of_its_text(tmp_path: Path) -> None:
     own = [text_digest(one) for one in tiny_pool()]
     assert len({*own}) == len(own) > 4
     for digests in (own, [None if place % 2 else one for place, one in enumerate(own)]):
-        path = packed(tmp_path / "exemplars.jsonl", *digests)
+        path = packed(tmp_path / "examples.jsonl", *digests)
         assert read(path, tiny.queries(), tiny.corpus()) == tiny_pool()
 
 
 @pytest.mark.parametrize("told", ["f" * 64, "", None, 7], ids=str)
 def test_a_digest_of_another_text_is_refused(tmp_path: Path, told: object) -> None:
-    path = packed(tmp_path / "exemplars.jsonl", None, text_digest(tiny_pool()[1]))
+    path = packed(tmp_path / "examples.jsonl", None, text_digest(tiny_pool()[1]))
     row = {"misconception_id": 1, "query_id": "30_A", "sha256": told}
     with path.open("a", encoding="utf-8") as handle:
         handle.write(json.dumps(row) + "\n")
     with pytest.raises(Mismatch) as caught:
         read(path, tiny.queries(), tiny.corpus())
-    wanted = "exemplar 30_A: its text here is not the one it was packed with"
+    wanted = "example 30_A: its text here is not the one it was packed with"
     assert str(caught.value) == wanted
 
 
@@ -358,19 +358,19 @@ def test_a_digest_of_another_text_is_refused(tmp_path: Path, told: object) -> No
 )
 def test_a_text_that_changed_in_the_competition_is_refused(tmp_path: Path, name: str) -> None:
     first = tiny_pool()[0]
-    path = packed(tmp_path / "exemplars.jsonl", text_digest(first))
+    path = packed(tmp_path / "examples.jsonl", text_digest(first))
     value = getattr(first.query, name)
     changes: dict[str, Any] = {name: value + 1 if isinstance(value, int) else f"{value} "}
     changed = [replace(one, **changes) if one == first.query else one for one in tiny.queries()]
-    with pytest.raises(Mismatch, match=r"^exemplar 10_B: its text here is not"):
+    with pytest.raises(Mismatch, match=r"^few-shot example 10_B: its text here is not"):
         read(path, changed, tiny.corpus())
     assert read(packed(path, None), changed, tiny.corpus())  # nothing says what it was
 
 
 def test_a_sentence_that_changed_in_the_corpus_is_refused(tmp_path: Path) -> None:
-    path = packed(tmp_path / "exemplars.jsonl", text_digest(tiny_pool()[0]))
+    path = packed(tmp_path / "examples.jsonl", text_digest(tiny_pool()[0]))
     corpus = {**tiny.corpus(), MisconceptionId(1): "Adds the numerators"}
-    with pytest.raises(Mismatch, match=r"^exemplar 10_B: its text here is not"):
+    with pytest.raises(Mismatch, match=r"^few-shot example 10_B: its text here is not"):
         read(path, tiny.queries(), corpus)
 
 

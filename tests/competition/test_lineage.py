@@ -9,8 +9,8 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parity.competition.lineage import Lineage, groups, guard, normalise, overlap
-from parity.run.errors import BadData, Polluted
+from parity.competition.lineage import Lineage, groups, guard, normalize, overlap
+from parity.run.errors import BadData, Contaminated
 
 GROUPS = groups(tiny.queries())
 IDS = st.frozensets(st.integers(0, 30), max_size=8)
@@ -42,17 +42,17 @@ def twin(lineage: Lineage, asked: frozenset[int], group_of: dict[int, int]) -> t
     ],
 )
 def test_texts_that_differ_in_space_case_or_width_are_equal(other: str) -> None:
-    assert normalise(other) == normalise("Work out 1/2 + 1/3")
+    assert normalize(other) == normalize("Work out 1/2 + 1/3")
 
 
 @pytest.mark.parametrize("other", ["Work out 1/2 - 1/3", "Work out 1/2 + 1/4", "Work out 12 + 13"])
 def test_texts_that_differ_in_a_sign_are_not_equal(other: str) -> None:
-    assert normalise(other) != normalise("Work out 1/2 + 1/3")
+    assert normalize(other) != normalize("Work out 1/2 + 1/3")
 
 
 @given(st.text())
-def test_normalising_twice_is_normalising_once(text: str) -> None:
-    assert normalise(normalise(text)) == normalise(text)
+def test_normalizing_twice_is_normalizing_once(text: str) -> None:
+    assert normalize(normalize(text)) == normalize(text)
 
 
 def test_a_group_is_named_after_its_smallest_question() -> None:
@@ -91,33 +91,33 @@ def test_untrained_weights_are_clean_on_every_question() -> None:
 
 
 def test_b7_a_score_on_trained_questions_is_refused_with_their_number_and_names() -> None:
-    with pytest.raises(Polluted, match=r"2 of 4 questions .* text: 10, 20\)"):
+    with pytest.raises(Contaminated, match=r"2 of 4 questions .* text: 10, 20\)"):
         guard(Lineage(frozenset({11, 20})), [30, 20, 10, 12], groups=GROUPS)
 
 
 def test_a_refusal_names_no_more_than_five_questions() -> None:
     lineage = Lineage(frozenset(range(50)))
-    with pytest.raises(Polluted, match=r"50 of 60 .* text: 0, 1, 2, 3, 4, …\)"):
+    with pytest.raises(Contaminated, match=r"50 of 60 .* text: 0, 1, 2, 3, 4, …\)"):
         guard(lineage, range(60), groups={})
 
 
 def test_b6_training_on_one_split_and_scoring_another_is_refused() -> None:
     first, second = (10, 11, 12, 20), (20, 21, 30)  # valid of another split, partly trained on
-    with pytest.raises(Polluted, match="1 of 3"):
+    with pytest.raises(Contaminated, match="1 of 3"):
         guard(Lineage(frozenset(first)), second, groups=GROUPS)
 
 
 @pytest.mark.parametrize("asked", [[10, 20], []])
-def test_b8_an_unknown_lineage_is_polluted_whatever_is_asked(asked: list[int]) -> None:
-    with pytest.raises(Polluted, match="lineage unknown"):
+def test_b8_an_unknown_lineage_is_contaminated_whatever_is_asked(asked: list[int]) -> None:
+    with pytest.raises(Contaminated, match="lineage unknown"):
         guard(Lineage(None), asked, groups=GROUPS)
-    assert guard(Lineage(None), asked, groups=GROUPS, accept_polluted=True) == "polluted"
+    assert guard(Lineage(None), asked, groups=GROUPS, accept_contaminated=True) == "contaminated"
 
 
-def test_an_accepted_score_is_marked_polluted_only_where_it_is() -> None:
+def test_an_accepted_score_is_marked_contaminated_only_where_it_is() -> None:
     lineage = Lineage(frozenset({10}))
-    assert guard(lineage, [11], groups=GROUPS, accept_polluted=True) == "polluted"
-    assert guard(lineage, [20], groups=GROUPS, accept_polluted=True) == "clean"
+    assert guard(lineage, [11], groups=GROUPS, accept_contaminated=True) == "contaminated"
+    assert guard(lineage, [20], groups=GROUPS, accept_contaminated=True) == "clean"
 
 
 @given(LINEAGES, LINEAGES, IDS)

@@ -25,7 +25,7 @@ def asked(question_id: int, answer: str = "A") -> Query:
     )
 
 
-def test_each_question_gives_its_smallest_labelled_answer() -> None:
+def test_each_question_gives_its_smallest_labeled_answer() -> None:
     chosen = [query.query_id for query in probe.choose(tiny.queries())]
     assert chosen == ["10_B", "11_B", "12_A", "20_A", "21_B", "30_A"]
 

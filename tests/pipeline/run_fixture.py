@@ -26,7 +26,7 @@ from parity.__main__ import main
 from parity.competition.eedi.kaggle_files import MAPPING, SAMPLE, TEST, TRAIN
 from parity.competition.synthetic import generator
 from parity.pipeline import dag, reload_check
-from parity.pipeline.stage import working
+from parity.pipeline.stage import stage_context
 from parity.pipeline.stages import evaluate
 from parity.pipeline.stages.mine import mine
 from parity.pipeline.stages.package import package
@@ -43,9 +43,9 @@ QUESTIONS, TESTED, CORPUS = 26, 4, 40
 SECONDS = 240  # a process that takes so long has failed
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "data": {"competition": "small", "licence": "CC0-1.0"},
+    "data": {"competition": "small", "license": "CC0-1.0"},
     "split": {"kind": "random", "valid": 0.4},
-    "prompt": {"query": "{question} {wrong}", "query_max": 96, "passage_max": 48},
+    "prompt": {"query": "{question} {wrong}", "query_max_length": 96, "passage_max_length": 48},
     "encoder": {"precision": "fp32", "device": "cpu", "token_budget": 512},
     "mining": {"count": 6},
     "training": {
@@ -198,8 +198,8 @@ def pretend(run: Run, *stages: str) -> None:
         if stage == "package":
             read = dag.locks(run)
         if stage == "reconcile":
-            read = dag.ids(dag.Survey().compared(run))
-        with working(run, stage, inputs=read) as work:
+            read = dag.ids(dag.StageGraph().compared(run))
+        with stage_context(run, stage, inputs=read) as work:
             work.facts = {"verdict": "same"} if stage == "reconcile" else {}
 
 
@@ -214,7 +214,7 @@ def working_in(bench: Bench) -> Iterator[Bench]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(bench.folder)
         patch.setenv("PARITY_DATA", str(bench.data))
-        patch.setattr(reload_check, "process", SimpleNamespace(watched=_here))
+        patch.setattr(reload_check, "subprocesses", SimpleNamespace(watched=_here))
         yield bench
 
 

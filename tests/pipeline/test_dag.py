@@ -13,8 +13,8 @@ from pipeline import run_fixture as benches
 from pipeline.run_fixture import Bench
 
 from parity.pipeline import dag
-from parity.pipeline.dag import STAGES, Survey, folder
-from parity.pipeline.stage import working
+from parity.pipeline.dag import STAGES, StageGraph, folder
+from parity.pipeline.stage import stage_context
 from parity.pipeline.stages import follow, publish, push, reconcile, submit
 from parity.run import ledger
 from parity.run.errors import ParityError, StaleInput
@@ -35,7 +35,7 @@ BY_HAND = {**THERE, "reconcile": reconcile.latest}
 
 
 def states(run: Run, *, stages: tuple[str, ...] = ROUND) -> dict[str, str]:
-    survey = Survey()
+    survey = StageGraph()
     return {stage: survey.standing(run, stage).state for stage in stages}
 
 
@@ -46,12 +46,12 @@ def stale(run: Run) -> list[str]:
 
 
 def why(run: Run, stage: str) -> str:
-    return Survey().standing(run, stage).why
+    return StageGraph().standing(run, stage).why
 
 
 def refused(run: Run, stage: str) -> str:
     with pytest.raises(StaleInput) as caught:
-        Survey().require(run, stage)
+        StageGraph().require(run, stage)
     return str(caught.value)
 
 
@@ -105,17 +105,17 @@ def test_a_changed_run_file_makes_stale_what_depends_on_it_and_all_after(
 
 
 def test_an_override_is_a_change_of_the_run(made: Bench) -> None:
-    run = made.run("training.rank=8")
+    run = made.run("training.r=8")
     assert stale(run) == ["train", "eval", "predict"]
-    assert why(run, "train") == "training.rank was 4, the run now says 8"
+    assert why(run, "train") == "training.r was 4, the run now says 8"
     assert refused(run, "predict") == (
-        "train of round 0 is stale (training.rank was 4, the run now says 8); "
-        "run: invoke train --run small.toml --set=training.rank=8"
+        "train of round 0 is stale (training.r was 4, the run now says 8); "
+        "run: invoke train --run small.toml --set=training.r=8"
     )
 
 
 def test_a_key_given_the_value_that_it_has_is_no_change(made: Bench) -> None:
-    assert stale(made.run("training.rank=4", "scoring.seed=0")) == []
+    assert stale(made.run("training.r=4", "scoring.seed=0")) == []
 
 
 def test_where_a_run_reads_and_computes_is_no_part_of_what_it_is(made: Bench) -> None:
@@ -155,7 +155,7 @@ def test_a_file_that_no_stage_reads_may_change(made: Bench) -> None:
 @pytest.mark.parametrize(
     ("stage", "name"),
     [
-        ("prepare", "exemplars.jsonl"),
+        ("prepare", "examples.jsonl"),
         ("prepare", "splits/random-s0-v0.4.json"),
         ("mine", "negatives.jsonl"),
         ("train", "epoch-1/adapter_model.safetensors"),
@@ -213,7 +213,7 @@ def test_the_command_that_a_refusal_names_mends_it(made: Bench) -> None:
     run = made.run()
     for _ in STAGES:
         try:
-            Survey().require(run, "package")
+            StageGraph().require(run, "package")
         except StaleInput as refusal:
             stage = re.search(r"run: invoke (\w+) --run small\.toml$", str(refusal))
             assert stage is not None
@@ -246,7 +246,10 @@ def test_the_way_to_kaggle_stops_at_the_first_step_that_was_not_taken(made: Benc
             told = f"{before} of round 0 has not been made; run: invoke {before} --run small.toml"
             assert refused(run, later) == told
         benches.pretend(run, before)
-        assert set(Survey().require(run, stage)) >= {"package of round 0", f"{before} of round 0"}
+        assert set(StageGraph().require(run, stage)) >= {
+            "package of round 0",
+            f"{before} of round 0",
+        }
 
 
 def test_another_bundle_makes_every_step_after_it_stale(made: Bench) -> None:
@@ -254,7 +257,7 @@ def test_another_bundle_makes_every_step_after_it_stale(made: Bench) -> None:
     after = ("rehearse", *THERE, "reconcile")
     benches.pretend(run, "package", *after)
     assert set(states(run, stages=STAGES).values()) == {"done"}
-    with working(run, "package", inputs=dag.locks(run)) as work:
+    with stage_context(run, "package", inputs=dag.locks(run)) as work:
         work.out("weights").write_text("others")
     assert states(run, stages=after) == dict.fromkeys(after, "stale")
     assert why(run, "rehearse") == "package of round 0 was made anew since"
@@ -267,7 +270,7 @@ def test_a_bundle_is_of_the_locks_and_of_how_the_kernel_is_to_run(
     run = made.run()
     benches.pretend(run, "package")
     assert states(run, stages=("train", "package")) == {"train": "done", "package": "done"}
-    spread = made.run('encoder.spread="model"')
+    spread = made.run('encoder.parallelism="model"')
     assert states(spread, stages=("train", "package")) == {"train": "done", "package": "stale"}
     more = made.run('shipping.wheels=["faiss-cpu"]')
     assert states(more, stages=("train", "package")) == {"train": "done", "package": "stale"}
@@ -280,7 +283,7 @@ def test_a_step_on_kaggle_depends_on_no_section_of_the_run_file(made: Bench, sta
     run = made.run()
     benches.pretend(run, "package", "rehearse", *THERE)
     other = made.run("shipping.hours=5.0", "shipping.owner=ann", "training.tracker=tensorboard")
-    assert Survey().standing(other, stage).state == "done"
+    assert StageGraph().standing(other, stage).state == "done"
     assert dag.config_of(other, stage) == {"overrides": list(other.config.overrides)}
 
 
@@ -343,11 +346,11 @@ def test_what_is_compared_is_the_newest_of_each_step_on_the_way(made: Bench) -> 
     path = run.workspace.ledger
 
     def compared() -> list[str]:
-        return list(Survey().compared(run))
+        return list(StageGraph().compared(run))
 
     ledger.append(path, record("cv", "base"))
     assert compared() == ["cv"]
-    assert Survey().compared(run)["cv"].label == "best"
+    assert StageGraph().compared(run)["cv"].label == "best"
     ledger.append(path, record("rehearsal"))
     ledger.append(path, record("image"))
     ledger.append(path, record("kernel"))
@@ -357,34 +360,34 @@ def test_what_is_compared_is_the_newest_of_each_step_on_the_way(made: Bench) -> 
     ledger.append(path, record("rehearsal", adapter="b"))
     ledger.append(path, replace(record("public"), round=1))
     assert compared() == ["cv", "rehearsal", "kernel"]
-    assert Survey().compared(run)["rehearsal"].layers["adapter"] == "b"
+    assert StageGraph().compared(run)["rehearsal"].layers["adapter"] == "b"
 
 
 def test_a_comparison_is_stale_when_further_evidence_has_come(made: Bench) -> None:
     run = made.run()
     benches.pretend(run, "package", "rehearse", *THERE, "reconcile")
-    assert Survey().standing(run, "reconcile").state == "done"
+    assert StageGraph().standing(run, "reconcile").state == "done"
     ledger.append(run.workspace.ledger, record("public"))
     assert why(run, "reconcile") == "evidence of public has come since"
     benches.pretend(run, "reconcile")
-    assert Survey().standing(run, "reconcile").state == "done"
+    assert StageGraph().standing(run, "reconcile").state == "done"
 
 
 def test_a_stage_that_fails_leaves_no_manifest(made: Bench) -> None:
     run = made.run()
-    with pytest.raises(ZeroDivisionError), working(run, "mine") as work:
+    with pytest.raises(ZeroDivisionError), stage_context(run, "mine") as work:
         work.facts["share"] = len(work.outputs) / 0
     assert states(run)["mine"] == "missing"
 
 
 def test_a_stage_says_what_it_read_and_wrote(made: Bench) -> None:
     run = made.run()
-    with working(run, "predict", inputs={"raw": "abc"}) as work:
+    with stage_context(run, "predict", inputs={"raw": "abc"}) as work:
         work.out("one.txt").write_text("1")
         work.facts["rows"] = 1
-    found = Survey().standing(run, "predict").manifest
+    found = StageGraph().standing(run, "predict").manifest
     assert found is not None
-    upstream = {name: Survey().standing(run, name).manifest for name in ("prepare", "train")}
+    upstream = {name: StageGraph().standing(run, name).manifest for name in ("prepare", "train")}
     assert found.inputs == {
         "raw": "abc",
         **{dag.label_of(name, run): one.digest() for name, one in upstream.items() if one},
@@ -399,7 +402,7 @@ def test_a_stage_says_what_it_read_and_wrote(made: Bench) -> None:
 def test_of_several_processes_one_writes_the_manifest(made: Bench) -> None:
     run = made.run()
     before = benches.digests(folder(run, "mine"))
-    with working(run, "mine", main=False):
+    with stage_context(run, "mine", main=False):
         assert benches.digests(folder(run, "mine")) == before
     assert benches.digests(folder(run, "mine")) == before
 

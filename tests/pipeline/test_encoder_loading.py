@@ -15,7 +15,7 @@ from parity.run.experiment import Run
 
 def took(run: Run, stage: str) -> dict[str, dict[str, Any]]:
     """Return what each list of a stage took, as its manifest says."""
-    found = dag.Survey().standing(run, stage).manifest
+    found = dag.StageGraph().standing(run, stage).manifest
     assert found is not None
     lists: dict[str, dict[str, Any]] = found.facts["took"]
     return lists

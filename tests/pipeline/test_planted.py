@@ -16,11 +16,11 @@ from pipeline.run_fixture import Bench
 
 from parity.competition.query import Query
 from parity.pipeline import dag
-from parity.pipeline.dataset import Nouns
+from parity.pipeline.dataset import Dataset
 from parity.pipeline.stages import evaluate
 from parity.retrieval.encoder import Encoder
 from parity.retrieval.models import adapter
-from parity.retrieval.tokenizer import Reader
+from parity.retrieval.tokenizer import Tokenizer
 from parity.run import files, ledger
 from parity.run.errors import BadConfig, BadData, Mismatch
 
@@ -30,12 +30,12 @@ _FEW = 5  # valid rows that a careless loop keeps
 
 def first_token(patch: Patch) -> None:
     """Let the first token of every text be another, as of a slow tokenizer."""
-    real = Reader.tokenize
+    real = Tokenizer.tokenize
 
-    def otherwise(self: Reader, texts: Sequence[str], limit: int) -> list[list[int]]:
+    def otherwise(self: Tokenizer, texts: Sequence[str], limit: int) -> list[list[int]]:
         return [[ids[0] + 1, *ids[1:]] for ids in real(self, texts, limit)]
 
-    patch.setattr(Reader, "tokenize", otherwise)
+    patch.setattr(Tokenizer, "tokenize", otherwise)
 
 
 def rows_reordered(patch: Patch) -> None:
@@ -75,15 +75,15 @@ NAMED: dict[str, tuple[tuple[str, ...], Callable[[Patch], None] | None, str, str
         "prompt.query differs",
     ),
     "C18: another max length": (
-        ("prompt.query_max=40",),
+        ("prompt.query_max_length=40",),
         None,
         "template",
-        "prompt.query_max: A 96, B 40",
+        "prompt.query_max_length: A 96, B 40",
     ),
     "C19: another first token": ((), first_token, "tokens", "slow against fast tokenizer?"),
     "D21: merged into 4 bits": ((), merged_into_four_bits, "embeddings", "bound 0.99999"),
-    "D27: quantised scoring": (
-        ("encoder.quantise=4bit",),
+    "D27: quantized scoring": (
+        ("encoder.quantize=4bit",),
         None,
         "precision",
         "float32/none, B float32/4bit",
@@ -106,10 +106,10 @@ def test_a_fault_that_ran_is_named_and_nothing_else(
 
 
 def test_b11_a_score_over_part_of_the_data_is_refused(made: Bench, monkeypatch: Patch) -> None:
-    def head(self: Nouns) -> list[Query]:
+    def head(self: Dataset) -> list[Query]:
         return self._side(self.split.valid)[:_FEW]
 
-    monkeypatch.setattr(Nouns, "valid", property(head))
+    monkeypatch.setattr(Dataset, "valid", property(head))
     with pytest.raises((BadData, Mismatch)):
         evaluate.evaluate(made.run())
 

@@ -1,4 +1,4 @@
-"""Faults planted in the stages of a tiny run that shows exemplars: named, or refused.
+"""Faults planted in the stages of a tiny run that shows few-shot examples: named, or refused.
 
 The run is scored once as it is and once with the fault, under the same names; `reconcile` names the
 layer from the evidence alone, and nothing else but what follows from it.
@@ -17,24 +17,24 @@ from pipeline import comparing
 from pipeline import run_fixture as benches
 from pipeline.run_fixture import Bench
 
-from parity.competition.few_shot import Exemplar
+from parity.competition.few_shot import Example
 from parity.competition.scoring import metrics
 from parity.competition.scoring.metrics import Scores
 from parity.pipeline import dataset, evaluation
-from parity.pipeline.dataset import Nouns
+from parity.pipeline.dataset import Dataset
 from parity.pipeline.stages import evaluate
 from parity.retrieval import prompts, retrieve
 from parity.retrieval.encoder import Encoder
-from parity.retrieval.tokenizer import Reader
+from parity.retrieval.tokenizer import Tokenizer
 from parity.run import environment
 from parity.run.errors import BadConfig, Mismatch, StaleInput
 
 PROMPT = {
     "format": "icl",
     "instruction": "Name the mistake.",
-    "exemplars": "question",
-    "exemplar_count": 1,
-    "query_max": 320,
+    "examples": "question",
+    "example_count": 1,
+    "query_max_length": 320,
 }
 Patch = pytest.MonkeyPatch
 
@@ -50,7 +50,7 @@ def _icl(_blank: Bench, tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 @pytest.fixture
 def icl(_icl: Bench, tmp_path: Path) -> Iterator[Bench]:
-    """Work in a folder whose run shows exemplars and was scored once."""
+    """Work in a folder whose run shows few-shot examples and was scored once."""
     with benches.working_in_a_copy(_icl, tmp_path) as mine:
         yield mine
 
@@ -58,17 +58,17 @@ def icl(_icl: Bench, tmp_path: Path) -> Iterator[Bench]:
 def answers(patch: Patch) -> None:
     """Every query is shown itself, answer and all."""
 
-    def own(known: Nouns, _: Any, queries: Sequence[Any]) -> Any:
+    def own(known: Dataset, _: Any, queries: Sequence[Any]) -> Any:
         right = {one: min(known.qrels[one.query_id]) for one in queries}
-        return {one.query_id: (Exemplar(one, n, known.corpus[n]),) for one, n in right.items()}
+        return {one.query_id: (Example(one, n, known.corpus[n]),) for one, n in right.items()}
 
     patch.setattr(dataset, "shown", own)
 
 
 def redrawn(patch: Patch) -> None:
-    """Exemplars are drawn at random, under the name of the run's policy."""
+    """Few-shot examples are drawn at random, under the name of the run's policy."""
     real = dataset.shown
-    change = {"exemplars": "random", "exemplar_seed": 5}
+    change = {"examples": "random", "example_seed": 5}
     patch.setattr(
         dataset,
         "shown",
@@ -80,7 +80,7 @@ def stale(patch: Patch) -> None:
     """A query adds to the list of the one before it, as one whose subject the pool lacks did."""
     real = dataset.shown
 
-    def kept(known: Nouns, prompt: Any, queries: Sequence[Any]) -> Any:
+    def kept(known: Dataset, prompt: Any, queries: Sequence[Any]) -> Any:
         found = real(known, prompt, queries)
         names = list(found)
         return {**found, names[-1]: (*found[names[-2]], *found[names[-1]])}
@@ -106,12 +106,12 @@ def another_version(patch: Patch, package: str) -> None:
 def newer(patch: Patch) -> None:
     """The first token is another, by another version of the library."""
     another_version(patch, "tokenizers")
-    real = Reader.tokenize
+    real = Tokenizer.tokenize
 
-    def read(self: Reader, texts: Sequence[str], limit: int) -> list[list[int]]:
+    def read(self: Tokenizer, texts: Sequence[str], limit: int) -> list[list[int]]:
         return [[(row[0] + 1) % 50, *row[1:]] for row in real(self, texts, limit)]
 
-    patch.setattr(Reader, "tokenize", read)
+    patch.setattr(Tokenizer, "tokenize", read)
 
 
 def drift(patch: Patch) -> None:
@@ -151,7 +151,7 @@ def names_for_ids(patch: Patch) -> None:
     """A set of names holds each once: of two ids with one name the second is lost."""
     real = dataset.load
 
-    def loaded(run: Any) -> Nouns:
+    def loaded(run: Any) -> Dataset:
         found = real(run)
         first, *_, last = sorted(found.corpus)
         return replace(found, corpus={**found.corpus, last: found.corpus[first]})
@@ -160,11 +160,11 @@ def names_for_ids(patch: Patch) -> None:
 
 
 PLANTED: dict[str, tuple[Callable[[Patch], None], str, str]] = {
-    "answers shown": (answers, "exemplars", "their own question"),
+    "answers shown": (answers, "examples", "their own question"),
     "another k as 25": (another_k, "metric", "one ranking, two scores"),
     "backslash-n in the text": (literal, "texts", "B <backslash> (U+005C)"),
-    "exemplars re-drawn": (redrawn, "exemplars", "drawn anew"),
-    "a stale list of exemplars": (stale, "exemplars", "1 of "),
+    "examples re-drawn": (redrawn, "examples", "drawn anew"),
+    "a stale list of few-shot examples": (stale, "examples", "1 of "),
     "first token by another library": (newer, "tokens", "tokenizers: A "),
     "names for ids": (names_for_ids, "corpus", "A "),
     "another torch that drifts": (drifted_image, "packages", "torch: A "),
@@ -195,7 +195,7 @@ def test_scored_again_without_a_fault_it_is_the_same(icl: Bench, monkeypatch: Pa
 # What the tool refuses
 
 
-def test_c13_exemplars_switched_on_that_no_query_carries_stop_the_score(
+def test_c13_examples_switched_on_that_no_query_carries_stop_the_score(
     icl: Bench, monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr(dataset, "shown", lambda *_: {})

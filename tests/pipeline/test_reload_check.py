@@ -38,9 +38,9 @@ def test_a_saved_adapter_embeds_the_probe_as_in_memory(
     made: Bench, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = made.run()
-    found = reload_check.prove(run, place(run), [1, 2], FP32)
+    found = reload_check.check_reload(run, place(run), [1, 2], FP32)
     assert found == {"epoch-1": 0.0, "epoch-2": 0.0}
-    manifest = dag.Survey().standing(run, "train").manifest
+    manifest = dag.StageGraph().standing(run, "train").manifest
     assert manifest is not None
     assert manifest.facts["round_trip"] == found
     assert "adapters reloaded in a fresh process embed the probe as in memory" in (
@@ -54,7 +54,7 @@ def test_another_adapter_in_the_folder_fails(made: Bench) -> None:
     shutil.rmtree(place(run) / "epoch-1")
     shutil.copytree(place(run) / "epoch-2", place(run) / "epoch-1")
     with pytest.raises(Mismatch, match=r"epoch 1: the probe embeddings .* not what was trained"):
-        reload_check.prove(run, place(run), [1, 2], FP32)
+        reload_check.check_reload(run, place(run), [1, 2], FP32)
 
 
 @pytest.mark.parametrize("part", ["lora_A", "lora_B", "layers.1.mlp.down_proj.lora_B"])
@@ -62,7 +62,7 @@ def test_weights_changed_after_saving_fail(made: Bench, part: str) -> None:
     run = made.run()
     rewrite(place(run) / "epoch-2", {part: 1.01})
     with pytest.raises(Mismatch, match=r"epoch 2: .* differ from those in memory by "):
-        reload_check.prove(run, place(run), [1, 2], FP32)
+        reload_check.check_reload(run, place(run), [1, 2], FP32)
 
 
 def test_weights_changed_without_their_record_fail_too(made: Bench) -> None:
@@ -70,7 +70,7 @@ def test_weights_changed_without_their_record_fail_too(made: Bench) -> None:
     path = place(run) / "epoch-1/adapter_model.safetensors"
     shutil.copy(place(run) / "epoch-2/adapter_model.safetensors", path)
     with pytest.raises(Mismatch, match=r"cannot be loaded in a fresh process: .* not the weights"):
-        reload_check.prove(run, place(run), [1, 2], FP32)
+        reload_check.check_reload(run, place(run), [1, 2], FP32)
 
 
 def test_d22_an_adapter_that_changes_nothing_fails(made: Bench) -> None:
@@ -82,7 +82,7 @@ def test_d22_an_adapter_that_changes_nothing_fails(made: Bench) -> None:
         np.testing.assert_array_equal(found["base"], found["epoch-2"])
         np.save(place(run) / "probe-2.npy", found["base"])  # memory was no better
     with pytest.raises(Mismatch, match=r"epoch 2: with the adapter .* those of the bare base"):
-        reload_check.prove(run, place(run), [1, 2], FP32)
+        reload_check.check_reload(run, place(run), [1, 2], FP32)
 
 
 @pytest.mark.parametrize("method", ["lora", "all"])
@@ -92,7 +92,7 @@ def test_d22_a_training_that_changes_nothing_fails_its_stage(bench: Bench, metho
     with pytest.raises(Mismatch, match=r"epoch 1: .* nothing was trained, or nothing was loaded"):
         bench.make("train")
     run = bench.run()
-    assert dag.Survey().standing(run, "train").state == "missing"
+    assert dag.StageGraph().standing(run, "train").state == "missing"
     assert not run.workspace.adapter(0).exists()
 
 
@@ -102,10 +102,10 @@ def test_half_precision_may_differ_by_its_own_steps_and_no_more(made: Bench) -> 
     noise = np.float32(1e-2) * np.sign(memory)
     np.save(place(run) / "probe-1.npy", memory + noise)
     with pytest.raises(Mismatch, match=r"memory by 0\.01 "):
-        reload_check.prove(run, place(run), [1, 2], FP32)
+        reload_check.check_reload(run, place(run), [1, 2], FP32)
     np.save(place(run) / "probe-1.npy", memory + 3 * noise)
     with pytest.raises(Mismatch, match=r"memory by 0\.03 "):
-        reload_check.prove(run, place(run), [1, 2], "torch.bfloat16")
+        reload_check.check_reload(run, place(run), [1, 2], "torch.bfloat16")
 
 
 def test_what_is_reloaded_is_each_epoch_and_the_bare_base(made: Bench) -> None:

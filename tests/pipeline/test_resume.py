@@ -15,7 +15,7 @@ from pipeline import run_fixture as benches
 from pipeline.run_fixture import Bench, Files
 
 from parity.pipeline import dag, epochs
-from parity.pipeline.epochs import Epoch
+from parity.pipeline.epochs import SavedEpoch
 from parity.run import files
 from parity.run import manifest as manifests
 from parity.run.errors import Mismatch
@@ -105,7 +105,7 @@ def killed_and_resumed(bench: Bench, moment: int) -> bool:
             pass
         else:
             return False
-    assert dag.Survey().standing(bench.run(), "train").state != "stale"
+    assert dag.StageGraph().standing(bench.run(), "train").state != "stale"
     bench.make("train")
     return True
 
@@ -160,7 +160,7 @@ def kill(moment: str, bench: Bench, delay: float) -> None:
         process.send_signal(signal.SIGKILL)
         process.communicate()
     assert process.returncode == -signal.SIGKILL
-    assert dag.Survey().standing(bench.run(), "train").state == "missing"
+    assert dag.StageGraph().standing(bench.run(), "train").state == "missing"
 
 
 def killed_at(moments: tuple[str, ...], bench: Bench) -> None:
@@ -230,7 +230,7 @@ def test_a_last_epoch_cut_short_after_its_last_step_is_finished(
         with pytest.MonkeyPatch.context() as patch:
             save = epochs.save
 
-            def save_(*args: object, epoch: Epoch, **named: object) -> Epoch:
+            def save_(*args: object, epoch: SavedEpoch, **named: object) -> SavedEpoch:
                 if epoch.number == number:
                     raise Killed
                 return save(*args, epoch=epoch, **named)  # type: ignore[arg-type]

@@ -9,28 +9,34 @@ from pipeline import run_fixture as benches
 from pipeline.run_fixture import Bench
 
 from parity.competition import few_shot as shelf
-from parity.competition.few_shot import Exemplar
+from parity.competition.few_shot import Example
 from parity.pipeline import dag, dataset, encoder_loading, training_plan
-from parity.pipeline.dataset import Nouns
+from parity.pipeline.dataset import Dataset
 from parity.pipeline.stages import evaluate
 from parity.retrieval import prompts
 from parity.retrieval.encoder import Encoder
 from parity.run import files
-from parity.run.errors import BadConfig, Polluted
+from parity.run.errors import BadConfig, Contaminated
 from parity.run.experiment import Run
 from parity.training import negatives
-from parity.training.trainer import Course
+from parity.training.trainer import TrainingPlan
 
 MODES = ("fixed", "batch", "question", "random")
-LONGEST = 512  # no query of the bench is longer, two exemplars included
+LONGEST = 512  # no query of the bench is longer, two few-shot examples included
 
 
 def shown(mode: str, **more: Any) -> dict[str, Any]:
-    return {"exemplars": mode, "exemplar_count": 2, "query_max": LONGEST, "format": "icl", **more}
+    return {
+        "examples": mode,
+        "example_count": 2,
+        "query_max_length": LONGEST,
+        "format": "icl",
+        **more,
+    }
 
 
-def written(run: Run, known: Nouns | None = None) -> tuple[Course, list[str]]:
-    return training_plan.write(
+def written(run: Run, known: Dataset | None = None) -> tuple[TrainingPlan, list[str]]:
+    return training_plan.build_training_plan(
         encoder_loading.encoder(run),
         run.config,
         known or dataset.load(run),
@@ -52,7 +58,7 @@ def test_each_epoch_asks_every_train_row_once(made: Bench) -> None:
         assert sorted(one for batch in batches for one in batch.query_ids) == asked
     assert plan.epochs[0] != plan.epochs[1]
     assert plan.key == "key"
-    assert lines[0] == f"train: {len(asked)} queries, 0 with exemplars, 0 cut to fit"
+    assert lines[0] == f"train: {len(asked)} queries, 0 with few-shot examples, 0 cut to fit"
     assert [line.split(":")[0] for line in lines[1:]] == ["epoch 1", "epoch 2", "epoch 1"]
 
 
@@ -109,14 +115,14 @@ def test_c14_training_asks_in_the_words_of_the_one_prompt(bench: Bench, mode: st
             chosen = {one.query_id: shared for one in asked}
         for one, ids in zip(asked, queries, strict=True):
             expected = prompts.query(config, one, chosen[one.query_id], count=encoder.count)
-            assert [ids] == encoder.tokenize([expected.text], config.query_max)
-            assert expected.exemplars == (0 if mode == "none" else 2)
+            assert [ids] == encoder.tokenize([expected.text], config.query_max_length)
+            assert expected.examples == (0 if mode == "none" else 2)
         for key, ids in zip(batch.passages, passages, strict=True):
             expected_text = prompts.passage(config, known.corpus[key])
-            assert [ids] == encoder.tokenize([expected_text], config.passage_max)
+            assert [ids] == encoder.tokenize([expected_text], config.passage_max_length)
 
 
-def test_a_batch_shares_its_exemplars_and_so_its_prefix(bench: Bench) -> None:
+def test_a_batch_shares_its_examples_and_so_its_prefix(bench: Bench) -> None:
     bench.write(prompt=shown("batch"))
     run = bench.make("prepare", "mine")
     encoder = encoder_loading.encoder(run)
@@ -132,17 +138,17 @@ def test_a_batch_shares_its_exemplars_and_so_its_prefix(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_c13_how_many_queries_carry_exemplars_is_told(
+def test_c13_how_many_queries_carry_examples_is_told(
     bench: Bench, mode: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bench.write(prompt=shown(mode), training={"epochs": 1})
     bench.make("prepare")
     label = "train, first epoch" if mode == "batch" else "train"
     for stage, told in (
-        ("mine", "train: 31 queries, 31 with exemplars, 0 cut to fit"),
-        ("train", f"{label}: 31 queries, 31 with exemplars, 0 cut to fit"),
-        ("eval", "valid: 21 queries, 21 with exemplars, 0 cut to fit"),
-        ("predict", "test: 12 queries, 12 with exemplars, 0 cut to fit"),
+        ("mine", "train: 31 queries, 31 with few-shot examples, 0 cut to fit"),
+        ("train", f"{label}: 31 queries, 31 with few-shot examples, 0 cut to fit"),
+        ("eval", "valid: 21 queries, 21 with few-shot examples, 0 cut to fit"),
+        ("predict", "test: 12 queries, 12 with few-shot examples, 0 cut to fit"),
     ):
         capsys.readouterr()
         run = bench.make(stage)
@@ -153,26 +159,24 @@ def test_c13_how_many_queries_carry_exemplars_is_told(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_c13_exemplars_that_never_fit_stop_the_stage(bench: Bench, mode: str) -> None:
-    bench.write(prompt=shown(mode, query_max=100))
+def test_c13_examples_that_never_fit_stop_the_stage(bench: Bench, mode: str) -> None:
+    bench.write(prompt=shown(mode, query_max_length=100))
     bench.make("prepare")
-    told = (
-        rf"prompt\.exemplars = '{mode}', but none of 31 queries carries one: raise .* \(now 100\)"
-    )
+    told = rf"prompt\.examples = '{mode}', but none of 31 queries carries one: raise .* \(now 100\)"
     with pytest.raises(BadConfig, match=told):
         bench.make("mine")
     bench.write()
     bench.make("mine")
-    bench.write(prompt=shown(mode, query_max=100))
+    bench.write(prompt=shown(mode, query_max_length=100))
     benches.rewrite_config(bench.run(), "mine")
     with pytest.raises(BadConfig, match=told):
         bench.make("train")
 
 
 def test_c13_a_batch_that_carries_none_among_others_that_do_is_trained(bench: Bench) -> None:
-    # Each batch is one question; some with their exemplar are longer than that, some are not.
+    # Each batch is one question; some with their example are longer than that, some are not.
     bench.write(
-        prompt=shown("batch", exemplar_count=1, query_max=190),
+        prompt=shown("batch", example_count=1, query_max_length=190),
         training={"group_by": "question", "batch": 1, "epochs": 1},
     )
     run = bench.make("prepare", "mine")
@@ -184,7 +188,7 @@ def test_c13_a_batch_that_carries_none_among_others_that_do_is_trained(bench: Be
     ]
     assert 0 in carrying, "a case that tells nothing"
     assert max(carrying) > 0, "a case that tells nothing"
-    assert f"31 queries, {sum(carrying)} with exemplars" in lines[0]
+    assert f"31 queries, {sum(carrying)} with few-shot examples" in lines[0]
     bench.make("train")
 
 
@@ -197,6 +201,6 @@ def test_b9_a_pool_that_holds_a_valid_question_is_refused_before_training(
     known = dataset.load(run)
     leaked = known.valid[0]
     right = min(known.qrels[leaked.query_id])
-    leaking = replace(known, pool=(*known.pool, Exemplar(leaked, right, known.corpus[right])))
-    with pytest.raises(Polluted, match="exemplars outside the train side"):
+    leaking = replace(known, pool=(*known.pool, Example(leaked, right, known.corpus[right])))
+    with pytest.raises(Contaminated, match="examples outside the train side"):
         written(run, leaking)

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from parity.retrieval import embedding_cache
-from parity.retrieval.embedding_cache import Cache
+from parity.retrieval.embedding_cache import EmbeddingCache
 from parity.retrieval.encoder import Encoder
 from parity.retrieval.engine import device
-from parity.retrieval.engine.distributed import Workers
+from parity.retrieval.engine.distributed import ProcessGroup
 from parity.retrieval.models import adapter
-from parity.retrieval.models.base_model import Base
+from parity.retrieval.models.base_model import BaseModel
 from parity.run import environment
 from parity.run.config.run_file import EncoderConfig
 
@@ -24,12 +24,12 @@ ASKED = models.sequences()
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
+def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
     return models.write(tmp_path_factory.mktemp("bases") / "llama", "llama")
 
 
 @pytest.fixture(scope="module")
-def trained(base: Base, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def trained(base: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Return the folders of two adapters of one shape."""
     folders = [tmp_path_factory.mktemp("adapters") / str(seed) for seed in range(2)]
     for seed, folder in enumerate(folders):
@@ -39,10 +39,10 @@ def trained(base: Base, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return folders
 
 
-def keeping(base: Base, folder: Path, adapter: Path | None = None, **changes: Any) -> Encoder:
+def keeping(base: BaseModel, folder: Path, adapter: Path | None = None, **changes: Any) -> Encoder:
     wanted = {"precision": "fp32", "device": "cpu", "token_budget": 64, **changes}
     config = EncoderConfig.model_validate(wanted)
-    return Encoder(base, config, adapter=adapter, cache=Cache(folder))
+    return Encoder(base, config, adapter=adapter, cache=EmbeddingCache(folder))
 
 
 def files(folder: Path) -> list[Path]:
@@ -64,7 +64,7 @@ def was_kept(encoder: Encoder, asked: list[list[int]] = ASKED) -> bool:
     return took.kept > 0
 
 
-def test_a_second_time_nothing_is_computed(base: Base, tmp_path: Path) -> None:
+def test_a_second_time_nothing_is_computed(base: BaseModel, tmp_path: Path) -> None:
     assert not was_kept(keeping(base, tmp_path / "kept"))
     again = keeping(base, tmp_path / "kept")
     again.model.register_forward_pre_hook(refuse)
@@ -83,20 +83,22 @@ def test_a_second_time_nothing_is_computed(base: Base, tmp_path: Path) -> None:
     [
         {"token_budget": 65},
         {"precision": "bf16"},
-        {"quantise": "4bit"},
-        {"quantise": "fp8"},
+        {"quantize": "4bit"},
+        {"quantize": "fp8"},
         {"layers": 1},
         {"attention": "dense"},
     ],
     ids=str,
 )
-def test_another_setting_never_hits(base: Base, tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_another_setting_never_hits(
+    base: BaseModel, tmp_path: Path, changes: dict[str, Any]
+) -> None:
     keeping(base, tmp_path).embed(ASKED)
     assert not was_kept(keeping(base, tmp_path, **changes))
     assert was_kept(keeping(base, tmp_path, **changes))
 
 
-def test_another_adapter_never_hits(base: Base, trained: list[Path], tmp_path: Path) -> None:
+def test_another_adapter_never_hits(base: BaseModel, trained: list[Path], tmp_path: Path) -> None:
     for folder in (None, *trained):
         assert not was_kept(keeping(base, tmp_path, folder))
     for folder in (None, *trained):
@@ -104,7 +106,7 @@ def test_another_adapter_never_hits(base: Base, trained: list[Path], tmp_path: P
 
 
 def test_an_adapter_of_equal_weights_and_another_scale_never_hits(
-    base: Base, tmp_path: Path
+    base: BaseModel, tmp_path: Path
 ) -> None:
     vectors = []
     for alpha in (8.0, 16.0):
@@ -117,7 +119,7 @@ def test_an_adapter_of_equal_weights_and_another_scale_never_hits(
     assert np.abs(vectors[0] - vectors[1]).max() > 1e-3
 
 
-def test_another_base_never_hits(base: Base, tmp_path: Path) -> None:
+def test_another_base_never_hits(base: BaseModel, tmp_path: Path) -> None:
     keeping(base, tmp_path / "kept").embed(ASKED)
     other = models.write(tmp_path / "other", "llama", seed=1)
     assert not was_kept(keeping(other, tmp_path / "kept"))
@@ -133,7 +135,7 @@ def test_another_base_never_hits(base: Base, tmp_path: Path) -> None:
     ],
     ids=["a token", "one fewer", "the order", "where one ends"],
 )
-def test_another_token_never_hits(base: Base, tmp_path: Path, other: list[list[int]]) -> None:
+def test_another_token_never_hits(base: BaseModel, tmp_path: Path, other: list[list[int]]) -> None:
     encoder = keeping(base, tmp_path)
     encoder.embed(ASKED)
     encoder.embed(other)
@@ -151,7 +153,7 @@ def test_another_token_never_hits(base: Base, tmp_path: Path, other: list[list[i
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_another_machine_or_software_never_hits(
-    base: Base,
+    base: BaseModel,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     where: Any,
@@ -175,7 +177,7 @@ def test_a_gpu_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("method", ["lora", "all"])
 def test_nothing_is_kept_or_looked_up_while_weights_are_trainable(
-    base: Base, tmp_path: Path, method: str
+    base: BaseModel, tmp_path: Path, method: str
 ) -> None:
     bare = keeping(base, tmp_path)
     before = bare.embed(ASKED)
@@ -187,7 +189,7 @@ def test_nothing_is_kept_or_looked_up_while_weights_are_trainable(
     assert keeping(base, tmp_path).embed(ASKED).tobytes() == before.tobytes()
 
 
-def test_nor_when_they_were_trained_and_are_frozen_again(base: Base, tmp_path: Path) -> None:
+def test_nor_when_they_were_trained_and_are_frozen_again(base: BaseModel, tmp_path: Path) -> None:
     bare = keeping(base, tmp_path)
     before = bare.embed(ASKED)
     models.attach(bare)
@@ -196,7 +198,9 @@ def test_nor_when_they_were_trained_and_are_frozen_again(base: Base, tmp_path: P
     assert len(files(tmp_path)) == 1
 
 
-def test_a_budget_halved_on_the_way_is_kept_as_what_it_became(base: Base, tmp_path: Path) -> None:
+def test_a_budget_halved_on_the_way_is_kept_as_what_it_became(
+    base: BaseModel, tmp_path: Path
+) -> None:
     encoder = keeping(base, tmp_path, token_budget=128)
 
     def forward(_: Any, __: Any, given: dict[str, Any]) -> None:
@@ -209,7 +213,7 @@ def test_a_budget_halved_on_the_way_is_kept_as_what_it_became(base: Base, tmp_pa
     assert not was_kept(keeping(base, tmp_path, token_budget=128))
 
 
-def test_no_texts_leave_no_file(base: Base, tmp_path: Path) -> None:
+def test_no_texts_leave_no_file(base: BaseModel, tmp_path: Path) -> None:
     assert keeping(base, tmp_path).embed([]).shape == (0, 32)
     assert files(tmp_path) == []
 
@@ -231,21 +235,24 @@ def empty(path: Path) -> None:
 
 def another_list(path: Path) -> None:
     """Put another list's whole file under this name."""
-    Cache(path.parent / "other").write("x" * 64, np.ones((len(ASKED), 32), np.float32))
+    EmbeddingCache(path.parent / "other").write("x" * 64, np.ones((len(ASKED), 32), np.float32))
     (path.parent / "other" / f"{'x' * 64}.safetensors").replace(path)
 
 
 def another_shape(path: Path) -> None:
-    Cache(path.parent).write(path.stem, np.ones((len(ASKED), 16), np.float32))
+    EmbeddingCache(path.parent).write(path.stem, np.ones((len(ASKED), 16), np.float32))
 
 
 def no_number(path: Path) -> None:
-    Cache(path.parent).write(path.stem, np.full((len(ASKED), 32), np.nan, np.float32))
+    EmbeddingCache(path.parent).write(path.stem, np.full((len(ASKED), 32), np.nan, np.float32))
 
 
 @pytest.mark.parametrize("harm", [cut, flip, empty, another_list, another_shape, no_number])
 def test_a_damaged_file_is_told_of_and_computed_again(
-    base: Base, tmp_path: Path, harm: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+    base: BaseModel,
+    tmp_path: Path,
+    harm: Callable[[Path], None],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     expected = keeping(base, tmp_path).embed(ASKED)
     (path,) = files(tmp_path)
@@ -262,9 +269,9 @@ def test_a_damaged_file_is_told_of_and_computed_again(
 
 def test_past_the_limit_the_oldest_go(tmp_path: Path) -> None:
     vectors = np.ones((10, 32), np.float32)
-    Cache(tmp_path).write("size", vectors)
+    EmbeddingCache(tmp_path).write("size", vectors)
     (path,) = files(tmp_path)
-    kept = Cache(tmp_path, limit=3 * path.stat().st_size)
+    kept = EmbeddingCache(tmp_path, limit=3 * path.stat().st_size)
     path.unlink()
     for age, name in enumerate("cadb"):
         kept.write(name, vectors)
@@ -275,14 +282,14 @@ def test_past_the_limit_the_oldest_go(tmp_path: Path) -> None:
 
 
 def test_a_list_larger_than_the_limit_pushes_nothing_out(tmp_path: Path) -> None:
-    kept = Cache(tmp_path, limit=2000)
+    kept = EmbeddingCache(tmp_path, limit=2000)
     kept.write("small", np.ones((10, 32), np.float32))
     kept.write("large", np.ones((1000, 32), np.float32))
     assert [one.stem for one in files(tmp_path)] == ["small"]
 
 
 def test_a_disk_that_takes_nothing_costs_nothing_but_a_line(
-    base: Base, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    base: BaseModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")
     encoder = keeping(base, tmp_path / "file" / "kept")
@@ -292,17 +299,17 @@ def test_a_disk_that_takes_nothing_costs_nothing_but_a_line(
 
 def test_the_main_process_alone_reads_and_all_see_what_it_found(tmp_path: Path) -> None:
     vectors = np.arange(64, dtype=np.float32).reshape(2, 32)
-    Cache(tmp_path).write("list", vectors)
+    EmbeddingCache(tmp_path).write("list", vectors)
     sent: list[torch.Tensor] = []
 
-    class Main(Workers):
+    class Main(ProcessGroup):
         def share(
             self, parts: list[torch.Tensor], owners: Sequence[int] = ()
         ) -> list[torch.Tensor]:
             sent.extend(parts)
             return parts
 
-    class Other(Workers):
+    class Other(ProcessGroup):
         def share(
             self, parts: list[torch.Tensor], owners: Sequence[int] = ()
         ) -> list[torch.Tensor]:
@@ -312,8 +319,8 @@ def test_the_main_process_alone_reads_and_all_see_what_it_found(tmp_path: Path) 
             return [expected]
 
     cpu = torch.device("cpu")
-    nowhere = Cache(tmp_path / "nothing here")
-    for keeps, expected in ((Cache(tmp_path), vectors), (nowhere, None)):
+    nowhere = EmbeddingCache(tmp_path / "nothing here")
+    for keeps, expected in ((EmbeddingCache(tmp_path), vectors), (nowhere, None)):
         keeps.shared("list", (2, 32), Main(0, 2), cpu)
         found = nowhere.shared("list", (2, 32), Other(1, 2), cpu)
         assert (found is None) == (expected is None)

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, processors
 
 from parity.retrieval.encoder import Encoder
 from parity.retrieval.models import adapter, base_model
-from parity.retrieval.models.base_model import Base
+from parity.retrieval.models.base_model import BaseModel
 from parity.run.config.run_file import EncoderConfig
 from parity.run.errors import BadConfig, Mismatch
 
@@ -25,12 +25,12 @@ some = settings(max_examples=50, deadline=None, suppress_health_check=[HealthChe
 
 
 @pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Base:
+def llama(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
     return models.write(tmp_path_factory.mktemp("bases") / "llama", "llama")
 
 
 @pytest.fixture(scope="module")
-def encoder(llama: Base) -> Encoder:
+def encoder(llama: BaseModel) -> Encoder:
     return models.load(llama)
 
 
@@ -46,7 +46,7 @@ def changed(folder: Path, **values: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
-def retokenized(base: Base, tokenizer: Tokenizer) -> Base:
+def retokenized(base: BaseModel, tokenizer: Tokenizer) -> BaseModel:
     """Give a base another tokenizer, and describe it anew."""
     tokenizer.save(str(base.folder / "tokenizer.json"))
     return base_model.describe(base.name, base.folder)
@@ -67,7 +67,7 @@ def test_a_model_that_is_not_causal_is_refused_the_last_token(tmp_path: Path, fa
         models.load(base)
 
 
-def test_more_layers_than_there_are_is_refused(llama: Base) -> None:
+def test_more_layers_than_there_are_is_refused(llama: BaseModel) -> None:
     with pytest.raises(BadConfig, match=r"encoder\.layers = 3: llama has 2"):
         models.load(llama, layers=3)
 
@@ -135,7 +135,7 @@ def test_a_model_without_an_eos_is_refused(tmp_path: Path) -> None:
         models.load(base)
 
 
-def test_an_adapter_of_another_base_is_refused(tmp_path: Path, llama: Base) -> None:
+def test_an_adapter_of_another_base_is_refused(tmp_path: Path, llama: BaseModel) -> None:
     trained = models.load(llama)
     models.attach(trained)
     adapter.save(trained.model, tmp_path / "adapter", llama, layers=0, template="t")
@@ -144,7 +144,9 @@ def test_an_adapter_of_another_base_is_refused(tmp_path: Path, llama: Base) -> N
         models.load(other, tmp_path / "adapter")
 
 
-def test_cuda_is_refused_where_there_is_none(llama: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_is_refused_where_there_is_none(
+    llama: BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(BadConfig, match=r"encoder\.device = 'cuda': this machine shows no CUDA"):
         models.load(llama, device="cuda")
@@ -152,7 +154,7 @@ def test_cuda_is_refused_where_there_is_none(llama: Base, monkeypatch: pytest.Mo
 
 
 def test_bf16_is_refused_on_a_gpu_that_only_emulates_it(
-    llama: Base, monkeypatch: pytest.MonkeyPatch
+    llama: BaseModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))  # a T4
@@ -165,7 +167,7 @@ def test_bf16_is_refused_on_a_gpu_that_only_emulates_it(
     [("auto", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)],
 )
 def test_vectors_are_float32_of_unit_norm_in_any_precision(
-    llama: Base, precision: str, dtype: torch.dtype
+    llama: BaseModel, precision: str, dtype: torch.dtype
 ) -> None:
     found = models.load(llama, precision=precision)
     assert found.dtype == dtype
@@ -281,7 +283,7 @@ def test_only_encode_carries_gradients(encoder: Encoder) -> None:
         encoder.model.requires_grad_(False)
 
 
-def test_the_digest_knows_all_that_decides_an_embedding(tmp_path: Path, llama: Base) -> None:
+def test_the_digest_knows_all_that_decides_an_embedding(tmp_path: Path, llama: BaseModel) -> None:
     trained = models.load(llama)
     models.attach(trained)
     adapter.save(trained.model, tmp_path / "adapter", llama, layers=0, template="t")
@@ -293,12 +295,12 @@ def test_the_digest_knows_all_that_decides_an_embedding(tmp_path: Path, llama: B
         models.load(llama, precision="bf16"),
         models.load(llama, layers=1),
         models.load(llama, token_budget=128),
-        models.load(llama, quantise="4bit"),
+        models.load(llama, quantize="4bit"),
     ]
     assert len({one.digest() for one in found}) == len(found)
 
 
-def test_the_digest_does_not_know_where_a_base_lies(tmp_path: Path, llama: Base) -> None:
+def test_the_digest_does_not_know_where_a_base_lies(tmp_path: Path, llama: BaseModel) -> None:
     again = models.write(tmp_path / "copy", "llama")
     here = EncoderConfig(base="llama", precision="fp32", device="cpu")
     there = EncoderConfig(base=str(tmp_path / "copy"), precision="fp32", device="auto")

@@ -10,7 +10,7 @@ from FlagEmbedding.inference.embedder.decoder_only.icl import ICLLLMEmbedder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parity.competition.few_shot import Exemplar
+from parity.competition.few_shot import Example
 from parity.competition.query import MisconceptionId
 from parity.retrieval import prompts
 from parity.run.config.run_file import PromptConfig
@@ -19,9 +19,9 @@ from parity.run.errors import BadConfig
 ASKED, SHOWN, OTHER = (
     query for query in tiny.queries() if query.query_id in {"10_B", "12_A", "30_A"}
 )
-EXEMPLARS = (
-    Exemplar(SHOWN, MisconceptionId(4), "Takes the smaller digit from the larger"),
-    Exemplar(OTHER, MisconceptionId(1), "Adds the denominators"),
+EXAMPLES = (
+    Example(SHOWN, MisconceptionId(4), "Takes the smaller digit from the larger"),
+    Example(OTHER, MisconceptionId(1), "Adds the denominators"),
 )
 SHORT = "{question} {correct} {wrong}"
 TASK = "Find the misconception"
@@ -30,11 +30,11 @@ text = st.text(max_size=30)
 
 
 def config_of(**keys: Any) -> PromptConfig:
-    return PromptConfig.model_validate({"query_max": 1000, **keys})
+    return PromptConfig.model_validate({"query_max_length": 1000, **keys})
 
 
-def render(config: PromptConfig, exemplars: tuple[Exemplar, ...] = ()) -> str:
-    return prompts.query(config, ASKED, exemplars, count=len).text
+def render(config: PromptConfig, examples: tuple[Example, ...] = ()) -> str:
+    return prompts.query(config, ASKED, examples, count=len).text
 
 
 def test_a_plain_query_without_an_instruction_stands_alone() -> None:
@@ -51,9 +51,9 @@ def test_a_plain_query_with_an_instruction() -> None:
     assert render(config) == ("Instruct: Find the misconception\nQuery: Work out 1/2 + 1/3 5/6 2/5")
 
 
-def test_a_plain_query_with_exemplars_ends_where_they_answer() -> None:
+def test_a_plain_query_with_examples_ends_where_they_answer() -> None:
     config = config_of(instruction=TASK, query=SHORT)
-    assert render(config, EXEMPLARS) == (
+    assert render(config, EXAMPLES) == (
         "Instruct: Find the misconception\n"
         "Query: Work out 52 - 37 15 25\n"
         "Answer: Takes the smaller digit from the larger\n"
@@ -73,7 +73,7 @@ def test_an_icl_query() -> None:
     assert render(config) == (
         "<instruct>Find the misconception\n<query>Work out 1/2 + 1/3 5/6 2/5\n<response>"
     )
-    assert render(config, EXEMPLARS[:1]) == (
+    assert render(config, EXAMPLES[:1]) == (
         "<instruct>Find the misconception\n"
         "<query>Work out 52 - 37 15 25\n"
         "<response>Takes the smaller digit from the larger\n"
@@ -98,19 +98,19 @@ def test_c15_icl_is_flag_embedding_s_own_prompt(count: int) -> None:
             prompts.bare(config, one.query),
             prompts.passage(config, one.passage),
         )
-        for one in EXEMPLARS[:count]
+        for one in EXAMPLES[:count]
     ]
     asked = ICLLLMEmbedder.get_detailed_instruct(
         defaults["query_instruction_format"], TASK, prompts.bare(config, ASKED)
     )
     # As `set_examples` and `encode_queries_single_device` put them together.
     prefix = "\n\n".join(examples) + "\n\n" if examples else ""
-    assert render(config, EXEMPLARS[:count]) == prefix + asked + defaults["suffix"]
+    assert render(config, EXAMPLES[:count]) == prefix + asked + defaults["suffix"]
 
 
 @pytest.mark.parametrize("form", ["plain", "icl"])
 def test_c14_a_newline_is_a_newline(form: str) -> None:
-    rendered = render(config_of(format=form, instruction=TASK), EXEMPLARS)
+    rendered = render(config_of(format=form, instruction=TASK), EXAMPLES)
     assert "\\n" not in rendered
     assert rendered.count("\n") > 6
 
@@ -122,21 +122,21 @@ def test_braces_in_a_text_are_a_text() -> None:
     assert prompts.passage(config_of(passage="It {misconception}."), "{y}") == "It {y}."
 
 
-def test_exemplars_go_last_first_before_the_query_is_cut() -> None:
+def test_examples_go_last_first_before_the_query_is_cut() -> None:
     config = config_of(instruction=TASK, query=SHORT)
-    whole = [render(config, EXEMPLARS[:kept]) for kept in range(3)]
+    whole = [render(config, EXAMPLES[:kept]) for kept in range(3)]
     for kept in range(3):
         for limit in (len(whole[kept]), len(whole[min(kept + 1, 2)]) - 1):
             if limit < len(whole[kept]):
                 continue
-            tight = config.model_copy(update={"query_max": limit})
-            found = prompts.query(tight, ASKED, EXEMPLARS, count=len)
+            tight = config.model_copy(update={"query_max_length": limit})
+            found = prompts.query(tight, ASKED, EXAMPLES, count=len)
             assert found == prompts.Rendered(whole[kept], kept, cut=False)
 
 
 def test_c18_a_question_that_is_too_long_loses_its_tail_and_says_so() -> None:
-    config = config_of(query=SHORT, query_max=16)
-    found = prompts.query(config, ASKED, EXEMPLARS, count=len)
+    config = config_of(query=SHORT, query_max_length=16)
+    found = prompts.query(config, ASKED, EXAMPLES, count=len)
     assert found == prompts.Rendered("Work out 5/6 2/5", 0, cut=True)
 
 
@@ -147,7 +147,7 @@ def test_question_then_right_then_wrong_answer_are_cut_and_as_much_is_kept_as_fi
     asked = dataclasses.replace(
         ASKED, question=question, correct=correct, wrong=wrong, subject=subject
     )
-    config = config_of(query=f"{{subject}}|{SHORT}", query_max=limit)
+    config = config_of(query=f"{{subject}}|{SHORT}", query_max_length=limit)
     room = limit - len(f"{subject}|  ")
     if room < 0:
         with pytest.raises(BadConfig):
@@ -166,13 +166,15 @@ def test_question_then_right_then_wrong_answer_are_cut_and_as_much_is_kept_as_fi
 
 
 def test_a_template_too_long_for_any_text_is_refused() -> None:
-    config = config_of(query="A very long template: {wrong}", query_max=16)
-    with pytest.raises(BadConfig, match=r"query_max = 16: query 10_B does not fit even without"):
+    config = config_of(query="A very long template: {wrong}", query_max_length=16)
+    with pytest.raises(
+        BadConfig, match=r"query_max_length = 16: query 10_B does not fit even without"
+    ):
         prompts.query(config, ASKED, (), count=len)
 
 
 def test_a_bare_query_has_its_template_and_nothing_more() -> None:
-    config = config_of(format="icl", instruction=TASK, query=SHORT, query_max=16)
+    config = config_of(format="icl", instruction=TASK, query=SHORT, query_max_length=16)
     assert prompts.bare(config, ASKED) == "Work out 1/2 + 1/3 5/6 2/5"
 
 
@@ -183,8 +185,8 @@ def test_a_bare_query_has_its_template_and_nothing_more() -> None:
         {"instruction": TASK},
         {"query": SHORT},
         {"passage": "{misconception}."},
-        {"query_max": 257},
-        {"passage_max": 65},
+        {"query_max_length": 257},
+        {"passage_max_length": 65},
     ],
 )
 def test_c15_another_template_or_length_has_another_digest(change: dict[str, object]) -> None:
@@ -192,8 +194,8 @@ def test_c15_another_template_or_length_has_another_digest(change: dict[str, obj
     assert prompts.template_digest(changed) != prompts.template_digest(PromptConfig())
 
 
-def test_the_template_digest_leaves_the_choice_of_exemplars_alone() -> None:
-    changed = PromptConfig(exemplars="fixed", exemplar_count=3)
+def test_the_template_digest_leaves_the_choice_of_examples_alone() -> None:
+    changed = PromptConfig(examples="fixed", example_count=3)
     assert prompts.template_digest(changed) == prompts.template_digest(PromptConfig())
 
 

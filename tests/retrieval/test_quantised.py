@@ -1,4 +1,4 @@
-"""A base whose files are 4-bit already is the base that is quantised when it is loaded."""
+"""A base whose files are 4-bit already is the base that is quantized when it is loaded."""
 
 import shutil
 from pathlib import Path
@@ -20,8 +20,8 @@ FOUR_BITS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("quantise", ["none", "4bit"])
-def test_shards_that_are_4_bit_already_give_the_same_vectors(tmp_path: Path, quantise: str) -> None:
+@pytest.mark.parametrize("quantize", ["none", "4bit"])
+def test_shards_that_are_4_bit_already_give_the_same_vectors(tmp_path: Path, quantize: str) -> None:
     plain = models.write(tmp_path / "plain", "llama", hidden_size=128, intermediate_size=256)
     model = AutoModel.from_pretrained(
         str(plain.folder), quantization_config=BitsAndBytesConfig(**FOUR_BITS), dtype=torch.float32
@@ -33,6 +33,6 @@ def test_shards_that_are_4_bit_already_give_the_same_vectors(tmp_path: Path, qua
         path.stat().st_size for path in plain.folder.glob("*.safetensors")
     )
     asked = models.sequences()
-    expected = models.load(plain, quantise="4bit").embed(asked)
-    found = models.load(four, quantise=quantise).embed(asked)
-    assert np.allclose(found, expected, atol=1e-3)  # where it was quantised may differ by device
+    expected = models.load(plain, quantize="4bit").embed(asked)
+    found = models.load(four, quantize=quantize).embed(asked)
+    assert np.allclose(found, expected, atol=1e-3)  # where it was quantized may differ by device

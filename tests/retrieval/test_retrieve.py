@@ -10,13 +10,13 @@ import pytest
 import tiny
 
 from parity.competition import few_shot as shelf
-from parity.competition.few_shot import Exemplar
+from parity.competition.few_shot import Example
 from parity.competition.query import Corpus, MisconceptionId, Query
 from parity.competition.ranking import Ranking
 from parity.retrieval import probe_measurement, prompts, search
 from parity.retrieval import retrieve as retrieving
 from parity.retrieval.encoder import Encoder
-from parity.retrieval.retrieve import Asked, ask, index, passages, retrieve
+from parity.retrieval.retrieve import RenderedQueries, index, passages, render_queries, retrieve
 from parity.run.config.run_file import PromptConfig
 from parity.run.errors import BadConfig
 
@@ -25,12 +25,12 @@ K = 3
 
 
 def showing(**values: Any) -> PromptConfig:
-    return PromptConfig.model_validate({"exemplars": "random", "exemplar_count": 1, **values})
+    return PromptConfig.model_validate({"examples": "random", "example_count": 1, **values})
 
 
-def chosen(config: PromptConfig) -> dict[Any, tuple[Exemplar, ...]]:
+def chosen(config: PromptConfig) -> dict[Any, tuple[Example, ...]]:
     pool = [
-        Exemplar(query, min(tiny.qrels()[query.query_id]), "Adds the denominators")
+        Example(query, min(tiny.qrels()[query.query_id]), "Adds the denominators")
         for query in tiny.queries()
     ]
     return shelf.shown(tiny.queries(), pool, config)
@@ -49,7 +49,7 @@ def ranked(
 
 
 def test_an_index_may_be_shared(encoder: Encoder) -> None:
-    config = showing(query_max=512)
+    config = showing(query_max_length=512)
     shown = chosen(config)
     shared = index(encoder, config, tiny.corpus())
     first, again = (
@@ -64,7 +64,7 @@ def test_an_index_may_be_shared(encoder: Encoder) -> None:
 def test_what_lies_between_is_kept(encoder: Encoder) -> None:
     embedded = index(encoder, PLAIN, tiny.corpus())
     found = retrieve(encoder, PLAIN, tiny.queries(), embedded, {}, k=K)
-    assert found.asked == ask(encoder, PLAIN, tiny.queries(), {})
+    assert found.asked == render_queries(encoder, PLAIN, tiny.queries(), {})
     assert found.vectors.tobytes() == encoder.embed(found.asked.tokens).tobytes()
     assert embedded.ids == sorted(tiny.corpus())
     ids, scores = search.top(found.vectors, embedded.vectors, embedded.ids, k=K)
@@ -78,7 +78,9 @@ def test_a_ranking_equals_one_worked_out_text_by_text(encoder: Encoder) -> None:
     said = {key: encoder.embed(passages(encoder, PLAIN, {key: corpus[key]}))[0] for key in corpus}
     for row, query in enumerate(tiny.queries()):
         text = prompts.query(PLAIN, query, (), count=encoder.count).text
-        vector = encoder.embed(encoder.tokenize([text], PLAIN.query_max))[0].astype(np.float64)
+        vector = encoder.embed(encoder.tokenize([text], PLAIN.query_max_length))[0].astype(
+            np.float64
+        )
         cosine = {key: float(vector @ one.astype(np.float64)) for key, one in said.items()}
         np.testing.assert_allclose(
             ranking.scores[row], [cosine[key] for key in ranking.ids[row].tolist()], atol=1e-6
@@ -112,15 +114,15 @@ def test_no_query_has_no_ranking(encoder: Encoder) -> None:
         assert ranked(encoder, config, [], tiny.corpus(), {}, k=K).ids.shape == (0, K)
 
 
-def test_c13_exemplars_that_no_query_carries_are_an_error(encoder: Encoder) -> None:
-    config = showing(query_max=80, query="{wrong}")
+def test_c13_examples_that_no_query_carries_are_an_error(encoder: Encoder) -> None:
+    config = showing(query_max_length=80, query="{wrong}")
     told = (
-        r"prompt\.exemplars = 'random', but none of 11 queries carries one: raise "
-        r"prompt\.query_max \(now 80\) or switch exemplars off"
+        r"prompt\.examples = 'random', but none of 11 queries carries one: raise "
+        r"prompt\.query_max_length \(now 80\) or switch few-shot examples off"
     )
     for given in ({}, dict.fromkeys(chosen(config), ())):
         with pytest.raises(BadConfig, match=told):
-            ask(encoder, config, tiny.queries(), given)
+            render_queries(encoder, config, tiny.queries(), given)
     long = "long " * 40
     stretched = {
         key: tuple(replace(one, passage=long) for one in shown)
@@ -130,31 +132,31 @@ def test_c13_exemplars_that_no_query_carries_are_an_error(encoder: Encoder) -> N
         ranked(encoder, config, tiny.queries(), tiny.corpus(), stretched, k=K)
 
 
-def test_c13_those_that_carry_exemplars_are_counted(encoder: Encoder) -> None:
-    config = showing(query_max=512)
+def test_c13_those_that_carry_examples_are_counted(encoder: Encoder) -> None:
+    config = showing(query_max_length=512)
     shown = chosen(config)
-    assert ask(encoder, config, tiny.queries(), shown).carrying == 11
+    assert render_queries(encoder, config, tiny.queries(), shown).carrying == 11
     few = {query.query_id: shown[query.query_id] for query in tiny.queries()[:2]}
-    asked = ask(encoder, config, tiny.queries(), few)
+    asked = render_queries(encoder, config, tiny.queries(), few)
     assert asked.carrying == 2
-    assert asked.summary() == "11 queries, 2 with exemplars, 0 cut to fit"
+    assert asked.summary() == "11 queries, 2 with few-shot examples, 0 cut to fit"
 
 
 def test_c13_a_part_of_what_is_asked_may_carry_none(encoder: Encoder) -> None:
-    config = showing(query_max=512)
+    config = showing(query_max_length=512)
     part = retrieving.render(encoder, config, tiny.queries()[:2], {})
     assert (part.carrying, len(part.texts)) == (0, 2)
     with pytest.raises(BadConfig, match="none of 2 queries carries one"):
-        retrieving.need_exemplars(config, part)
-    retrieving.need_exemplars(PLAIN, part)
-    retrieving.need_exemplars(config, Asked([], [], 0, 0))
+        retrieving.need_examples(config, part)
+    retrieving.need_examples(PLAIN, part)
+    retrieving.need_examples(config, RenderedQueries([], [], 0, 0))
 
 
 def test_c18_queries_cut_to_fit_are_counted(encoder: Encoder) -> None:
-    config = PromptConfig(query="{question} {wrong}", query_max=30)
-    asked = ask(encoder, config, tiny.queries(), {})
-    whole = ask(
-        encoder, PromptConfig(query="{question} {wrong}", query_max=512), tiny.queries(), {}
+    config = PromptConfig(query="{question} {wrong}", query_max_length=30)
+    asked = render_queries(encoder, config, tiny.queries(), {})
+    whole = render_queries(
+        encoder, PromptConfig(query="{question} {wrong}", query_max_length=512), tiny.queries(), {}
     )
     longer = [len(ids) > 30 for ids in whole.tokens]
     assert asked.cut == sum(longer) > 0
@@ -172,38 +174,38 @@ def test_texts_read_at_once_are_those_written_one_by_one(
     reading = models.load(
         models.write(tmp_path, family), pooling="last" if family == "llama" else "mean"
     )
-    config = showing(query_max=4000)
+    config = showing(query_max_length=4000)
     shown = chosen(config)
-    lengths = sorted(map(len, ask(reading, config, tiny.queries(), shown).tokens))
-    config = config.model_copy(update={"query_max": lengths[len(lengths) // 2] + spare})
+    lengths = sorted(map(len, render_queries(reading, config, tiny.queries(), shown).tokens))
+    config = config.model_copy(update={"query_max_length": lengths[len(lengths) // 2] + spare})
     asked = retrieving.render(reading, config, tiny.queries(), shown)
     slow = [
         prompts.query(config, one, shown.get(one.query_id, ()), count=reading.count)
         for one in tiny.queries()
     ]
     assert asked.texts == [one.text for one in slow]
-    assert asked.carrying == sum(one.exemplars > 0 for one in slow)
+    assert asked.carrying == sum(one.examples > 0 for one in slow)
     assert asked.cut == sum(one.cut for one in slow)
     for text, ids in zip(asked.texts, asked.tokens, strict=True):
-        assert ids == reading.tokenize([text], config.query_max)[0]
-        assert len(ids) == reading.count(text) <= config.query_max
+        assert ids == reading.tokenize([text], config.query_max_length)[0]
+        assert len(ids) == reading.count(text) <= config.query_max_length
 
 
 def test_a_passage_is_cut_at_its_own_length(encoder: Encoder) -> None:
-    ids = passages(encoder, PromptConfig(passage_max=10), tiny.corpus())
+    ids = passages(encoder, PromptConfig(passage_max_length=10), tiny.corpus())
     assert {len(one) for one in ids} == {10}
     assert len(passages(encoder, PLAIN, {MisconceptionId(1): "Ab"})[0]) == 4  # BOS, two bytes, EOS
 
 
 def test_c19_texts_and_tokens_have_digests_of_their_own(encoder: Encoder) -> None:
-    first = ask(encoder, PLAIN, tiny.queries(), {}).digests()
-    assert first == ask(encoder, PLAIN, tiny.queries(), {}).digests()
-    other = Asked([], [], 0, 0)
+    first = render_queries(encoder, PLAIN, tiny.queries(), {}).digests()
+    assert first == render_queries(encoder, PLAIN, tiny.queries(), {}).digests()
+    other = RenderedQueries([], [], 0, 0)
     assert first["texts"] != first["tokens"]
     assert first["texts"] != other.digests()["texts"]
-    asked = ask(encoder, PLAIN, tiny.queries(), {})
+    asked = render_queries(encoder, PLAIN, tiny.queries(), {})
     tokens = [[*asked.tokens[0], 3], *asked.tokens[1:]]
-    changed = Asked(asked.texts, tokens, asked.carrying, asked.cut).digests()
+    changed = RenderedQueries(asked.texts, tokens, asked.carrying, asked.cut).digests()
     assert changed["texts"] == first["texts"]
     assert changed["tokens"] != first["tokens"]
 
@@ -230,24 +232,25 @@ def test_the_probe_is_measured_layer_by_layer(encoder: Encoder, tmp_path: Path) 
 def test_c14_another_prompt_shows_first_in_the_layer_that_it_changes(encoder: Encoder) -> None:
     embedded = index(encoder, PLAIN, tiny.corpus())
     first = probe_measurement.measure(encoder, PLAIN, tiny.queries(), embedded, {}).layers
-    longer = PromptConfig(query_max=300)  # changes no text that fits
+    longer = PromptConfig(query_max_length=300)  # changes no text that fits
     second = probe_measurement.measure(encoder, longer, tiny.queries(), embedded, {}).layers
     assert [name for name in first if first[name] != second[name]] == ["template"]
-    config = showing(query_max=512)
+    config = showing(query_max_length=512)
     third = probe_measurement.measure(
         encoder, config, tiny.queries(), embedded, chosen(config)
     ).layers
     odd = [name for name in first if first[name] != third[name]]
-    assert odd[:4] == ["template", "exemplars", "texts", "tokens"]
+    assert odd[:4] == ["template", "examples", "texts", "tokens"]
 
 
-def test_the_digest_of_exemplars_knows_who_is_shown_what_by_which_policy() -> None:
-    config = showing(query_max=512)
+def test_the_digest_of_examples_knows_who_is_shown_what_by_which_policy() -> None:
+    config = showing(query_max_length=512)
     shown = chosen(config)
-    first = probe_measurement.exemplars_digest(config, shown)
-    assert probe_measurement.exemplars_digest(config, shown) == first
+    first = probe_measurement.examples_digest(config, shown)
+    assert probe_measurement.examples_digest(config, shown) == first
     one, *_ = shown
-    assert probe_measurement.exemplars_digest(config, {**shown, one: ()}) != first
+    assert probe_measurement.examples_digest(config, {**shown, one: ()}) != first
     assert (
-        probe_measurement.exemplars_digest(showing(query_max=512, exemplar_seed=1), shown) != first
+        probe_measurement.examples_digest(showing(query_max_length=512, example_seed=1), shown)
+        != first
     )

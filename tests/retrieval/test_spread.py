@@ -12,7 +12,7 @@ from parity.retrieval.encoder import Encoder
 from parity.retrieval.engine import device as hardware
 from parity.retrieval.engine import trie
 from parity.retrieval.models import adapter
-from parity.retrieval.models.base_model import Base
+from parity.retrieval.models.base_model import BaseModel
 from parity.run.errors import BadConfig
 
 LAYERS = 12  # enough for two GPUs to get some each
@@ -20,12 +20,12 @@ several = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CU
 
 
 @pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Base:
+def llama(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
     folder = tmp_path_factory.mktemp("bases") / "llama"
     return models.write(folder, "llama", num_hidden_layers=LAYERS)
 
 
-def trained(base: Base, folder: Path, **changes: Any) -> Path:
+def trained(base: BaseModel, folder: Path, **changes: Any) -> Path:
     """Write an adapter as a training would leave it."""
     encoder = models.load(base, **changes)
     models.attach(encoder)
@@ -37,13 +37,13 @@ def places(encoder: Encoder) -> set[str]:
     return {str(weight.device) for weight in encoder.model.parameters()}
 
 
-def test_how_a_model_is_spread_is_no_part_of_what_it_is(llama: Base) -> None:
+def test_how_a_model_is_spread_is_no_part_of_what_it_is(llama: BaseModel) -> None:
     one, other = models.load(llama), models.load(llama, spread="model")
     assert one.digest() == other.digest()
-    assert other.config.spread == "model"
+    assert other.config.parallelism == "model"
 
 
-def test_without_gpus_a_spread_model_is_the_plain_one(llama: Base, tmp_path: Path) -> None:
+def test_without_gpus_a_spread_model_is_the_plain_one(llama: BaseModel, tmp_path: Path) -> None:
     folder = trained(llama, tmp_path / "adapter")
     asked = models.sequences()
     one = models.load(llama, folder).embed(asked)
@@ -52,7 +52,7 @@ def test_without_gpus_a_spread_model_is_the_plain_one(llama: Base, tmp_path: Pat
 
 
 def test_a_model_that_all_gpus_together_cannot_hold_is_refused(
-    llama: Base, monkeypatch: pytest.MonkeyPatch
+    llama: BaseModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Layers that are left on the disk would be read again for every pack."""
     places = {f"layers.{number}": "cpu" for number in range(LAYERS - 1)}
@@ -66,16 +66,16 @@ def test_a_model_that_all_gpus_together_cannot_hold_is_refused(
 @several
 @pytest.mark.gpu
 @pytest.mark.filterwarnings("ignore:inner dimension")  # of so small a model
-@pytest.mark.parametrize("quantise", ["none", "4bit"])
+@pytest.mark.parametrize("quantize", ["none", "4bit"])
 @pytest.mark.parametrize("family", ["llama", "mistral", "qwen2-sliding", "gemma2", "gemma3"])
 def test_a_spread_model_gives_the_vectors_of_one_gpu(
-    tmp_path: Path, family: str, quantise: str
+    tmp_path: Path, family: str, quantize: str
 ) -> None:
     shape: dict[str, Any] = {"num_hidden_layers": LAYERS}
     if family == "gemma3":
         shape["layer_types"] = ["sliding_attention", "full_attention"] * (LAYERS // 2)
     base = models.write(tmp_path / family, family, **shape)
-    on_gpus: dict[str, Any] = {"device": "cuda", "quantise": quantise}
+    on_gpus: dict[str, Any] = {"device": "cuda", "quantize": quantize}
     folder = trained(base, tmp_path / "adapter", **on_gpus)
     one = models.load(base, folder, **on_gpus)
     other = models.load(base, folder, **on_gpus, spread="model")
@@ -101,7 +101,7 @@ def test_a_small_encoder_can_be_spread_too(tmp_path: Path, pooling: str) -> None
 
 @several
 @pytest.mark.gpu
-def test_gradients_reach_an_adapter_on_every_gpu(llama: Base) -> None:
+def test_gradients_reach_an_adapter_on_every_gpu(llama: BaseModel) -> None:
     encoder = models.load(llama, device="cuda", spread="model")
     models.attach(encoder)
     vectors = models.encode(encoder, models.sequences())
@@ -115,7 +115,7 @@ def test_gradients_reach_an_adapter_on_every_gpu(llama: Base) -> None:
     assert reached == {"cuda:0", "cuda:1"}
 
 
-def test_what_embedding_took_is_told(llama: Base) -> None:
+def test_what_embedding_took_is_told(llama: BaseModel) -> None:
     encoder = models.load(llama)
     assert encoder.embedded.tokens == 0
     asked = models.sequences()

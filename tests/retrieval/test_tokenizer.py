@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from parity.retrieval import tokenizer as reader
 from parity.retrieval.encoder import Encoder
 from parity.retrieval.engine.trie import Pack
-from parity.retrieval.tokenizer import Reader
+from parity.retrieval.tokenizer import Tokenizer
 from parity.run.config.run_file import EncoderConfig
 from parity.run.errors import BadConfig, Mismatch
 
 TEXTS = ["a", "a short text", "a short text and more", "a" * 300, "end</s>", ""]
 
 
-def opened(encoder: Encoder) -> Reader:
+def opened(encoder: Encoder) -> Tokenizer:
     return reader.opened(encoder.base, encoder.config)
 
 
@@ -47,7 +47,7 @@ def test_tokens_of_any_text_are_the_encoders(
     assert found.tokenize(texts, limit) == [alone(found, text, limit) for text in texts]
 
 
-def alone(reader: Reader, text: str, limit: int) -> list[int]:
+def alone(reader: Tokenizer, text: str, limit: int) -> list[int]:
     """Return the ids of a text read by itself, in the tokenizer's exact way with its offsets."""
     if reader.causal:
         ids = reader._body(reader._tokenizer.encode(text).ids)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from parity.run import ledger
 from parity.run.errors import BadData
-from parity.run.ledger import LAYERS, SCHEMA, Evidence, Foretold, Step
+from parity.run.ledger import LAYERS, SCHEMA, Evidence, ForecastRecord, KaggleStep
 
 RECORD = Evidence(
     run="first",
@@ -26,7 +26,7 @@ RECORD = Evidence(
     score={"map": 0.1 + 0.2, "rows": 12, "interval": [0.25, 0.5]},
     made="2026-11-24T10:00:00Z",
 )
-STEP = Step(
+STEP = KaggleStep(
     run="first",
     round=1,
     step="push",
@@ -34,7 +34,7 @@ STEP = Step(
     refs={"kernel": "ann/first-kernel", "version": 3, "sources": ["ann/first-bundle/2"]},
     made="2026-11-24T11:00:00+00:00",
 )
-FORETOLD = Foretold(
+FORETOLD = ForecastRecord(
     run="first",
     round=1,
     label="best",
@@ -55,13 +55,13 @@ records = st.builds(
     round=st.integers(0, 9),
     label=texts,
     kind=st.sampled_from(get_args(ledger.Kind)),
-    status=st.sampled_from(("clean", "polluted", "unscored")),
+    status=st.sampled_from(("clean", "contaminated", "unscored")),
     layers=layers,
     score=scores,
     made=texts,
 )
 steps = st.builds(
-    Step,
+    KaggleStep,
     run=st.sampled_from(("one", "two")),
     round=st.integers(0, 1),
     step=st.sampled_from(("publish", "push", "follow", "submit")),
@@ -163,7 +163,7 @@ def test_two_processes_at_once_lose_no_line_of_each_other(tmp_path: Path) -> Non
 @in_one_folder
 @given(st.lists(records | steps, max_size=5))
 def test_steps_and_evidence_share_one_file_and_never_meet(
-    tmp_path: Path, added: list[Evidence | Step]
+    tmp_path: Path, added: list[Evidence | KaggleStep]
 ) -> None:
     path = tmp_path / "data" / "ledger.jsonl"
     evidence, taken = ledger.read(path), ledger.steps(path)

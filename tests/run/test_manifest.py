@@ -119,10 +119,12 @@ def test_the_digest_is_of_what_was_made_and_of_what(changed: Manifest) -> None:
 
 
 def test_sections_are_plain_values_and_say_what_was_overridden() -> None:
-    config = Config(name="first", encoder=EncoderConfig(layers=4), overrides=("encoder.layers=4",))
+    config = Config(
+        name="first", encoder=EncoderConfig(num_layers=4), overrides=("encoder.num_layers=4",)
+    )
     plain = manifest.sections(config, ("encoder", "training"))
     assert list(plain) == ["encoder", "training", "overrides"]
     assert plain["encoder"]["layers"] == 4
     assert plain["training"]["targets"] == []
-    assert plain["overrides"] == ["encoder.layers=4"]
+    assert plain["overrides"] == ["encoder.num_layers=4"]
     digest.of_value(plain)

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parity.run.errors import BadConfig
-from parity.run.paths import Workspace
+from parity.run.paths import RunPaths
 
-PLACE = Workspace(Path("data"), "first")
+PLACE = RunPaths(Path("data"), "first")
 parts = st.sampled_from(["data", "..", ".", "runs", "first", "x.jsonl", "a b"])
 
 
-def nouns(place: Workspace) -> Iterator[Path]:
+def nouns(place: RunPaths) -> Iterator[Path]:
     yield from (place.ledger, place.bases, place.report, place.report_html, place.prepare)
     yield from (place.embeddings, place.taken)
     yield from (place.split("unseen-0.75-s0"), place.split("full"))
@@ -29,12 +29,12 @@ def test_no_two_nouns_share_a_place() -> None:
 
 
 def test_every_noun_lies_in_the_data_folder(tmp_path: Path) -> None:
-    for path in nouns(Workspace(tmp_path, "first")):
+    for path in nouns(RunPaths(tmp_path, "first")):
         assert path.is_relative_to(tmp_path)
 
 
 def test_runs_share_the_ledger_the_bases_and_the_caches_alone() -> None:
-    other = Workspace(Path("data"), "second")
+    other = RunPaths(Path("data"), "second")
     shared = {PLACE.ledger, PLACE.bases, PLACE.embeddings, PLACE.taken}
     assert set(nouns(PLACE)) & set(nouns(other)) == shared
 
@@ -46,14 +46,14 @@ def test_there_is_no_round_below_the_first() -> None:
 
 
 def test_a_manifest_names_a_file_from_the_data_folder_on(tmp_path: Path) -> None:
-    place = Workspace(tmp_path / "data", "first")
+    place = RunPaths(tmp_path / "data", "first")
     assert place.relative(place.adapter(2)) == "runs/first/round-2/train/adapter"
     assert place.relative(place.data / "x" / ".." / "ledger.jsonl") == "ledger.jsonl"
     assert place.relative(place.data) == "."
 
 
 def test_a_file_elsewhere_is_its_name_alone(tmp_path: Path) -> None:
-    place = Workspace(tmp_path / "data", "first")
+    place = RunPaths(tmp_path / "data", "first")
     assert place.relative(tmp_path / "shared" / "train.csv") == "train.csv"
     assert place.relative(tmp_path / "data-2" / "train.csv") == "train.csv"
 
@@ -61,7 +61,7 @@ def test_a_file_elsewhere_is_its_name_alone(tmp_path: Path) -> None:
 def test_a_link_out_of_the_data_folder_does_not_tell_where_it_leads(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "bases").symlink_to(tmp_path / "secret", target_is_directory=True)
-    place = Workspace(tmp_path / "data", "first")
+    place = RunPaths(tmp_path / "data", "first")
     assert place.relative(place.bases / "small") == "small"
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from parity.competition.query import MisconceptionId, QueryId
-from parity.training.batch_stats import BatchCounts, counts
+from parity.training.batch_stats import BatchStats, batch_stats
 from parity.training.batches import Batch
 
 
@@ -24,24 +24,24 @@ def test_an_epoch_of_three_batches_is_counted() -> None:
         batch([5, 6, 9], [0, 1, 0], [(1,), (2,), ()]),  # two share 5; the first masks the other's 6
         batch([5, 6, 5, 7], [0, 2], [(), ()]),  # as FlagEmbedding: 5 stands against itself, twice
     ]
-    assert counts(epoch) == BatchCounts(
+    assert batch_stats(epoch) == BatchStats(
         steps=3, queries=7, passages=11, distinct=5, masked=2, unmasked=2, meetings=2
     )
-    assert counts(epoch).text == (
+    assert batch_stats(epoch).text == (
         "3 batches of 7 queries and 11 passages (5 distinct ids); a positive is shared in 2 of "
         "them; false negatives: 2 masked, 2 left in"
     )
 
 
 def test_a_copy_of_the_positive_that_is_masked_is_not_left_in() -> None:
-    assert counts([batch([5, 6, 5], [0, 1], [(2,), ()])]).unmasked == 0
-    assert counts([batch([5, 6, 5], [0, 1], [(), ()])]).unmasked == 1
+    assert batch_stats([batch([5, 6, 5], [0, 1], [(2,), ()])]).unmasked == 0
+    assert batch_stats([batch([5, 6, 5], [0, 1], [(), ()])]).unmasked == 1
 
 
 def test_a_mask_over_another_query_s_positive_is_a_meeting() -> None:
-    assert counts([batch([5, 6, 7], [0, 1], [(1,), ()])]).meetings == 1
-    assert counts([batch([5, 6, 7], [0, 1], [(2,), ()])]).meetings == 0
+    assert batch_stats([batch([5, 6, 7], [0, 1], [(1,), ()])]).meetings == 1
+    assert batch_stats([batch([5, 6, 7], [0, 1], [(2,), ()])]).meetings == 0
 
 
 def test_no_batches_are_counted_as_none() -> None:
-    assert counts(iter([])) == BatchCounts(0, 0, 0, 0, 0, 0, 0)
+    assert batch_stats(iter([])) == BatchStats(0, 0, 0, 0, 0, 0, 0)

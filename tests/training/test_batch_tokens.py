@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 from parity.competition.query import MisconceptionId, QueryId
 from parity.run.config.run_file import TrainingConfig
 from parity.run.errors import Mismatch
-from parity.training.batches import Batch, Lessons, plan
-from parity.training.negatives import Mined, Negatives
+from parity.training.batches import Batch, TrainingData, plan
+from parity.training.negatives import Negatives, QueryNegatives
 
 
 def config(**keys: object) -> TrainingConfig:
     return TrainingConfig.model_validate({"batch": 8, "group": 4, **keys})
 
 
-def lessons(seed: int = 0, *, taught: bool = False) -> Lessons:
+def lessons(seed: int = 0, *, taught: bool = False) -> TrainingData:
     """Return 40 rows of 14 questions; they have three to eight negatives of 30 misconceptions."""
     draws = random.Random(seed)
     corpus = {MisconceptionId(key): f"Rule {key}" for key in range(30)}
@@ -39,11 +39,11 @@ def lessons(seed: int = 0, *, taught: bool = False) -> Lessons:
     rows = []
     for query_id, right in qrels.items():
         wrong = tuple(draws.sample(sorted(corpus.keys() - right), draws.randint(3, 8)))
-        blank = Mined(query_id, wrong, (0,) * len(wrong), (None,) * len(wrong))
+        blank = QueryNegatives(query_id, wrong, (0,) * len(wrong), (None,) * len(wrong))
         scores = tuple(draws.random() for _ in wrong)
         known = tuple((key, 2 + draws.random()) for key in sorted(right))
         rows.append(replace(blank, teacher=scores, positives=known) if taught else blank)
-    return Lessons(queries, qrels, corpus, Negatives(tuple(rows), "m", "random"))
+    return TrainingData(queries, qrels, corpus, Negatives(tuple(rows), "m", "random"))
 
 
 def size(text: str) -> int:
@@ -156,7 +156,7 @@ def test_distillation_without_scores_is_refused_in_one_line(part: str) -> None:
     first, *others = given_.negatives.rows
     rows = (replace(first, **{part: ()}), *others)  # type: ignore[arg-type]
     told = (
-        f"query {first.query_id} has no teacher's scores for training.distil; run: "
+        f"query {first.query_id} has no teacher's scores for training.distillation; run: "
         "invoke mine --import FILE with pos_scores and neg_scores"
     )
     lacking = replace(given_, negatives=Negatives(rows, "m", "imported"))

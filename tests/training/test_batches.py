@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from parity.competition.query import Corpus, MisconceptionId, Qrels, Query, QueryId
 from parity.run.config.run_file import TrainingConfig
 from parity.run.errors import BadConfig, BadData, Mismatch
-from parity.training.batch_stats import counts
-from parity.training.batches import Batch, Lessons, plan
+from parity.training.batch_stats import batch_stats
+from parity.training.batches import Batch, TrainingData, plan
 from parity.training.mining_strategies import sentence_keys
-from parity.training.negatives import Mined, Negatives
+from parity.training.negatives import Negatives, QueryNegatives
 
 
 def config(**keys: object) -> TrainingConfig:
@@ -43,16 +43,16 @@ def world(
         for number in range(questions)
         for answer in "ABC"
     ]
-    labelled = [query for query in queries if draws.random() < 0.8] or queries[:1]
+    labeled = [query for query in queries if draws.random() < 0.8] or queries[:1]
     qrels = {
-        query.query_id: frozenset(draws.sample(ids, draws.choice((1, 1, 2)))) for query in labelled
+        query.query_id: frozenset(draws.sample(ids, draws.choice((1, 1, 2)))) for query in labeled
     }
     rows = []
     for query_id, right in qrels.items():
         said = {keys[key] for key in right}
         wrong = [key for key in ids if keys[key] not in said]
         found = tuple(draws.sample(wrong, draws.randint(1, listed)))
-        rows.append(Mined(query_id, found, (0,) * len(found), (None,) * len(found)))
+        rows.append(QueryNegatives(query_id, found, (0,) * len(found), (None,) * len(found)))
     return queries, qrels, corpus, Negatives(tuple(rows), "m", "random")
 
 
@@ -74,12 +74,12 @@ OURS = [layout for layout in LAYOUTS if layout.loss == "infonce"]
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000), layout=st.sampled_from(OURS), batch=st.integers(1, 9))
-def test_every_labelled_row_comes_exactly_once_in_an_epoch(
+def test_every_labeled_row_comes_exactly_once_in_an_epoch(
     seed: int, layout: TrainingConfig, batch: int
 ) -> None:
     queries, qrels, corpus, negatives = world(seed)
     sized = changed(layout, batch=batch)
-    batches = plan(Lessons(queries, qrels, corpus, negatives), sized, epoch=1)
+    batches = plan(TrainingData(queries, qrels, corpus, negatives), sized, epoch=1)
     assert sorted(asked(batches)) == sorted(qrels)
 
 
@@ -91,7 +91,7 @@ def test_each_passage_comes_once_and_just_the_false_negatives_are_masked(
     queries, qrels, corpus, negatives = world(seed)
     listed = {row.query_id: set(row.ids) for row in negatives.rows}
     sized = changed(layout, batch=batch)
-    for one in plan(Lessons(queries, qrels, corpus, negatives), sized, epoch=1):
+    for one in plan(TrainingData(queries, qrels, corpus, negatives), sized, epoch=1):
         assert len(set(one.passages)) == len(one.passages)
         may = {key for row in one.query_ids for key in listed[row] | qrels[row]}
         assert may >= set(one.passages)
@@ -107,11 +107,11 @@ def test_each_passage_comes_once_and_just_the_false_negatives_are_masked(
 def test_distinct_batches_hold_no_positive_twice(seed: int, group_by: str) -> None:
     queries, qrels, corpus, negatives = world(seed)
     apart = config(passages="distinct", group_by=group_by)
-    batches = plan(Lessons(queries, qrels, corpus, negatives), apart, epoch=1)
+    batches = plan(TrainingData(queries, qrels, corpus, negatives), apart, epoch=1)
     for one in batches:
         said = [text for row in one.query_ids for text in {corpus[key] for key in qrels[row]}]
         assert len(set(said)) == len(said)
-    assert counts(batches).meetings == 0
+    assert batch_stats(batches).meetings == 0
 
 
 @settings(max_examples=40, deadline=None)
@@ -120,7 +120,7 @@ def test_flagembeddings_grid_repeats_ids_and_masks_nothing(seed: int, group: int
     queries, qrels, corpus, negatives = world(seed)
     listed = {row.query_id: row.ids for row in negatives.rows}
     grid = config(loss="flagembedding", group=group)
-    batches = plan(Lessons(queries, qrels, corpus, negatives), grid, epoch=1)
+    batches = plan(TrainingData(queries, qrels, corpus, negatives), grid, epoch=1)
     assert len(batches) == len(qrels) // 4  # a ragged last batch is dropped
     assert len(set(asked(batches))) == len(asked(batches)) == 4 * len(batches)
     for one in batches:
@@ -141,10 +141,10 @@ def test_an_epoch_planned_again_is_the_same_whatever_the_order_of_queries(
     layout: TrainingConfig,
 ) -> None:
     queries, qrels, corpus, negatives = world(7)
-    first = plan(Lessons(queries, qrels, corpus, negatives), layout, epoch=2)
+    first = plan(TrainingData(queries, qrels, corpus, negatives), layout, epoch=2)
     turned = Negatives(negatives.rows[::-1], "m", "random")
     again = plan(
-        Lessons(
+        TrainingData(
             queries[::-1],
             dict(reversed(qrels.items())),
             dict(reversed(corpus.items())),
@@ -161,14 +161,14 @@ def test_epochs_and_seeds_differ_in_order_and_in_draws(layout: TrainingConfig) -
     queries, qrels, corpus, negatives = world(7)
     other = changed(layout, seed=1)
     plans = [
-        plan(Lessons(queries, qrels, corpus, negatives), layout, epoch=1),
-        plan(Lessons(queries, qrels, corpus, negatives), layout, epoch=2),
-        plan(Lessons(queries, qrels, corpus, negatives), other, epoch=1),
+        plan(TrainingData(queries, qrels, corpus, negatives), layout, epoch=1),
+        plan(TrainingData(queries, qrels, corpus, negatives), layout, epoch=2),
+        plan(TrainingData(queries, qrels, corpus, negatives), other, epoch=1),
     ]
     assert len({tuple(asked(one)) for one in plans}) == 3
     alone = changed(layout, batch=1, group_by="row")
     drawn = [
-        {one.query_ids: one.passages for one in plan(Lessons(*given_), alone, epoch=epoch)}
+        {one.query_ids: one.passages for one in plan(TrainingData(*given_), alone, epoch=epoch)}
         for given_ in [(queries, qrels, corpus, negatives)]
         for epoch in (1, 2)
     ]
@@ -181,17 +181,17 @@ def test_every_positive_of_a_query_gets_its_turn() -> None:
     several = {row: right for row, right in qrels.items() if len(right) > 1}
     drawn: dict[QueryId, set[MisconceptionId]] = {row: set() for row in qrels}
     for epoch in range(1, 15):
-        for one in plan(Lessons(queries, qrels, corpus, negatives), config(), epoch=epoch):
+        for one in plan(TrainingData(queries, qrels, corpus, negatives), config(), epoch=epoch):
             for query_id, target in zip(one.query_ids, one.target, strict=True):
                 drawn[query_id].add(one.passages[target])
     assert several
     assert drawn == qrels
 
 
-def test_questions_stay_whole_with_all_their_labelled_wrong_answers() -> None:
+def test_questions_stay_whole_with_all_their_labeled_wrong_answers() -> None:
     queries, qrels, corpus, negatives = world(3)
     whole = config(group_by="question")
-    batches = plan(Lessons(queries, qrels, corpus, negatives), whole, epoch=1)
+    batches = plan(TrainingData(queries, qrels, corpus, negatives), whole, epoch=1)
     places: dict[str, set[int]] = {}
     for number, one in enumerate(batches):
         for query_id in one.query_ids:
@@ -205,8 +205,10 @@ def test_questions_stay_whole_with_all_their_labelled_wrong_answers() -> None:
 def test_a_ragged_last_batch_is_kept_by_us_and_dropped_by_flagembedding() -> None:
     queries, qrels, corpus, negatives = world(3)
     assert len(qrels) % 4
-    ours = plan(Lessons(queries, qrels, corpus, negatives), config(), epoch=1)
-    theirs = plan(Lessons(queries, qrels, corpus, negatives), config(loss="flagembedding"), epoch=1)
+    ours = plan(TrainingData(queries, qrels, corpus, negatives), config(), epoch=1)
+    theirs = plan(
+        TrainingData(queries, qrels, corpus, negatives), config(loss="flagembedding"), epoch=1
+    )
     assert len(ours) == len(theirs) + 1
     assert [len(one.query_ids) for one in ours] == [4] * len(theirs) + [len(qrels) % 4]
     assert asked(theirs) == asked(ours[:-1])
@@ -214,15 +216,15 @@ def test_a_ragged_last_batch_is_kept_by_us_and_dropped_by_flagembedding() -> Non
 
 def test_a_question_that_repeats_a_misconception_meets_itself_unless_kept_apart() -> None:
     queries, qrels = tiny.queries(), tiny.qrels()  # both labels of question 21 are 3
-    rows = tuple(Mined(row, (MisconceptionId(7),), (0,), (None,)) for row in qrels)
+    rows = tuple(QueryNegatives(row, (MisconceptionId(7),), (0,), (None,)) for row in qrels)
     given_ = (queries, qrels, tiny.corpus(), Negatives(rows, "m", "random"))
-    together = plan(Lessons(*given_), config(group_by="question", batch=1), epoch=1)
-    assert counts(together).meetings == 2  # question 21, and 30 with its 1 and 9
+    together = plan(TrainingData(*given_), config(group_by="question", batch=1), epoch=1)
+    assert batch_stats(together).meetings == 2  # question 21, and 30 with its 1 and 9
     apart = plan(
-        Lessons(*given_), config(group_by="question", batch=1, passages="distinct"), epoch=1
+        TrainingData(*given_), config(group_by="question", batch=1, passages="distinct"), epoch=1
     )
     assert sorted(asked(apart)) == sorted(qrels)
-    assert counts(apart).meetings == counts(apart).masked == 0
+    assert batch_stats(apart).meetings == batch_stats(apart).masked == 0
     assert len(apart) == len(together) + 2
 
 
@@ -254,7 +256,7 @@ def rows_of_one_label(seed: int) -> tuple[list[Query], Qrels, Corpus, Negatives]
     for query in queries:
         wrong = [key for key in corpus if key not in qrels[query.query_id]]
         found = tuple(draws.sample(wrong, 15))
-        rows.append(Mined(query.query_id, found, (0,) * 15, (None,) * 15))
+        rows.append(QueryNegatives(query.query_id, found, (0,) * 15, (None,) * 15))
     return queries, qrels, corpus, Negatives(tuple(rows), "m", "random")
 
 
@@ -262,28 +264,28 @@ def rows_of_one_label(seed: int) -> tuple[list[Query], Qrels, Corpus, Negatives]
 def test_batches_that_share_a_misconception_are_counted(batch: int) -> None:
     queries, qrels, corpus, negatives = rows_of_one_label(1)
     given_ = (queries, qrels, corpus, negatives)
-    ours = plan(Lessons(*given_), config(batch=batch, group=8), epoch=1)
+    ours = plan(TrainingData(*given_), config(batch=batch, group=8), epoch=1)
     compat = config(batch=batch, group=8, loss="flagembedding")
-    theirs = plan(Lessons(*given_), compat, epoch=1)
-    apart = plan(Lessons(*given_), config(batch=batch, group=8, passages="distinct"), epoch=1)
-    assert counts(ours).meetings == shared(ours, qrels) > 0
-    assert counts(theirs).meetings == shared(theirs, qrels) > 0
-    assert counts(apart).meetings == shared(apart, qrels) == 0
-    assert counts(ours).unmasked == counts(apart).unmasked == 0
+    theirs = plan(TrainingData(*given_), compat, epoch=1)
+    apart = plan(TrainingData(*given_), config(batch=batch, group=8, passages="distinct"), epoch=1)
+    assert batch_stats(ours).meetings == shared(ours, qrels) > 0
+    assert batch_stats(theirs).meetings == shared(theirs, qrels) > 0
+    assert batch_stats(apart).meetings == shared(apart, qrels) == 0
+    assert batch_stats(ours).unmasked == batch_stats(apart).unmasked == 0
 
 
 def test_false_negatives_are_counted_pair_by_pair() -> None:
     queries, qrels, corpus, negatives = rows_of_one_label(2)
     given_ = (queries, qrels, corpus, negatives)
     for layout in (config(batch=16, group=8), config(batch=16, group=8, loss="flagembedding")):
-        batches = plan(Lessons(*given_), layout, epoch=1)
+        batches = plan(TrainingData(*given_), layout, epoch=1)
         false = sum(
             key in qrels[query_id] and place != target and place not in masked
             for one in batches
             for query_id, target, masked in zip(one.query_ids, one.target, one.masked, strict=True)
             for place, key in enumerate(one.passages)
         )
-        told = counts(batches)
+        told = batch_stats(batches)
         assert told.unmasked == false
         assert (false > 0) == (layout.loss == "flagembedding")
         assert told.steps == len(batches)
@@ -294,42 +296,48 @@ def test_false_negatives_are_counted_pair_by_pair() -> None:
 
 def test_masked_pairs_are_counted_where_sentences_or_labels_repeat() -> None:
     queries, qrels, corpus, negatives = world(3)
-    batches = plan(Lessons(queries, qrels, corpus, negatives), config(batch=16), epoch=1)
-    assert counts(batches).masked == sum(len(row) for one in batches for row in one.masked) > 0
+    batches = plan(TrainingData(queries, qrels, corpus, negatives), config(batch=16), epoch=1)
+    assert batch_stats(batches).masked == sum(len(row) for one in batches for row in one.masked) > 0
 
 
 def test_what_cannot_be_planned_is_refused() -> None:
     queries, qrels, corpus, negatives = world(3)
     first = min(qrels)
     fewer = tuple(row for row in negatives.rows if row.query_id != first)
-    wrong = Mined(first, tuple(qrels[first]), (0,) * len(qrels[first]), (None,) * len(qrels[first]))
+    wrong = QueryNegatives(
+        first, tuple(qrels[first]), (0,) * len(qrels[first]), (None,) * len(qrels[first])
+    )
     partial = Negatives(fewer, "m", "random")
     bad = Negatives((*fewer, wrong), "m", "random")
-    none = Negatives((*fewer, Mined(first, (), (), ())), "m", "random")
+    none = Negatives((*fewer, QueryNegatives(first, (), (), ())), "m", "random")
     grid = config(loss="flagembedding")
     with pytest.raises(BadConfig, match=r"training.passages = 'distinct'"):
         plan(
-            Lessons(queries, qrels, corpus, negatives), changed(grid, passages="distinct"), epoch=1
+            TrainingData(queries, qrels, corpus, negatives),
+            changed(grid, passages="distinct"),
+            epoch=1,
         )
     with pytest.raises(BadConfig, match=r"training.batch_tokens = 9: .* leave it at 0"):
-        plan(Lessons(queries, qrels, corpus, negatives), changed(grid, batch_tokens=9), epoch=1)
-    with pytest.raises(BadData, match=r"make no batch of 500; lower training.batch"):
-        plan(Lessons(queries, qrels, corpus, negatives), changed(grid, batch=500), epoch=1)
-    with pytest.raises(BadData, match="0 labelled rows make no batch"):
-        plan(Lessons(queries, {}, corpus, negatives), config(), epoch=1)
+        plan(
+            TrainingData(queries, qrels, corpus, negatives), changed(grid, batch_tokens=9), epoch=1
+        )
+    with pytest.raises(BadData, match=r"make no batch of 500; lower training.batch_size"):
+        plan(TrainingData(queries, qrels, corpus, negatives), changed(grid, batch=500), epoch=1)
+    with pytest.raises(BadData, match="0 labeled rows make no batch"):
+        plan(TrainingData(queries, {}, corpus, negatives), config(), epoch=1)
     with pytest.raises(Mismatch, match=f"query {first} has no row of negatives"):
-        plan(Lessons(queries, qrels, corpus, partial), config(), epoch=1)
+        plan(TrainingData(queries, qrels, corpus, partial), config(), epoch=1)
     with pytest.raises(Mismatch, match=f"query {first}: negative .* is right"):
-        plan(Lessons(queries, qrels, corpus, bad), config(), epoch=1)
+        plan(TrainingData(queries, qrels, corpus, bad), config(), epoch=1)
     with pytest.raises(BadData, match=f"query {first} has no negative to fill its group"):
-        plan(Lessons(queries, qrels, corpus, none), grid, epoch=1)
+        plan(TrainingData(queries, qrels, corpus, none), grid, epoch=1)
 
 
 def test_a_query_without_negatives_still_has_those_of_its_batch() -> None:
     queries, qrels, corpus, negatives = world(3)
-    bare = tuple(Mined(row.query_id, (), (), ()) for row in negatives.rows)
+    bare = tuple(QueryNegatives(row.query_id, (), (), ()) for row in negatives.rows)
     batches = plan(
-        Lessons(queries, qrels, corpus, Negatives(bare, "m", "random")), config(), epoch=1
+        TrainingData(queries, qrels, corpus, Negatives(bare, "m", "random")), config(), epoch=1
     )
     assert sorted(asked(batches)) == sorted(qrels)
     assert all(len(one.passages) <= len(one.query_ids) for one in batches)

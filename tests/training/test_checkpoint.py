@@ -16,10 +16,10 @@ from parity.run import files
 from parity.run.config.run_file import TrainingConfig
 from parity.run.errors import BadData, Mismatch
 from parity.training import checkpoint
-from parity.training.checkpoint import Progress
-from parity.training.stats import Spent
+from parity.training.checkpoint import CheckpointState
+from parity.training.stats import TrainingStats
 
-START = Progress(step=0, steps=9, capped=True, key="key", budget=64, losses=())
+START = CheckpointState(step=0, steps=9, capped=True, key="key", budget=64, losses=())
 
 
 class Small(torch.nn.Module):
@@ -55,7 +55,7 @@ def lora(seed: int) -> Any:
     )
     base = LlamaModel(shape)
     torch.manual_seed(seed)
-    return adapter.attach(base, TrainingConfig(rank=2, targets=("q_proj", "v_proj")))
+    return adapter.attach(base, TrainingConfig(r=2, target_modules=("q_proj", "v_proj")))
 
 
 def optimizer_of(model: Any, *, amsgrad: bool = False) -> torch.optim.AdamW:
@@ -73,7 +73,9 @@ def loss_of(model: Any, step: int) -> torch.Tensor:
     return out.square().mean()
 
 
-def train(model: Any, optimizer: torch.optim.Optimizer, state: Progress, count: int) -> Progress:
+def train(
+    model: Any, optimizer: torch.optim.Optimizer, state: CheckpointState, count: int
+) -> CheckpointState:
     for step in range(state.step, state.step + count):
         loss = loss_of(model, step)
         loss.backward()  # type: ignore[no-untyped-call]  # torch's own
@@ -83,7 +85,7 @@ def train(model: Any, optimizer: torch.optim.Optimizer, state: Progress, count: 
     return state
 
 
-def trained(folder: Path, count: int, *, key: str = "key") -> Progress:
+def trained(folder: Path, count: int, *, key: str = "key") -> CheckpointState:
     """Save a checkpoint of so many steps."""
     model = small(1)
     optimizer = optimizer_of(model)
@@ -179,14 +181,14 @@ def test_the_rate_is_the_caller_s_and_not_the_checkpoint_s(tmp_path: Path) -> No
 
 def test_progress_comes_back_to_the_last_digit(tmp_path: Path) -> None:
     model = small(1)
-    spent = Spent(tokens=3, seconds=0.1 + 0.2, held=2, node=1 / 3)
-    state = Progress(7, 90, False, "key", 128, (0.1 + 0.2, 1 / 3, 1e-300), spent)
+    spent = TrainingStats(tokens=3, seconds=0.1 + 0.2, held=2, node=1 / 3)
+    state = CheckpointState(7, 90, False, "key", 128, (0.1 + 0.2, 1 / 3, 1e-300), spent)
     checkpoint.save(tmp_path, state, model, optimizer_of(model))
     assert checkpoint.load(found(tmp_path), model, optimizer_of(model)) == state
 
 
 def test_a_checkpoint_from_before_it_was_counted_what_training_took_is_read(tmp_path: Path) -> None:
-    model, state = small(1), Progress(7, 90, False, "key", 128)
+    model, state = small(1), CheckpointState(7, 90, False, "key", 128)
     checkpoint.save(tmp_path, state, model, optimizer_of(model))
     path = found(tmp_path) / "state.json"
     row = files.read_json(path)
@@ -262,7 +264,9 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     model = lora(1)
     optimizer = optimizer_of(model)
     checkpoint.save(tmp_path, train(model, optimizer, START, 1), model, optimizer)
-    other = adapter.attach(LlamaModel(model.config), TrainingConfig(rank=2, targets=("q_proj",)))
+    other = adapter.attach(
+        LlamaModel(model.config), TrainingConfig(r=2, target_modules=("q_proj",))
+    )
     with pytest.raises(Mismatch, match="keys do not match the base"):
         checkpoint.load(found(tmp_path), other, optimizer_of(other))
 

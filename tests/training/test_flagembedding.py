@@ -21,8 +21,8 @@ from parity.competition.ranking import Ranking
 from parity.run import files
 from parity.run.config.run_file import MiningConfig
 from parity.run.errors import BadData, Mismatch
-from parity.training.flagembedding import Row, export_rows, import_rows
-from parity.training.negatives import Mined, Negatives, mine
+from parity.training.flagembedding import TrainingRow, export_rows, import_rows
+from parity.training.negatives import Negatives, QueryNegatives, mine
 
 INSTRUCTION = 'Which misconception makes "7" of it?\nOne sentence.'
 FORMAT = "<instruct>{}\n<query>{}"
@@ -51,7 +51,9 @@ def mined(given_: World, **keys: object) -> Negatives:
     return mine(ranking, qrels, passages, config, positives=frozenset(), miner="m")
 
 
-def exported(given_: World, negatives: Negatives, ranking: Ranking | None = None) -> list[Row]:
+def exported(
+    given_: World, negatives: Negatives, ranking: Ranking | None = None
+) -> list[TrainingRow]:
     _, qrels, texts, passages = given_
     return export_rows(
         negatives,
@@ -63,7 +65,7 @@ def exported(given_: World, negatives: Negatives, ranking: Ranking | None = None
     )
 
 
-def imported(given_: World, rows: list[Row]) -> tuple[Negatives, int]:
+def imported(given_: World, rows: list[TrainingRow]) -> tuple[Negatives, int]:
     _, qrels, texts, passages = given_
     found = import_rows(
         rows, qrels, texts=texts, passages=passages, instruction=INSTRUCTION, miner="m"
@@ -89,7 +91,7 @@ def tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
 
 
 def icl_dataset(path: Path, **keys: Any) -> Any:
-    rows = cast("list[Row]", files.read_jsonl(path))
+    rows = cast("list[TrainingRow]", files.read_jsonl(path))
     texts = [text for row in rows for text in (row["query"], *row["pos"], *row["neg"])]
     args = DecoderOnlyEmbedderICLDataArguments(
         train_data=[str(path)],
@@ -140,7 +142,7 @@ def test_scores_reach_flagembeddings_distillation(tmp_path: Path) -> None:
     assert set(zip(passages, scores, strict=True)) <= told
 
 
-def _scored(row: Row) -> list[tuple[str, float]]:
+def _scored(row: TrainingRow) -> list[tuple[str, float]]:
     texts, scores = row["pos"] + row["neg"], row["pos_scores"] + row["neg_scores"]
     return list(zip(texts, scores, strict=True))
 
@@ -274,7 +276,7 @@ def test_rows_that_do_not_fit_are_refused_by_number(
 ) -> None:
     given_ = world()
     rows = exported(given_, mined(given_))[-2:]
-    bad = cast("Row", {**rows[1], **change})
+    bad = cast("TrainingRow", {**rows[1], **change})
     with pytest.raises(error, match=told.replace(".", r"\.")):
         imported(given_, [rows[0], bad])
 
@@ -285,11 +287,11 @@ def test_a_row_that_comes_twice_or_lacks_a_key_is_refused() -> None:
     with pytest.raises(BadData, match="row 2: its query is none of this run's, or comes once too"):
         imported(given_, [rows[5], rows[5]])
     with pytest.raises(BadData, match="row 1: no 'neg'"):
-        imported(given_, [cast("Row", {"query": "q", "pos": []})])
+        imported(given_, [cast("TrainingRow", {"query": "q", "pos": []})])
 
 
 def test_a_query_without_negatives_is_not_exported() -> None:
     given_ = world()
-    none = Negatives((Mined(QueryId("0_A"), (), (), ()),), "m", "random")
+    none = Negatives((QueryNegatives(QueryId("0_A"), (), (), ()),), "m", "random")
     with pytest.raises(BadData, match="query 0_A has no negative"):
         exported(given_, none)

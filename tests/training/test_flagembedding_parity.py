@@ -15,10 +15,10 @@ from parity.competition.query import MisconceptionId
 from parity.retrieval.encoder import Encoder
 from parity.retrieval.models import adapter, base_model
 from parity.run.config.run_file import EncoderConfig, TrainingConfig
-from parity.training.batches import Batch, Lessons, plan
+from parity.training.batches import Batch, TrainingData, plan
 from parity.training.gradcache import gradient
-from parity.training.loss import Group, distilled, info_nce
-from parity.training.negatives import Mined, Negatives
+from parity.training.loss import PassageGroups, distilled, info_nce
+from parity.training.negatives import Negatives, QueryNegatives
 
 TEMPERATURE = 0.02
 GROUP = 3
@@ -75,12 +75,16 @@ def batch_of(**keys: object) -> Batch:
     """Plan one batch of the tiny competition, with the misconceptions that recur in it."""
     config = TrainingConfig.model_validate({"batch": 8, "group": GROUP, **keys})
     rows = tuple(
-        Mined(row, tuple(key for key in map(MisconceptionId, (3, 4, 7)) if key not in right), *two)
+        QueryNegatives(
+            row, tuple(key for key in map(MisconceptionId, (3, 4, 7)) if key not in right), *two
+        )
         for row, right in tiny.qrels().items()
         for two in [_blank(3 - len(right & {3, 4, 7}))]
     )
     negatives = Negatives(rows, "m", "random")
-    return plan(Lessons(tiny.queries(), tiny.qrels(), tiny.corpus(), negatives), config, epoch=1)[0]
+    return plan(
+        TrainingData(tiny.queries(), tiny.qrels(), tiny.corpus(), negatives), config, epoch=1
+    )[0]
 
 
 def _blank(count: int) -> tuple[tuple[int, ...], tuple[None, ...]]:
@@ -180,14 +184,14 @@ def test_on_equal_token_ids_loss_and_gradients_are_equal(
 
 def test_lora_gradients_are_equal_too(tmp_path: Path) -> None:
     encoder = encoder_of(untrained("llama"), tmp_path / "llama")
-    encoder.model = adapter.attach(encoder.model.requires_grad_(False), TrainingConfig(rank=4))
+    encoder.model = adapter.attach(encoder.model.requires_grad_(False), TrainingConfig(r=4))
     torch.manual_seed(5)
     for name, weight in encoder.model.named_parameters():
         if "lora_B" in name:  # zero at first, which would leave A without a gradient
             torch.nn.init.normal_(weight, std=0.1)
     batch = batch_of(loss="flagembedding")
     queries, passages = tokens_of(batch)
-    alone = adapter.attach(untrained("llama"), TrainingConfig(rank=4))  # it runs padded batches
+    alone = adapter.attach(untrained("llama"), TrainingConfig(r=4))  # it runs padded batches
     alone.load_state_dict(encoder.model.state_dict())
     judge = theirs(alone)
     judge(queries=padded(queries, "left"), passages=padded(passages, "left")).loss.backward()
@@ -207,12 +211,12 @@ def test_without_repeats_our_layout_has_flagembeddings_loss(tmp_path: Path) -> N
     queries = [query for query in tiny.queries() if query.query_id in rows]
     qrels = {row: right for row, right in tiny.qrels().items() if row in rows}
     mined = (
-        Mined(queries[0].query_id, (MisconceptionId(7),), *_blank(1)),
-        Mined(queries[1].query_id, (MisconceptionId(1),), *_blank(1)),
+        QueryNegatives(queries[0].query_id, (MisconceptionId(7),), *_blank(1)),
+        QueryNegatives(queries[1].query_id, (MisconceptionId(1),), *_blank(1)),
     )
     negatives = Negatives(mined, "m", "random")
-    config = TrainingConfig(batch=2, group=2, temperature=TEMPERATURE)
-    batch = plan(Lessons(queries, qrels, tiny.corpus(), negatives), config, epoch=1)[0]
+    config = TrainingConfig(batch_size=2, train_group_size=2, temperature=TEMPERATURE)
+    batch = plan(TrainingData(queries, qrels, tiny.corpus(), negatives), config, epoch=1)[0]
     assert len(batch.passages) == 4
     asked, answers = tokens_of(batch)
 
@@ -253,7 +257,7 @@ def test_with_a_teacher_loss_and_gradients_are_equal(kind: str) -> None:
     shares = torch.softmax(teacher, dim=-1)
     _, expected = judge._compute_in_batch_neg_loss(other[:8], other[8:], teacher_targets=shares)
     expected.backward()
-    group = Group.of(own, teacher.tolist(), torch.device("cpu"))
+    group = PassageGroups.of(own, teacher.tolist(), torch.device("cpu"))
     masked = torch.zeros(8, 8 * GROUP, dtype=torch.bool)
     loss = distilled(kind, mine[:8] @ mine[8:].T / TEMPERATURE, masked, group)
     loss.backward()  # type: ignore[no-untyped-call]  # torch's own

@@ -11,13 +11,13 @@ import torch
 
 from parity.competition.query import MisconceptionId, QueryId
 from parity.retrieval.encoder import Encoder
-from parity.retrieval.models.base_model import Base
+from parity.retrieval.models.base_model import BaseModel
 from parity.run.config.run_file import TrainingConfig
 from parity.training import trainer
 from parity.training.batches import Batch
-from parity.training.checkpoint import Progress
+from parity.training.checkpoint import CheckpointState
 from parity.training.gradcache import Tokens, batch_loss, gradient
-from parity.training.trainer import Course
+from parity.training.trainer import TrainingPlan
 
 SEQUENCES = models.sequences()
 COUNT = 8
@@ -36,13 +36,13 @@ def settings(**changes: Any) -> TrainingConfig:
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
+def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
     return models.write(tmp_path_factory.mktemp("bases") / "llama", "llama")
 
 
-def prepared(base: Base, config: TrainingConfig) -> Encoder:
+def prepared(base: BaseModel, config: TrainingConfig) -> Encoder:
     encoder = models.load(base)
-    models.attach(encoder, dropout=config.dropout)
+    models.attach(encoder, dropout=config.lora_dropout)
     encoder.model.train()
     return encoder
 
@@ -69,7 +69,7 @@ def whole(
     return batch_loss(torch.cat(parts)[torch.tensor(owner).argsort()], BATCH, config)
 
 
-def direct(base: Base, config: TrainingConfig) -> tuple[float, Gradients]:
+def direct(base: BaseModel, config: TrainingConfig) -> tuple[float, Gradients]:
     """Keep the graphs of all packs and go back through them at once."""
     encoder = prepared(base, config)
     loss = whole(encoder, TOKENS, config, "s")
@@ -77,7 +77,9 @@ def direct(base: Base, config: TrainingConfig) -> tuple[float, Gradients]:
     return loss.item(), taken(encoder)
 
 
-def cached(base: Base, config: TrainingConfig, share: float = 1.0) -> tuple[float, Gradients, int]:
+def cached(
+    base: BaseModel, config: TrainingConfig, share: float = 1.0
+) -> tuple[float, Gradients, int]:
     """Return loss, gradients and the tokens that went forward."""
     encoder = prepared(base, config)
     ran: list[int] = []
@@ -103,7 +105,7 @@ def close(one: Gradients, other: Gradients) -> None:
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("budget", [64, 100, 4096])
 def test_the_gradient_is_that_of_one_graph_over_the_same_packs(
-    base: Base, budget: int, dropout: float
+    base: BaseModel, budget: int, dropout: float
 ) -> None:
     config = settings(token_budget=budget, dropout=dropout)
     wanted, expected = direct(base, config)
@@ -112,17 +114,17 @@ def test_the_gradient_is_that_of_one_graph_over_the_same_packs(
     close(found, expected)
 
 
-def test_packs_change_no_gradient_without_dropout(base: Base) -> None:
+def test_packs_change_no_gradient_without_dropout(base: BaseModel) -> None:
     close(cached(base, settings(token_budget=64))[1], cached(base, settings())[1])
 
 
-def test_a_share_of_the_loss_has_that_share_of_the_gradient(base: Base) -> None:
+def test_a_share_of_the_loss_has_that_share_of_the_gradient(base: BaseModel) -> None:
     whole, part = (cached(base, settings(token_budget=64), share) for share in (1.0, 0.25))
     assert whole[0] == part[0]
     close({name: 4 * one for name, one in part[1].items()}, whole[1])
 
 
-def test_one_pack_goes_forward_once_and_several_twice(base: Base) -> None:
+def test_one_pack_goes_forward_once_and_several_twice(base: BaseModel) -> None:
     encoder = prepared(base, settings())
     for budget, times in ((4096, 1), (64, 2)):
         packs = encoder.packs([*TOKENS[0], *TOKENS[1]], budget)
@@ -148,7 +150,7 @@ def test_short_packs_of_equal_lengths_that_fit_together_go_forward_once(tmp_path
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("budget", [64, 100])
 def test_accumulated_micro_batches_of_several_packs_have_the_gradient_of_their_mean(
-    base: Base, budget: int, dropout: float
+    base: BaseModel, budget: int, dropout: float
 ) -> None:
     config = settings(token_budget=budget, dropout=dropout, accumulate=3)
     found = [SEQUENCES, models.sequences(1), models.sequences(2)]
@@ -161,8 +163,8 @@ def test_accumulated_micro_batches_of_several_packs_have_the_gradient_of_their_m
     expected = taken(encoder)
     encoder = prepared(base, config)
     micro = [replace(BATCH, query_ids=(QueryId(str(place)),) * COUNT) for place in range(3)]
-    course = Course((tuple(micro),), lambda one: asked[int(one.query_ids[0])], "key")
-    start = Progress(5, 9, True, "key", budget)
+    course = TrainingPlan((tuple(micro),), lambda one: asked[int(one.query_ids[0])], "key")
+    start = CheckpointState(5, 9, True, "key", budget)
     state, loss = trainer._step(encoder, course, config, micro, start, models.idle(encoder))
     assert state.step == 6
     assert loss.item() == pytest.approx(mean.item(), rel=1e-6)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from parity.training.loss import Group, distilled, info_nce
+from parity.training.loss import PassageGroups, distilled, info_nce
 
 
 def unit(rows: int, width: int, seed: int) -> torch.Tensor:
@@ -112,7 +112,7 @@ def student() -> torch.Tensor:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_teacher_is_heard_on_ragged_groups_of_a_shared_list(kind: str) -> None:
     scores = student()
-    loss = distilled(kind, scores, mask(MASKED, 7), Group.of(OWN, TEACHER, scores.device))
+    loss = distilled(kind, scores, mask(MASKED, 7), PassageGroups.of(OWN, TEACHER, scores.device))
     assert loss.item() == pytest.approx(taught(kind, scores.detach()), rel=1e-5)
     (slopes,) = torch.autograd.grad(loss, scores)
     assert torch.isfinite(slopes).all()
@@ -128,9 +128,9 @@ def test_where_a_passage_stands_in_the_list_is_no_matter(kind: str) -> None:
     scores, order = student(), [4, 6, 0, 2, 5, 1, 3]
     moved = [[order.index(place) for place in own] for own in OWN]
     hidden = mask(MASKED, 7)
-    first = distilled(kind, scores, hidden, Group.of(OWN, TEACHER, scores.device))
+    first = distilled(kind, scores, hidden, PassageGroups.of(OWN, TEACHER, scores.device))
     other = distilled(
-        kind, scores[:, order], hidden[:, order], Group.of(moved, TEACHER, scores.device)
+        kind, scores[:, order], hidden[:, order], PassageGroups.of(moved, TEACHER, scores.device)
     )
     assert other.item() == pytest.approx(first.item(), rel=1e-6)
 
@@ -138,14 +138,14 @@ def test_where_a_passage_stands_in_the_list_is_no_matter(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_teacher_s_scores_belong_to_their_own_query(kind: str) -> None:
     scores, hidden = student(), mask(MASKED, 7)
-    first = distilled(kind, scores, hidden, Group.of(OWN, TEACHER, scores.device))
+    first = distilled(kind, scores, hidden, PassageGroups.of(OWN, TEACHER, scores.device))
     turned = [row[::-1] for row in TEACHER]
-    other = distilled(kind, scores, hidden, Group.of(OWN, turned, scores.device))
+    other = distilled(kind, scores, hidden, PassageGroups.of(OWN, turned, scores.device))
     assert abs(other.item() - first.item()) > 1e-2
 
 
 def test_a_group_is_filled_with_its_positive_which_then_weighs_nothing() -> None:
-    group = Group.of(OWN, TEACHER, torch.device("cpu"))
+    group = PassageGroups.of(OWN, TEACHER, torch.device("cpu"))
     assert group.places.tolist() == [[0, 3, 4, 5], [1, 4, 1, 1], [1, 0, 6, 1]]
     assert group.real.tolist() == [[True] * 4, [True] * 2 + [False] * 2, [True] * 3 + [False]]
     assert group.targets.sum(dim=1).tolist() == pytest.approx([1.0] * 3)

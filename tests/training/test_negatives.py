@@ -16,7 +16,7 @@ from parity.run import files
 from parity.run.config.run_file import MiningConfig
 from parity.run.errors import BadConfig, BadData, Mismatch, StaleInput
 from parity.training import negatives as nouns
-from parity.training.negatives import Mined, Negatives, depth, diversity, mine
+from parity.training.negatives import Negatives, QueryNegatives, depth, diversity, mine
 
 TRAIN = frozenset(map(MisconceptionId, (1, 3, 4, 9)))
 STRATEGIES = ("range", "percpos", "random", "mix")
@@ -64,7 +64,7 @@ def right_of(qrels: Qrels) -> frozenset[MisconceptionId]:
 
 def mined(
     ranking: Ranking, qrels: Qrels, corpus: Corpus, settings_: MiningConfig
-) -> dict[QueryId, Mined]:
+) -> dict[QueryId, QueryNegatives]:
     found = mine(ranking, qrels, corpus, settings_, positives=right_of(qrels), miner="m")
     return {row.query_id: row for row in found.rows}
 
@@ -82,7 +82,7 @@ def test_range_counts_the_positive_in_the_ranks_and_drops_its_twin() -> None:
         positives=TRAIN,
         miner="m",
     ).rows
-    assert rows == (Mined(QueryId("10_B"), (4, 3), (3, 5), (pytest.approx(0.78), 0.5)),)  # type: ignore[arg-type]
+    assert rows == (QueryNegatives(QueryId("10_B"), (4, 3), (3, 5), (pytest.approx(0.78), 0.5)),)  # type: ignore[arg-type]
 
 
 def test_percpos_takes_the_hardest_that_score_clearly_below_the_positive() -> None:
@@ -345,7 +345,7 @@ def test_negatives_survive_writing_and_reading(
 ) -> None:
     path = tmp_path_factory.mktemp("negatives") / "negatives.jsonl"
     given_ = Negatives(
-        tuple(Mined(QueryId(key), *columns) for key, columns in rows.items()),
+        tuple(QueryNegatives(QueryId(key), *columns) for key, columns in rows.items()),
         miner,
         mining.strategy if mining else "imported",
         mining,
@@ -356,7 +356,7 @@ def test_negatives_survive_writing_and_reading(
 
 def test_a_teacher_s_scores_survive_beside_rows_without_any(tmp_path: Path) -> None:
     ids = (MisconceptionId(4), MisconceptionId(2))
-    bare = Mined(QueryId("1_A"), ids, (0, 0), (None, None))
+    bare = QueryNegatives(QueryId("1_A"), ids, (0, 0), (None, None))
     taught = replace(
         bare,
         query_id=QueryId("2_A"),
@@ -380,7 +380,7 @@ def test_a_file_from_before_teachers_came_is_read(tmp_path: Path) -> None:
         '{"ids":[4,2],"query_id":"1_A","ranks":[0,0],"scores":[null,0.5]}\n'
     )
     (row,) = nouns.read(path).rows
-    assert row == Mined(
+    assert row == QueryNegatives(
         QueryId("1_A"), (MisconceptionId(4), MisconceptionId(2)), (0, 0), (None, 0.5)
     )
 
@@ -409,9 +409,9 @@ def test_a_file_without_its_header_is_refused(tmp_path: Path) -> None:
 def test_a_row_whose_teacher_leaves_one_out_is_refused() -> None:
     ids = (MisconceptionId(4), MisconceptionId(2))
     with pytest.raises(BadData, match="query 1_A: negatives and teacher's scores differ in number"):
-        Mined(QueryId("1_A"), ids, (0, 0), (None, None), (1.0,))
+        QueryNegatives(QueryId("1_A"), ids, (0, 0), (None, None), (1.0,))
 
 
 def test_a_row_with_unequal_columns_is_refused() -> None:
     with pytest.raises(BadData, match="query 1_A: negatives, ranks and scores differ in number"):
-        Mined(QueryId("1_A"), (MisconceptionId(1),), (), ())
+        QueryNegatives(QueryId("1_A"), (MisconceptionId(1),), (), ())

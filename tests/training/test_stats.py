@@ -9,22 +9,22 @@ import torch
 from training.training_data import BATCHES, QUERIES, batch, tokens, train
 
 from parity.retrieval.engine import device
-from parity.retrieval.engine.oom_retry import Short
-from parity.retrieval.models.base_model import Base
+from parity.retrieval.engine.oom_retry import OutOfMemory
+from parity.retrieval.models.base_model import BaseModel
 from parity.training import trainer
 from parity.training.batches import at_once
 from parity.training.gradcache import gradient
-from parity.training.stats import Spent
-from parity.training.trainer import Course
+from parity.training.stats import TrainingStats
+from parity.training.trainer import TrainingPlan
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
+def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
     return models.write(tmp_path_factory.mktemp("bases") / "llama", "llama")
 
 
 def test_tokens_and_seconds_add_up() -> None:
-    found = Spent()
+    found = TrainingStats()
     for count, seconds in ((100, 1.5), (40, 0.5)):
         found = found.add(tokens=count, held=count, risen=0).lasted(seconds)
     assert (found.tokens, found.seconds) == (140, 2.0)
@@ -32,7 +32,7 @@ def test_tokens_and_seconds_add_up() -> None:
 
 def test_a_peak_is_told_of_by_the_widest_step() -> None:
     """What is not wider than a step before it has no peak of its own."""
-    found = Spent().add(tokens=100, held=100, risen=5_000)
+    found = TrainingStats().add(tokens=100, held=100, risen=5_000)
     assert found.node == 50.0
     assert found.add(tokens=80, held=80, risen=8_000).node == 50.0
     wider = found.add(tokens=200, held=200, risen=9_000)
@@ -41,17 +41,21 @@ def test_a_peak_is_told_of_by_the_widest_step() -> None:
 
 
 def test_where_no_peak_is_known_no_bytes_are_told() -> None:
-    found = Spent().add(tokens=100, held=100, risen=0)
+    found = TrainingStats().add(tokens=100, held=100, risen=0)
     assert (found.held, found.node) == (100, 0.0)
 
 
 def test_two_trainings_that_took_the_same_are_equal_however_long_it_lasted() -> None:
-    assert Spent(tokens=3).lasted(1.0) == Spent(tokens=3).lasted(2.0) != Spent(tokens=4)
+    assert (
+        TrainingStats(tokens=3).lasted(1.0)
+        == TrainingStats(tokens=3).lasted(2.0)
+        != TrainingStats(tokens=4)
+    )
 
 
 @pytest.mark.parametrize("budget", [1024, 64])
 def test_tokens_are_counted_and_the_bytes_of_the_widest_step_are_seen(
-    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: int
+    base: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: int
 ) -> None:
     """A GPU stands in, of which each token of a step takes 100 bytes."""
     encoder = models.load(base)
@@ -68,7 +72,9 @@ def test_tokens_are_counted_and_the_bytes_of_the_widest_step_are_seen(
 
     monkeypatch.setattr(device, "taken", lambda _device: (7, 8))
     monkeypatch.setattr(device, "risen", risen)
-    _, state, _, _ = train(base, tmp_path, Course((batches,), tokens, "key"), token_budget=budget)
+    _, state, _, _ = train(
+        base, tmp_path, TrainingPlan((batches,), tokens, "key"), token_budget=budget
+    )
     assert state.spent.tokens == sum(map(sum, sizes))
     assert state.spent.held == max(held)
     assert state.spent.node == 100.0
@@ -76,7 +82,7 @@ def test_tokens_are_counted_and_the_bytes_of_the_widest_step_are_seen(
 
 
 def test_after_memory_ran_out_a_step_s_peak_is_not_its_own(
-    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(device, "risen", lambda *_: 10**9)
     ran: list[int] = []
@@ -84,11 +90,11 @@ def test_after_memory_ran_out_a_step_s_peak_is_not_its_own(
     def short(*args: Any, **more: Any) -> Any:
         ran.append(args[3].token_budget)
         if len(ran) == 1:
-            raise Short
+            raise OutOfMemory
         return gradient(*args, **more)
 
     monkeypatch.setattr(trainer, "gradient", short)
-    course = Course((BATCHES[:1],), tokens, "key")
+    course = TrainingPlan((BATCHES[:1],), tokens, "key")
     _, state, _, _ = train(base, tmp_path, course, token_budget=128)
     assert ran == [128, 64]
     assert (state.budget, state.spent.node) == (64, 0.0)

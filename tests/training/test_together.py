@@ -14,16 +14,16 @@ from safetensors.torch import load_file, save_file
 
 from parity.competition.query import MisconceptionId, QueryId
 from parity.retrieval.encoder import Encoder
-from parity.retrieval.engine.distributed import Workers, launched
+from parity.retrieval.engine.distributed import ProcessGroup, launched
 from parity.retrieval.engine.trie import Pack
 from parity.retrieval.models import adapter, base_model
-from parity.retrieval.models.base_model import Base
+from parity.retrieval.models.base_model import BaseModel
 from parity.run.config.run_file import EncoderConfig, TrainingConfig
 from parity.run.errors import BadConfig
 from parity.training.batches import Batch
-from parity.training.checkpoint import Progress
+from parity.training.checkpoint import CheckpointState
 from parity.training.gradcache import Tokens, gradient
-from parity.training.trainer import Course, Watch, fit
+from parity.training.trainer import Callbacks, TrainingPlan, fit
 
 Tensors = dict[str, torch.Tensor]
 Seen = tuple[Path, list[str]]
@@ -65,14 +65,14 @@ def settings(**changes: Any) -> TrainingConfig:
     )
 
 
-def prepared(base: Base, config: TrainingConfig, workers: Workers) -> Encoder:
+def prepared(base: BaseModel, config: TrainingConfig, workers: ProcessGroup) -> Encoder:
     small = EncoderConfig(precision="fp32", device="cpu", token_budget=64)
     encoder = Encoder(base, small, workers=workers)
-    models.attach(encoder, dropout=config.dropout)
+    models.attach(encoder, dropout=config.lora_dropout)
     return encoder
 
 
-def stepped(base: Base, config: TrainingConfig, workers: Workers) -> Tensors:
+def stepped(base: BaseModel, config: TrainingConfig, workers: ProcessGroup) -> Tensors:
     """Return loss and gradients of one batch, added up over the processes."""
     encoder = prepared(base, config, workers)
     encoder.model.train()
@@ -99,20 +99,20 @@ def scarce(encoder: Encoder, most: int) -> None:
 
 
 def trained(
-    base: Base,
+    base: BaseModel,
     folder: Path,
     config: TrainingConfig,
-    workers: Workers | None = None,
+    workers: ProcessGroup | None = None,
     *,
     most: int = 0,
     log: Callable[[dict[str, float], int], None] = lambda _, __: None,
-) -> tuple[Tensors, Progress]:
+) -> tuple[Tensors, CheckpointState]:
     """Train four batches; `most` is the largest pack that has room, 0 where all have."""
-    encoder = prepared(base, config, workers or Workers())
+    encoder = prepared(base, config, workers or ProcessGroup())
     if most:
         scarce(encoder, most)
-    watch = Watch(lambda _, __: None, log, lambda _: None)
-    state = fit(encoder, Course((BATCHES,), tokens, "key"), config, folder, watch)
+    watch = Callbacks(lambda _, __: None, log, lambda _: None)
+    state = fit(encoder, TrainingPlan((BATCHES,), tokens, "key"), config, folder, watch)
     return adapter.trained(encoder.model), state
 
 
@@ -131,12 +131,12 @@ def work(folder: Path, target: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
+def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
     return models.write(tmp_path_factory.mktemp("bases") / "llama", "llama")
 
 
 @pytest.fixture(scope="module")
-def seen(base: Base, tmp_path_factory: pytest.TempPathFactory) -> Seen:
+def seen(base: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> Seen:
     target = tmp_path_factory.mktemp("seen")
     return target, pair.run(__file__, str(base.folder), str(target))
 
@@ -149,24 +149,24 @@ def close(found: Tensors, expected: Tensors) -> None:
         assert (found[name] - one).abs().max() <= 1e-6 * largest, name
 
 
-def packs(base: Base, budget: int) -> list[Pack]:
+def packs(base: BaseModel, budget: int) -> list[Pack]:
     queries, passages = tokens(BATCHES[0])
-    return prepared(base, settings(), Workers()).packs([*queries, *passages], budget)
+    return prepared(base, settings(), ProcessGroup()).packs([*queries, *passages], budget)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_two_processes_take_the_step_of_one(base: Base, seen: Seen, name: str) -> None:
+def test_two_processes_take_the_step_of_one(base: BaseModel, seen: Seen, name: str) -> None:
     config = settings(**CASES[name])
     count = len(packs(base, config.token_budget))
     assert count == 1 if config.token_budget > 1000 else count > 1
     first, second = (load_file(seen[0] / f"{name}-{rank}") for rank in range(2))
     assert all(torch.equal(first[key], second[key]) for key in first)
-    close(first, stepped(base, config, Workers()))
+    close(first, stepped(base, config, ProcessGroup()))
 
 
-def test_queries_meet_the_passages_of_the_other_process(base: Base, seen: Seen) -> None:
+def test_queries_meet_the_passages_of_the_other_process(base: BaseModel, seen: Seen) -> None:
     cut = packs(base, 64)
-    owners = Workers(0, 2).deal([len(pack) for pack in cut])
+    owners = ProcessGroup(0, 2).deal([len(pack) for pack in cut])
     owner = {
         int(place): rank for pack, rank in zip(cut, owners, strict=True) for place in pack.owner
     }
@@ -176,7 +176,7 @@ def test_queries_meet_the_passages_of_the_other_process(base: Base, seen: Seen) 
     )
     assert any(apart), "a case that tells nothing"
     config = settings(token_budget=64)
-    encoder = prepared(base, config, Workers())
+    encoder = prepared(base, config, ProcessGroup())
     loss = gradient(
         encoder, tokens(BATCHES[0]), replace(BATCHES[0], masked=apart), config, seed="s"
     ).loss
@@ -185,7 +185,7 @@ def test_queries_meet_the_passages_of_the_other_process(base: Base, seen: Seen) 
 
 
 def test_where_one_of_two_runs_short_both_go_on_with_smaller_packs(
-    base: Base, seen: Seen, tmp_path: Path
+    base: BaseModel, seen: Seen, tmp_path: Path
 ) -> None:
     folder, said = seen
     first, second = (load_file(folder / f"short-{rank}") for rank in range(2))
@@ -199,7 +199,7 @@ def test_where_one_of_two_runs_short_both_go_on_with_smaller_packs(
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_out_of_memory_it_trains_to_the_bytes_of_the_smaller_budget(
-    base: Base,
+    base: BaseModel,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     dropout: float,
@@ -221,7 +221,7 @@ def test_out_of_memory_it_trains_to_the_bytes_of_the_smaller_budget(
 
 
 def test_gone_on_after_a_stop_it_starts_with_the_smaller_budget(
-    base: Base, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    base: BaseModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = settings(token_budget=400, checkpoint_every=1)
     weights, state = trained(base, tmp_path / "whole", config, most=100)
@@ -239,9 +239,9 @@ def test_gone_on_after_a_stop_it_starts_with_the_smaller_budget(
     assert all(torch.equal(gone_on[name], one) for name, one in weights.items())
 
 
-def test_memory_that_runs_out_on_the_way_back_counts_too(base: Base, tmp_path: Path) -> None:
+def test_memory_that_runs_out_on_the_way_back_counts_too(base: BaseModel, tmp_path: Path) -> None:
     config = settings(token_budget=128)
-    encoder = prepared(base, config, Workers())
+    encoder = prepared(base, config, ProcessGroup())
     states = encoder.states
     back: list[int] = []  # packs on the way back: the first has left its gradient by the second
 
@@ -253,8 +253,8 @@ def test_memory_that_runs_out_on_the_way_back_counts_too(base: Base, tmp_path: P
         return states(pack)
 
     encoder.states = short  # type: ignore[method-assign]
-    watch = Watch(lambda _, __: None, lambda _, __: None, lambda _: None)
-    state = fit(encoder, Course((BATCHES,), tokens, "key"), config, tmp_path / "short", watch)
+    watch = Callbacks(lambda _, __: None, lambda _, __: None, lambda _: None)
+    state = fit(encoder, TrainingPlan((BATCHES,), tokens, "key"), config, tmp_path / "short", watch)
     weights, asked = trained(base, tmp_path / "asked", settings(token_budget=64))
     assert state == asked
     assert all(
@@ -262,23 +262,23 @@ def test_memory_that_runs_out_on_the_way_back_counts_too(base: Base, tmp_path: P
     )
 
 
-def test_where_smaller_packs_save_nothing_it_says_so(base: Base, tmp_path: Path) -> None:
+def test_where_smaller_packs_save_nothing_it_says_so(base: BaseModel, tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match=r"out of memory with training\.token_budget = 64"):
         trained(base, tmp_path, settings(token_budget=128), most=8)
 
 
 def test_other_errors_are_not_taken_for_it(
-    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoder = prepared(base, settings(), Workers())
+    encoder = prepared(base, settings(), ProcessGroup())
 
     def broken(pack: Pack) -> torch.Tensor:
         raise RuntimeError("shapes differ")
 
     monkeypatch.setattr(encoder, "states", broken)
-    watch = Watch(lambda _, __: None, lambda _, __: None, lambda _: None)
+    watch = Callbacks(lambda _, __: None, lambda _, __: None, lambda _: None)
     with pytest.raises(RuntimeError, match="shapes differ"):
-        fit(encoder, Course((BATCHES,), tokens, "key"), settings(), tmp_path, watch)
+        fit(encoder, TrainingPlan((BATCHES,), tokens, "key"), settings(), tmp_path, watch)
 
 
 if __name__ == "__main__":

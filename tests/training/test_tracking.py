@@ -23,7 +23,7 @@ from parity.run.config.run_file import TrainingConfig
 from parity.training.tracking import open_tracker
 
 config = TrainingConfig(tracker=sys.argv[1])
-settings = {{"training.rank": 4, "data.competition": "small", "prompt.icl": False}}
+settings = {{"training.r": 4, "data.competition": "small", "prompt.icl": False}}
 log, close = open_tracker(config, Path("tracker"), settings, main=True)
 for step in range(1, {STEPS} + 1):
     log({{"loss": 1 / step, "learning_rate": 1e-4, "epoch": 1}}, step)

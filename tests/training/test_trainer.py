@@ -26,19 +26,19 @@ from training.training_data import (
 from parity.competition.query import MisconceptionId, QueryId
 from parity.retrieval.encoder import Encoder
 from parity.retrieval.models import adapter, base_model
-from parity.retrieval.models.base_model import Base
+from parity.retrieval.models.base_model import BaseModel
 from parity.training import checkpoint, trainer
 from parity.training.batches import Batch
-from parity.training.checkpoint import Progress
+from parity.training.checkpoint import CheckpointState
 from parity.training.gradcache import gradient
-from parity.training.trainer import Course, Watch, factor, fit
+from parity.training.trainer import Callbacks, TrainingPlan, factor, fit
 
 PINNED = (0.49959, 0.17517, 0.011753, 0.0029553)  # losses of steps 1, 6, 11 and 16
-START = Progress(0, 10, True, "key", 64)
+START = CheckpointState(0, 10, True, "key", 64)
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
+def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
     return models.write(tmp_path_factory.mktemp("bases") / "llama", "llama")
 
 
@@ -50,12 +50,12 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def gradients(base: Base, batches: Sequence[Batch], **changes: Any) -> dict[str, torch.Tensor]:
+def gradients(base: BaseModel, batches: Sequence[Batch], **changes: Any) -> dict[str, torch.Tensor]:
     """Return the gradient that one optimizer step of these micro-batches would see."""
     config = settings(clip=1e9, **changes)
     encoder = prepared(base, config)
     moved(encoder)
-    course = Course((tuple(batches),), tokens, "key")
+    course = TrainingPlan((tuple(batches),), tokens, "key")
     encoder.model.train()
     trainer._step(encoder, course, config, batches, START, models.idle(encoder))
     return {
@@ -81,7 +81,7 @@ def close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
         assert (slope - other[name]).abs().max() <= 1e-5 * largest, name
 
 
-def test_the_loss_of_a_batch_is_the_one_worked_out_by_hand(base: Base) -> None:
+def test_the_loss_of_a_batch_is_the_one_worked_out_by_hand(base: BaseModel) -> None:
     encoder = models.load(base)
     asked = Batch(
         tuple(map(QueryId, ("0_A", "1_A", "2_A"))),
@@ -104,17 +104,17 @@ def test_the_loss_of_a_batch_is_the_one_worked_out_by_hand(base: Base) -> None:
     assert found == pytest.approx(expected / 3, abs=1e-5)
 
 
-def test_accumulating_is_the_mean_of_its_micro_batches(base: Base) -> None:
+def test_accumulating_is_the_mean_of_its_micro_batches(base: BaseModel) -> None:
     one, other = (gradients(base, [part]) for part in BATCHES[:2])
     both = gradients(base, BATCHES[:2])
     close(both, {name: (one[name] + other[name]) / 2 for name in one})
 
 
-def test_accumulating_one_batch_twice_is_that_batch(base: Base) -> None:
+def test_accumulating_one_batch_twice_is_that_batch(base: BaseModel) -> None:
     close(gradients(base, [BATCHES[0], BATCHES[0]]), gradients(base, [BATCHES[0]]))
 
 
-def test_accumulating_is_the_larger_batch_whose_halves_do_not_meet(base: Base) -> None:
+def test_accumulating_is_the_larger_batch_whose_halves_do_not_meet(base: BaseModel) -> None:
     """In a larger batch each query meets the other half's passages; where those are masked, not."""
     first, second = batch([0, 1, 2], wrong=[10]), batch([3, 4, 5], wrong=[11])
     passages = (*first.passages, *second.passages)
@@ -131,12 +131,12 @@ def test_accumulating_is_the_larger_batch_whose_halves_do_not_meet(base: Base) -
 
 
 @pytest.mark.parametrize("method", ["lora", "all"])
-def test_gradient_checkpointing_changes_no_gradient(base: Base, method: str) -> None:
+def test_gradient_checkpointing_changes_no_gradient(base: BaseModel, method: str) -> None:
     without = gradients(base, BATCHES[:2], method=method)
     close(gradients(base, BATCHES[:2], method=method, gradient_checkpointing=True), without)
 
 
-def test_a_large_gradient_is_cut_to_the_norm_that_is_allowed(base: Base) -> None:
+def test_a_large_gradient_is_cut_to_the_norm_that_is_allowed(base: BaseModel) -> None:
     encoder = prepared(base, settings())
     moved(encoder)
     trained = [one for one in encoder.model.parameters() if one.requires_grad]
@@ -161,7 +161,7 @@ def test_steps_hold_every_batch_in_order_and_end_where_they_say(
     sizes: list[int], accumulate: int
 ) -> None:
     epochs = tuple(tuple(batch([number]) for number in range(size)) for size in sizes)
-    course = Course(epochs, tokens, "key")
+    course = TrainingPlan(epochs, tokens, "key")
     steps, ends = course.steps(accumulate), course.ends(accumulate)
     assert len(steps) == ends[-1]
     for start, end, batches in zip([0, *ends], ends, epochs, strict=False):
@@ -182,7 +182,7 @@ def test_the_learning_rate_rises_then_falls_and_never_is_zero(steps: int, warmup
         assert rates[-1] == pytest.approx(1 / (steps - warmup))
 
 
-def test_training_tells_of_every_step_and_every_epoch(base: Base, tmp_path: Path) -> None:
+def test_training_tells_of_every_step_and_every_epoch(base: BaseModel, tmp_path: Path) -> None:
     encoder, state, log, ended = train(base, tmp_path)
     assert [step for step, _ in log] == list(range(1, 11))
     assert ended == [(1, 5), (2, 10)]
@@ -195,13 +195,13 @@ def test_training_tells_of_every_step_and_every_epoch(base: Base, tmp_path: Path
     assert not encoder.model.training
 
 
-def test_training_learns(base: Base, tmp_path: Path) -> None:
-    course = Course((BATCHES,) * 6, tokens, "key")
+def test_training_learns(base: BaseModel, tmp_path: Path) -> None:
+    course = TrainingPlan((BATCHES,) * 6, tokens, "key")
     _, state, _, _ = train(base, tmp_path, course)
     assert sum(state.losses[-5:]) < 0.5 * sum(state.losses[:5])
 
 
-def test_only_the_adapter_is_trained_or_everything_is(base: Base, tmp_path: Path) -> None:
+def test_only_the_adapter_is_trained_or_everything_is(base: BaseModel, tmp_path: Path) -> None:
     bare = models.load(base).model.state_dict()
     encoder, *_ = train(base, tmp_path / "lora")
     inner = encoder.model.get_base_model().state_dict()
@@ -214,7 +214,7 @@ def test_only_the_adapter_is_trained_or_everything_is(base: Base, tmp_path: Path
 
 
 def test_the_same_training_has_the_same_bytes_and_another_seed_others(
-    base: Base, tmp_path: Path
+    base: BaseModel, tmp_path: Path
 ) -> None:
     first, second, other = (
         weights(train(base, tmp_path / name, dropout=0.3, seed=seed)[0])
@@ -227,7 +227,7 @@ def test_the_same_training_has_the_same_bytes_and_another_seed_others(
 @pytest.mark.parametrize("changes", [{}, {"dropout": 0.5}, {"accumulate": 2}, {"method": "all"}])
 @pytest.mark.parametrize("every", [1, 3])
 def test_stopped_after_any_step_and_gone_on_it_ends_in_the_bytes_of_an_unbroken_run(
-    base: Base, tmp_path: Path, changes: dict[str, Any], every: int
+    base: BaseModel, tmp_path: Path, changes: dict[str, Any], every: int
 ) -> None:
     more = {**changes, "checkpoint_every": every}
     unbroken, state, _, _ = train(base, tmp_path / "unbroken", **more)
@@ -242,7 +242,7 @@ def test_stopped_after_any_step_and_gone_on_it_ends_in_the_bytes_of_an_unbroken_
     assert same(weights(encoder), weights(unbroken))
 
 
-def test_after_a_resume_every_epoch_begun_is_told_of_again(base: Base, tmp_path: Path) -> None:
+def test_after_a_resume_every_epoch_begun_is_told_of_again(base: BaseModel, tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         train(base, tmp_path, stop=8, checkpoint_every=1)
     *_, ended = train(base, tmp_path)
@@ -252,9 +252,11 @@ def test_after_a_resume_every_epoch_begun_is_told_of_again(base: Base, tmp_path:
     assert ended == [(1, 10), (2, 10)]
 
 
-def test_a_checkpoint_of_another_course_is_not_gone_on_from(base: Base, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_course_is_not_gone_on_from(
+    base: BaseModel, tmp_path: Path
+) -> None:
     train(base, tmp_path)
-    other = Course(COURSE.epochs, tokens, "another key")
+    other = TrainingPlan(COURSE.epochs, tokens, "another key")
     _, state, log, _ = train(base, tmp_path, other)
     assert len(log) == 10
     assert state.key == "another key"
@@ -289,7 +291,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     ],
 )
 def test_a_cap_on_minutes_becomes_a_count_of_steps_once(
-    base: Base,
+    base: BaseModel,
     tmp_path: Path,
     clock: Callable[[float], None],
     minutes: float,
@@ -306,7 +308,7 @@ def test_a_cap_on_minutes_becomes_a_count_of_steps_once(
 
 
 def test_the_count_is_in_a_checkpoint_before_training_goes_on(
-    base: Base, tmp_path: Path, clock: Callable[[float], None]
+    base: BaseModel, tmp_path: Path, clock: Callable[[float], None]
 ) -> None:
     with pytest.raises(Stopped):
         train(base, tmp_path, minutes=0.12, stop=4)
@@ -321,7 +323,7 @@ def test_the_count_is_in_a_checkpoint_before_training_goes_on(
 
 
 def test_a_capped_training_gone_on_has_the_bytes_of_one_that_was_not_stopped(
-    base: Base, tmp_path: Path, clock: Callable[[float], None]
+    base: BaseModel, tmp_path: Path, clock: Callable[[float], None]
 ) -> None:
     unbroken, *_ = train(base, tmp_path / "unbroken", minutes=0.12)
     for stop in (4, 5, 6):
@@ -332,14 +334,14 @@ def test_a_capped_training_gone_on_has_the_bytes_of_one_that_was_not_stopped(
     assert same(weights(encoder), weights(unbroken))
 
 
-def test_without_a_cap_no_time_is_told(base: Base, tmp_path: Path) -> None:
+def test_without_a_cap_no_time_is_told(base: BaseModel, tmp_path: Path) -> None:
     said: list[str] = []
     train(base, tmp_path, said=said)
     assert said == []
 
 
-def test_the_losses_of_twenty_steps_are_what_they_were(base: Base, tmp_path: Path) -> None:
-    course = Course((BATCHES,) * 4, tokens, "key")
+def test_the_losses_of_twenty_steps_are_what_they_were(base: BaseModel, tmp_path: Path) -> None:
+    course = TrainingPlan((BATCHES,) * 4, tokens, "key")
     _, state, _, _ = train(base, tmp_path, course)
     assert state.losses[::5] == pytest.approx(PINNED, rel=1e-2)
 
@@ -350,8 +352,8 @@ def test_a_small_encoder_is_trained_too(tmp_path: Path) -> None:
     config = settings(method="all", learning_rate=1e-3)
     encoder.model = adapter.attach(encoder.model, config)
     before = weights(encoder)
-    course = Course((BATCHES,) * 4, tokens, "key")
-    silent = Watch(lambda _, __: None, lambda _, __: None, lambda _: None)
+    course = TrainingPlan((BATCHES,) * 4, tokens, "key")
+    silent = Callbacks(lambda _, __: None, lambda _, __: None, lambda _: None)
     state = fit(encoder, course, config, tmp_path / "checkpoints", silent)
     assert sum(state.losses[-5:]) < sum(state.losses[:5])
     assert not same(before, weights(encoder))

@@ -10,12 +10,12 @@ import torch
 from parity.competition.query import MisconceptionId, QueryId
 from parity.retrieval.encoder import Encoder
 from parity.retrieval.models import adapter
-from parity.retrieval.models.base_model import Base
+from parity.retrieval.models.base_model import BaseModel
 from parity.run.config.run_file import TrainingConfig
 from parity.training.batches import Batch
-from parity.training.checkpoint import Progress
+from parity.training.checkpoint import CheckpointState
 from parity.training.gradcache import Tokens
-from parity.training.trainer import Course, Watch, fit
+from parity.training.trainer import Callbacks, TrainingPlan, fit
 
 TEMPERATURE = 0.05
 QUERIES = 10
@@ -48,7 +48,7 @@ def batch(queries: Sequence[int], wrong: Sequence[int] = (10, 11)) -> Batch:
 
 
 BATCHES = tuple(batch(range(start, start + 2)) for start in range(0, QUERIES, 2))
-COURSE = Course((BATCHES, BATCHES[::-1]), tokens, "key")  # two epochs of five batches
+COURSE = TrainingPlan((BATCHES, BATCHES[::-1]), tokens, "key")  # two epochs of five batches
 SETTINGS = {
     "rank": 2,
     "alpha": 4.0,
@@ -64,7 +64,7 @@ def settings(**changes: Any) -> TrainingConfig:
     return TrainingConfig.model_validate({**SETTINGS, **changes})
 
 
-def prepared(base: Base, config: TrainingConfig) -> Encoder:
+def prepared(base: BaseModel, config: TrainingConfig) -> Encoder:
     """Return an encoder as the stage hands it over."""
     encoder = models.load(base)
     torch.manual_seed(config.seed)
@@ -75,14 +75,14 @@ def prepared(base: Base, config: TrainingConfig) -> Encoder:
 
 
 def train(
-    base: Base,
+    base: BaseModel,
     folder: Path,
-    course: Course = COURSE,
+    course: TrainingPlan = COURSE,
     *,
     stop: int | None = None,
     said: list[str] | None = None,
     **changes: Any,
-) -> tuple[Encoder, Progress, Log, list[tuple[int, int]]]:
+) -> tuple[Encoder, CheckpointState, Log, list[tuple[int, int]]]:
     """Train; return the encoder, the progress, and what the watch was told. `stop` is a step."""
     config = settings(**changes)
     encoder = prepared(base, config)
@@ -94,7 +94,7 @@ def train(
         if step == stop:
             raise Stopped
 
-    watch = Watch(
+    watch = Callbacks(
         lambda epoch, state: ended.append((epoch, state.step)),
         logged,
         said.append if said is not None else lambda _: None,

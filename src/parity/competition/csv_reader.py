@@ -16,7 +16,7 @@ _BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
-class Sheet:
+class CsvTable:
     """The cells of a CSV file, as they are.
 
     Attributes:
@@ -85,7 +85,7 @@ class Sheet:
         return self.columns[column]
 
 
-def read(path: Path, columns: tuple[str, ...]) -> Sheet:
+def read(path: Path, columns: tuple[str, ...]) -> CsvTable:
     """Read a CSV that has at least `columns`, the first of which names a row to a person.
 
     Raises:
@@ -106,10 +106,10 @@ def read(path: Path, columns: tuple[str, ...]) -> Sheet:
     if len(rows) == 1:
         raise BadData(f"{path}: the file has a header but no row")
     cells = dict(zip(header, map(list, zip(*rows[1:], strict=True)), strict=True))
-    return Sheet(path, columns[0], cells, digest.of_bytes(data))
+    return CsvTable(path, columns[0], cells, digest.of_bytes(data))
 
 
-def only(sheet: Sheet, columns: tuple[str, ...]) -> None:
+def only(sheet: CsvTable, columns: tuple[str, ...]) -> None:
     """Check that a file has exactly `columns`, in this order.
 
     Raises:

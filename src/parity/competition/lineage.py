@@ -11,11 +11,11 @@ from typing import Literal
 
 from parity.competition.query import Query
 from parity.run import digest, files
-from parity.run.errors import BadData, Polluted
+from parity.run.errors import BadData, Contaminated
 
 Groups = Mapping[int, int]
-"""Question id → the smallest question id with the same normalised text."""
-Status = Literal["clean", "polluted"]
+"""Question id → the smallest question id with the same normalized text."""
+Status = Literal["clean", "contaminated"]
 
 _NAMED = 5  # ids that a refusal names
 
@@ -74,10 +74,10 @@ class Lineage:
         return None if self.trained_on is None else sorted(self.trained_on)
 
 
-def normalise(text: str) -> str:
+def normalize(text: str) -> str:
     r"""Return `text` such that trivially equal texts are equal: width, case and space aside.
 
-    >>> normalise("Work out\n 1/2 ＋ X")
+    >>> normalize("Work out\n 1/2 ＋ X")
     'work out 1/2 + x'
     """
     # Folding can undo the composed form, so that it is restored afterwards.
@@ -86,7 +86,7 @@ def normalise(text: str) -> str:
 
 
 def groups(queries: Iterable[Query]) -> dict[int, int]:
-    """Return question id → the smallest question id with the same normalised text, by id.
+    """Return question id → the smallest question id with the same normalized text, by id.
 
     Raises:
         BadData: one question comes with two texts.
@@ -97,7 +97,7 @@ def groups(queries: Iterable[Query]) -> dict[int, int]:
             raise BadData(f"question {query.question_id} comes with two texts")
     first: dict[str, int] = {}
     return {
-        question_id: first.setdefault(normalise(texts[question_id]), question_id)
+        question_id: first.setdefault(normalize(texts[question_id]), question_id)
         for question_id in sorted(texts)
     }
 
@@ -110,7 +110,7 @@ def overlap(lineage: Lineage, question_ids: Iterable[int], *, groups: Groups) ->
     Args:
         lineage: what the weights were trained on.
         question_ids: what is to be scored.
-        groups: of all labelled questions, trained and scored; an id that it lacks stands alone.
+        groups: of all labeled questions, trained and scored; an id that it lacks stands alone.
     """
     asked = sorted(set(question_ids))
     if lineage.trained_on is None:
@@ -124,7 +124,7 @@ def guard(
     question_ids: Iterable[int],
     *,
     groups: Groups,
-    accept_polluted: bool = False,
+    accept_contaminated: bool = False,
 ) -> Status:
     """Return whether a score on `question_ids` is clean; refuse one that is not.
 
@@ -132,24 +132,24 @@ def guard(
         lineage: what the weights were trained on.
         question_ids: what is to be scored.
         groups: as for `overlap`.
-        accept_polluted: return "polluted" where the score would be refused.
+        accept_contaminated: return "contaminated" where the score would be refused.
 
     Raises:
-        Polluted: some were trained on, or nobody knows; says how many and names the first.
+        Contaminated: some were trained on, or nobody knows; says how many and names the first.
     """
     asked = frozenset(question_ids)
     known = overlap(lineage, asked, groups=groups)
     if not known and lineage.trained_on is not None:
         return "clean"
-    if accept_polluted:
-        return "polluted"
+    if accept_contaminated:
+        return "contaminated"
     if lineage.trained_on is None:
-        raise Polluted(
+        raise Contaminated(
             f"lineage unknown: any of the {len(asked)} questions to score may have been trained "
-            "on; --accept-polluted scores them, outside tables and charts"
+            "on; --accept-contaminated scores them, outside tables and charts"
         )
     named = ", ".join(map(str, known[:_NAMED])) + (", …" if len(known) > _NAMED else "")
-    raise Polluted(
+    raise Contaminated(
         f"{len(known)} of {len(asked)} questions to score were trained on (by id or by equal "
-        f"text: {named}); --accept-polluted scores them, outside tables and charts"
+        f"text: {named}); --accept-contaminated scores them, outside tables and charts"
     )

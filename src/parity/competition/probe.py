@@ -14,7 +14,7 @@ def choose(queries: Iterable[Query], size: int = SIZE) -> list[Query]:
     They may lie on either side of any split: a probe is compared, never scored as a CV.
 
     Args:
-        queries: all labelled queries.
+        queries: all labeled queries.
         size: number of questions; all of them where there are fewer.
 
     Returns:

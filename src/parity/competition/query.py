@@ -11,7 +11,7 @@ MisconceptionId = NewType("MisconceptionId", int)
 Corpus = dict[MisconceptionId, str]
 """Misconception id → sentence, in ascending order of id. Two ids may share a sentence."""
 Qrels = dict[QueryId, frozenset[MisconceptionId]]
-"""Query id → the right misconceptions; only labelled queries have a row."""
+"""Query id → the right misconceptions; only labeled queries have a row."""
 
 ANSWERS = ("A", "B", "C", "D")
 

@@ -47,7 +47,7 @@ _FREE = {
     ("training", "tracker"),
     *(("shipping", key) for key in ShippingConfig.model_fields if key != "wheels"),
 }
-_SPREAD = ("encoder", "spread")  # how the kernel runs: a bundle says so, an adapter does not
+_SPREAD = ("encoder", "parallelism")  # how the kernel runs: a bundle says so, an adapter does not
 _KAGGLE = ("kernel", "public", "private")
 _WAY = ("cv", "rehearsal", "image", *_KAGGLE)
 
@@ -55,7 +55,7 @@ State = Literal["done", "stale", "missing"]
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class StageStatus:
     """Where a stage stands.
 
     Attributes:
@@ -114,14 +114,14 @@ def config_of(run: Run, stage: str) -> dict[str, Any]:
     return manifests.sections(run.config, _SECTIONS[stage])
 
 
-class Survey:
+class StageGraph:
     """Where the stages of one run stand; each is looked at once."""
 
     def __init__(self) -> None:
         """Know nothing yet."""
-        self._known: dict[tuple[str, int], Standing] = {}
+        self._known: dict[tuple[str, int], StageStatus] = {}
 
-    def standing(self, run: Run, stage: str) -> Standing:
+    def standing(self, run: Run, stage: str) -> StageStatus:
         """Return whether the stage's work is there and still what run file and inputs say."""
         key = (stage, run.round)
         if key not in self._known:
@@ -163,17 +163,17 @@ class Survey:
             newest = {kind: one for kind, one in newest.items() if kind not in _KAGGLE}
         return {kind: newest[kind] for kind in _WAY if kind in newest}
 
-    def _look(self, run: Run, stage: str) -> Standing:
+    def _look(self, run: Run, stage: str) -> StageStatus:
         place = folder(run, stage)
         found = manifests.read(place)
         if found is None:
-            return Standing("missing")
+            return StageStatus("missing")
         why = (
             _changed_config(run, stage, found)
             or self._changed_inputs(run, stage, found)
             or _changed_outputs(place, found)
         )
-        return Standing("stale" if why else "done", why, found)
+        return StageStatus("stale" if why else "done", why, found)
 
     def _changed_beside(self, run: Run, stage: str, found: Manifest) -> str:
         """Return what a stage reads that no stage has made, where it is another by now."""

@@ -1,4 +1,4 @@
-"""What `prepare` wrote, read back for the other stages, and the exemplars each query is shown."""
+"""Read what `prepare` wrote, and choose the few-shot examples of each query."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from parity.competition import corpus as misconceptions
 from parity.competition import few_shot as shelf
 from parity.competition import query as questions
-from parity.competition.few_shot import Exemplar
+from parity.competition.few_shot import Example
 from parity.competition.query import Corpus, MisconceptionId, Qrels, Query, QueryId
 from parity.competition.splits.split import Split
 from parity.run import files
@@ -15,16 +15,16 @@ from parity.run.experiment import Run
 
 
 @dataclass(frozen=True, slots=True)
-class Nouns:
+class Dataset:
     """The competition as the run's split parts it.
 
     Attributes:
-        queries: labelled rows.
+        queries: labeled rows.
         qrels: their right misconceptions.
         test: rows of the sample submission.
         corpus: all misconceptions.
         split: train, valid, unseen.
-        pool: exemplars that may be shown.
+        pool: few-shot examples that may be shown.
         probe: queries that compare environments.
     """
 
@@ -33,17 +33,17 @@ class Nouns:
     test: list[Query]
     corpus: Corpus
     split: Split
-    pool: tuple[Exemplar, ...]
+    pool: tuple[Example, ...]
     probe: list[Query]
 
     @property
     def train(self) -> list[Query]:
-        """Labelled rows of the train side."""
+        """Labeled rows of the train side."""
         return self._side(self.split.train)
 
     @property
     def valid(self) -> list[Query]:
-        """Labelled rows of the valid side."""
+        """Labeled rows of the valid side."""
         return self._side(self.split.valid)
 
     @property
@@ -62,37 +62,37 @@ class Nouns:
         return [query for query in self.queries if query.question_id in kept]
 
 
-def load(run: Run) -> Nouns:
+def load(run: Run) -> Dataset:
     """Read what `prepare` wrote for this run's split."""
     place = run.workspace.prepare
     queries = questions.read_queries(place / "queries.jsonl")
     corpus = misconceptions.read_corpus(place / "corpus.jsonl")
     known = {query.query_id: query for query in queries}
-    return Nouns(
+    return Dataset(
         queries=queries,
         qrels=questions.read_qrels(place / "qrels.jsonl"),
         test=questions.read_queries(place / "test_queries.jsonl"),
         corpus=corpus,
         split=Split.read(run.workspace.split(run.config.split.name)),
-        pool=shelf.read(place / "exemplars.jsonl", queries, corpus),
+        pool=shelf.read(place / "examples.jsonl", queries, corpus),
         probe=[known[row["query_id"]] for row in files.read_jsonl(place / "probe.jsonl")],
     )
 
 
 def shown(
-    nouns: Nouns, config: PromptConfig, queries: Sequence[Query]
-) -> dict[QueryId, tuple[Exemplar, ...]]:
-    """Return each query's worked examples, proven to be of train and not of its own question.
+    nouns: Dataset, config: PromptConfig, queries: Sequence[Query]
+) -> dict[QueryId, tuple[Example, ...]]:
+    """Return each query's few-shot examples, proven to be of train and not of its own question.
 
     Raises:
-        Polluted: an exemplar is of the valid side, or shows a query its own answer.
+        Contaminated: an few-shot example is of the valid side, or shows a query its own answer.
     """
     shelf.guard(nouns.pool, nouns.split)
     return shelf.shown(queries, nouns.pool, config)
 
 
-def texts(nouns: Nouns) -> list[str]:
-    """Return every text of the competition, which may not leave unless a licence lets it."""
+def texts(nouns: Dataset) -> list[str]:
+    """Return every text of the competition, which may not leave unless a license lets it."""
     queries = [*nouns.queries, *nouns.test]
     said = [(one.subject, one.construct, one.question, one.correct, one.wrong) for one in queries]
     return [*nouns.corpus.values(), *(text for row in said for text in row)]

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from parity.deploy.bundle import scan, sealed_folder
 from parity.deploy.bundle.sealed_folder import Sealed
-from parity.deploy.kaggle_api.publish import Parcel
+from parity.deploy.kaggle_api.publish import DatasetUpload
 from parity.pipeline import dag, encoder_loading
 from parity.retrieval.models import base_model
-from parity.retrieval.models.base_model import Base
+from parity.retrieval.models.base_model import BaseModel
 from parity.run import files
 from parity.run.errors import BadConfig
 from parity.run.experiment import Run
@@ -40,20 +40,20 @@ def slug(*words: str) -> str:
     return name[:_LONGEST].rstrip("-")
 
 
-def bundle(run: Run, user: str) -> Parcel:
+def bundle(run: Run, user: str) -> DatasetUpload:
     """Return the run's bundle as a parcel.
 
     Raises:
-        BadConfig: the run names no licence for it.
+        BadConfig: the run names no license for it.
     """
     folder = dag.folder(run, "package") / "bundle"
     name = slug(run.config.name, "bundle")
-    licence = run.config.shipping.licence
-    return _parcel(sealed_folder.read(folder), f"{owner(run, user)}/{name}", licence)
+    license = run.config.shipping.license
+    return _parcel(sealed_folder.read(folder), f"{owner(run, user)}/{name}", license)
 
 
-def wheelhouse(run: Run, user: str) -> Parcel:
-    """Return the run's wheelhouse as a parcel; its wheels have licences of their own."""
+def wheelhouse(run: Run, user: str) -> DatasetUpload:
+    """Return the run's wheelhouse as a parcel; its wheels have licenses of their own."""
     folder = dag.folder(run, "package") / "wheelhouse"
     return _parcel(sealed_folder.read(folder), f"{owner(run, user)}/{WHEELHOUSE}", _OTHER)
 
@@ -69,20 +69,20 @@ def base_digest(run: Run) -> str:
     return sealed_folder.digest_of("base", _facts(run, base), base.files)
 
 
-def base(run: Run, user: str) -> Parcel:
+def base(run: Run, user: str) -> DatasetUpload:
     """Return the run's base as a parcel, its files linked into a sealed folder.
 
     Raises:
-        BadConfig: its licence is not known.
+        BadConfig: its license is not known.
         BadData: a file of it is a pickle.
         Mismatch: a file is not the one its record names.
     """
     found = encoder_loading.base(run)
     facts = _facts(run, found)
-    if not facts["licence"]:
+    if not facts["license"]:
         raise BadConfig(
-            f"base {found.name}: its licence is not known and its dataset needs one; name it: "
-            '--set shipping.base_licence="Apache-2.0"'
+            f"base {found.name}: its license is not known and its dataset needs one; name it: "
+            '--set shipping.base_license="Apache-2.0"'
         )
     base_model.verify(found)
     folder = run.workspace.root / "base"
@@ -90,20 +90,20 @@ def base(run: Run, user: str) -> Parcel:
         sealed_folder.link([found.folder / name for name in found.files], temporary)
         scan.refuse_pickles(temporary)
         sealed_folder.seal(temporary, "base", facts)
-    licence = _KAGGLES.get(facts["licence"].lower(), _OTHER)
-    return _parcel(sealed_folder.read(folder), base_ref(run, user), licence)
+    license = _KAGGLES.get(facts["license"].lower(), _OTHER)
+    return _parcel(sealed_folder.read(folder), base_ref(run, user), license)
 
 
-def _facts(run: Run, base: Base) -> dict[str, str]:
-    licence = base.licence or run.config.shipping.base_licence
-    return {"name": Path(base.name).name, "licence": licence}
+def _facts(run: Run, base: BaseModel) -> dict[str, str]:
+    license = base.license or run.config.shipping.base_license
+    return {"name": Path(base.name).name, "license": license}
 
 
-def _parcel(found: Sealed, ref: str, licence: str) -> Parcel:
-    return Parcel(
+def _parcel(found: Sealed, ref: str, license: str) -> DatasetUpload:
+    return DatasetUpload(
         ref=ref,
         title=ref.partition("/")[2].replace("-", " "),
-        licence=licence,
+        license=license,
         folder=found.folder,
         sizes=found.sizes(),
         digest=found.digest,

@@ -65,7 +65,7 @@ def _mine(asked: argparse.Namespace, run: Run) -> Any:
 
 def _eval(asked: argparse.Namespace, run: Run) -> Any:
     return _of("evaluate").evaluate(
-        run, asked.adapter, against=asked.against, accept_polluted=asked.accept_polluted
+        run, asked.adapter, against=asked.against, accept_contaminated=asked.accept_contaminated
     )
 
 

@@ -4,15 +4,15 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from parity.retrieval.embedding_cache import Cache
+from parity.retrieval.embedding_cache import EmbeddingCache
 from parity.retrieval.encoder import Encoder
-from parity.retrieval.engine.distributed import Workers
+from parity.retrieval.engine.distributed import ProcessGroup
 from parity.retrieval.models import base_model
-from parity.retrieval.models.base_model import Base
+from parity.retrieval.models.base_model import BaseModel
 from parity.run.experiment import Run
 
 
-def base(run: Run) -> Base:
+def base(run: Run) -> BaseModel:
     """Return the base that the run names, converted or downloaded when first asked for."""
     config = run.config.encoder
     found = base_model.resolve(config.base, config.revision, run.workspace.bases)
@@ -24,18 +24,18 @@ def portable(name: str) -> str:
     return Path(name).name if Path(name).is_absolute() else name
 
 
-def encoder(run: Run, adapter: Path | None = None, workers: Workers | None = None) -> Encoder:
+def encoder(run: Run, adapter: Path | None = None, workers: ProcessGroup | None = None) -> Encoder:
     """Return the run's encoder, with the adapter in a folder or bare; it keeps no embeddings."""
     return _loaded(run, adapter, workers, None)
 
 
-def keeping(run: Run, adapter: Path | None = None, workers: Workers | None = None) -> Encoder:
+def keeping(run: Run, adapter: Path | None = None, workers: ProcessGroup | None = None) -> Encoder:
     """Return the run's encoder for weights that stay as they are: embeddings are kept on disk."""
-    return _loaded(run, adapter, workers, Cache(run.workspace.embeddings))
+    return _loaded(run, adapter, workers, EmbeddingCache(run.workspace.embeddings))
 
 
 def _loaded(
-    run: Run, adapter: Path | None, workers: Workers | None, cache: Cache | None
+    run: Run, adapter: Path | None, workers: ProcessGroup | None, cache: EmbeddingCache | None
 ) -> Encoder:
     # Read when a layer is first compiled: what one command compiled, the next need not.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(run.workspace.compiled.resolve()))
@@ -46,7 +46,7 @@ def _loaded(
 def mining(run: Run) -> Run:
     """Return the run as its mining computes: perhaps in fewer bits than all else."""
     config = run.config
-    chosen = {"quantise": config.mining.quantise or config.encoder.quantise}
+    chosen = {"quantize": config.mining.quantize or config.encoder.quantize}
     encoder = config.encoder.model_copy(update=chosen)
     return replace(run, config=config.model_copy(update={"encoder": encoder}))
 

@@ -13,7 +13,7 @@ from parity.competition.lineage import Lineage
 from parity.competition.scoring.metrics import Scores
 from parity.competition.scoring.significance import compare
 from parity.pipeline import encoder_loading
-from parity.pipeline.dataset import Nouns
+from parity.pipeline.dataset import Dataset
 from parity.pipeline.evaluation import score
 from parity.retrieval import prompts
 from parity.retrieval.encoder import Encoder
@@ -25,7 +25,7 @@ _PLACES = ("data.source", "encoder.base")
 
 
 @dataclass(frozen=True, slots=True)
-class Epoch:
+class SavedEpoch:
     """One finished epoch.
 
     Attributes:
@@ -62,12 +62,12 @@ class Epoch:
 def save(
     encoder: Encoder,
     config: Config,
-    known: Nouns,
+    known: Dataset,
     folder: Path,
     *,
-    epoch: Epoch,
+    epoch: SavedEpoch,
     lineage: Lineage,
-) -> Epoch:
+) -> SavedEpoch:
     """Save the adapter of an epoch, score it, and keep its probe embeddings.
 
     Args:
@@ -79,13 +79,13 @@ def save(
         lineage: what the adapter is trained on.
     """
     scored = score(encoder, config, known)
-    done = Epoch(epoch.number, epoch.step, scored.scores)
+    done = SavedEpoch(epoch.number, epoch.step, scored.scores)
     if encoder.workers.main:
         saved = adapters.save(
             encoder.model,
             folder / f"epoch-{epoch.number}",
             encoder.base,
-            layers=encoder.config.layers,
+            layers=encoder.config.num_layers,
             template=prompts.template_digest(config.prompt),
             beside={"lineage.json": lineage.as_json(), "run.json": frozen(config)},
         )
@@ -106,7 +106,7 @@ def save(
     return done
 
 
-def read(folder: Path, number: int) -> Epoch | None:
+def read(folder: Path, number: int) -> SavedEpoch | None:
     """Return a finished epoch, or None where it is not whole or was changed since."""
     path = folder / f"epoch-{number}.json"
     if not path.is_file():
@@ -118,7 +118,7 @@ def read(folder: Path, number: int) -> Epoch | None:
     if digest.of_value([record, digest.of_tree(folder, there)]) != sealed.get("digest"):
         return None
     scores = Scores.from_json(record["scores"]) if record["scores"] else None
-    return Epoch(number, record["step"], scores)
+    return SavedEpoch(number, record["step"], scores)
 
 
 def outputs(folder: Path, number: int) -> list[str]:
@@ -131,7 +131,9 @@ def outputs(folder: Path, number: int) -> list[str]:
     ]
 
 
-def verdict(folder: Path, config: Config, known: Nouns, best: Epoch, last: Epoch) -> str:
+def verdict(
+    folder: Path, config: Config, known: Dataset, best: SavedEpoch, last: SavedEpoch
+) -> str:
     """Say whether the best epoch is shown to be better than the last, by a paired bootstrap."""
     if best.number == last.number or best.scores is None:
         return f"epoch {best.number} is the best"
@@ -158,7 +160,7 @@ def frozen(config: Config) -> dict[str, Any]:
     plain = config.model_dump(mode="json")
     plain["data"]["source"] = ""
     del plain["shipping"]  # how it travels is no part of what an adapter is
-    plain["encoder"]["spread"] = "queries"
+    plain["encoder"]["parallelism"] = "queries"
     plain["encoder"]["base"] = encoder_loading.portable(config.encoder.base)
     kept = [one for one in config.overrides if one.partition("=")[0].strip() not in _PLACES]
     plain["overrides"] = kept

@@ -6,9 +6,9 @@ from parity.competition.ranking import Ranking
 from parity.competition.scoring import baselines, metrics
 from parity.competition.scoring.metrics import Scores
 from parity.pipeline import dataset
-from parity.pipeline.dataset import Nouns
+from parity.pipeline.dataset import Dataset
 from parity.retrieval.encoder import Encoder
-from parity.retrieval.probe_measurement import Probed, measure
+from parity.retrieval.probe_measurement import ProbeResult, measure
 from parity.retrieval.retrieve import index, retrieve
 from parity.retrieval.search import Embeddings
 from parity.run.config.run_file import Config
@@ -18,7 +18,7 @@ K = 25
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class Evaluation:
     """What an encoder is worth, and what it did on the probe.
 
     Attributes:
@@ -31,31 +31,31 @@ class Scored:
 
     ranking: Ranking | None
     scores: Scores | None
-    probed: Probed
+    probed: ProbeResult
     passages: Embeddings
     asked: str = ""
 
 
-def score(encoder: Encoder, config: Config, known: Nouns) -> Scored:
+def score(encoder: Encoder, config: Config, known: Dataset) -> Evaluation:
     """Rank and score the valid rows, and measure the probe over the same embedded corpus."""
     embedded = index(encoder, config.prompt, known.corpus)
     shown = dataset.shown(known, config.prompt, known.probe)
     probed = measure(encoder, config.prompt, known.probe, embedded, shown)
     if not known.valid:
-        return Scored(None, None, probed, embedded.vectors)
+        return Evaluation(None, None, probed, embedded.vectors)
     chosen = dataset.shown(known, config.prompt, known.valid)
     found = retrieve(encoder, config.prompt, known.valid, embedded, chosen, k=K)
     scores = evaluated(found.ranking, config, known)
-    return Scored(found.ranking, scores, probed, embedded.vectors, found.asked.summary())
+    return Evaluation(found.ranking, scores, probed, embedded.vectors, found.asked.summary())
 
 
-def evaluated(ranking: Ranking, config: Config, known: Nouns) -> Scores:
+def evaluated(ranking: Ranking, config: Config, known: Dataset) -> Scores:
     """Return the scores of a ranking of the valid rows, at 25 or all a small corpus has."""
     k = min(K, len(known.corpus))
     return metrics.evaluate(ranking, known.valid_qrels, known.split.unseen, config.scoring, k=k)
 
 
-def lexical(config: Config, known: Nouns) -> dict[str, Scores]:
+def lexical(config: Config, known: Dataset) -> dict[str, Scores]:
     """Return the scores of the lexical baselines on the valid rows, by method."""
     return {
         method: evaluated(baselines.rank(method, known.valid, known.corpus, k=K), config, known)
@@ -63,7 +63,7 @@ def lexical(config: Config, known: Nouns) -> dict[str, Scores]:
     }
 
 
-def need_valid(known: Nouns) -> None:
+def need_valid(known: Dataset) -> None:
     """Check that the split holds something out.
 
     Raises:

@@ -8,15 +8,15 @@ from parity.competition.eedi import submission
 from parity.competition.lineage import Lineage
 from parity.deploy.kernel import fingerprint
 from parity.pipeline import dataset
-from parity.pipeline.dataset import Nouns
-from parity.pipeline.evaluation import Scored
+from parity.pipeline.dataset import Dataset
+from parity.pipeline.evaluation import Evaluation
 from parity.retrieval.encoder import Encoder
-from parity.retrieval.probe_measurement import Probed
+from parity.retrieval.probe_measurement import ProbeResult
 from parity.run import digest, files, ledger
 from parity.run.experiment import Run
-from parity.run.ledger import Evidence, Step, StepName
+from parity.run.ledger import Evidence, KaggleStep, StepName
 from parity.run.manifest import read as read_manifest
-from parity.run.paths import Workspace
+from parity.run.paths import RunPaths
 
 MEASURED = ("probe.npy", "probe_ranking.jsonl", "ranking.jsonl", submission.NAME)
 """Files of a measurement; what a record of evidence is compared by."""
@@ -25,7 +25,7 @@ SETTINGS = "config.json"
 """The resolved run file beside a record: what it takes to measure the same again."""
 
 
-def data_layers(run: Run, known: Nouns, lineage: Lineage) -> dict[str, str]:
+def data_layers(run: Run, known: Dataset, lineage: Lineage) -> dict[str, str]:
     """Return the layers from raw data to lineage."""
     prepared = read_manifest(run.workspace.prepare)
     return {
@@ -35,10 +35,10 @@ def data_layers(run: Run, known: Nouns, lineage: Lineage) -> dict[str, str]:
     }
 
 
-def facts(run: Run, known: Nouns, encoder: Encoder, scored: Scored) -> dict[str, Any]:
+def facts(run: Run, known: Dataset, encoder: Encoder, scored: Evaluation) -> dict[str, Any]:
     """Return the facts of a score's evidence: what its digests hide, and what was scored."""
     probed = scored.probed
-    asked = fingerprint.Probed(
+    asked = fingerprint.ProbeTexts(
         probed.found.ranking.query_ids,
         probed.found.asked.texts,
         probed.found.asked.tokens,
@@ -47,7 +47,7 @@ def facts(run: Run, known: Nouns, encoder: Encoder, scored: Scored) -> dict[str,
         scored.passages,
     )
     return {
-        **fingerprint.facts(
+        **fingerprint.environment_fingerprint(
             run.config.prompt,
             known.corpus,
             asked,
@@ -69,7 +69,7 @@ def append(run: Run, record: Evidence, folder: Path, texts: Path | None = None) 
         keep(run.workspace, record, {TEXTS: texts})
 
 
-def keep(place: Workspace, record: Evidence, there: Mapping[str, Path]) -> None:
+def keep(place: RunPaths, record: Evidence, there: Mapping[str, Path]) -> None:
     """Keep files beside a record, by the record's id; those that are not there are passed over.
 
     They are written whole and never changed in place, so that a link is as good as a copy.
@@ -83,11 +83,11 @@ def keep(place: Workspace, record: Evidence, there: Mapping[str, Path]) -> None:
 
 def note(run: Run, step: StepName, key: str, refs: dict[str, Any]) -> None:
     """Write a step on Kaggle into the ledger, unless it stands there already."""
-    made = Step(run.config.name, run.round, step, key, refs, ledger.now())
+    made = KaggleStep(run.config.name, run.round, step, key, refs, ledger.now())
     ledger.append_step(run.workspace.ledger, made)
 
 
-def steps(run: Run) -> list[Step]:
+def steps(run: Run) -> list[KaggleStep]:
     """Return the steps that this run took on Kaggle at its round, oldest first."""
     known = ledger.steps(run.workspace.ledger)
     return [one for one in known if (one.run, one.round) == (run.config.name, run.round)]
@@ -102,7 +102,7 @@ def kernels(run: Run) -> list[Evidence]:
     ]
 
 
-def keep_texts(run: Run, probed: Probed, label: str) -> None:
+def keep_texts(run: Run, probed: ProbeResult, label: str) -> None:
     """Write the probe's texts and token ids, to show a difference later; they never leave data/."""
     asked = probed.found.asked
     rows = zip(probed.found.ranking.query_ids, asked.texts, asked.tokens, strict=True)

@@ -1,6 +1,6 @@
-"""Which record of evidence a person means, and which of its artefacts are still at hand.
+"""Which record of evidence a person means, and which of its artifacts are still at hand.
 
-An artefact counts only where its digest is the record's: a folder may have been written anew.
+An artifact counts only where its digest is the record's: a folder may have been written anew.
 """
 
 import re
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.analysis.compare import layer_values
-from parity.analysis.compare.evidence_record import Known, Side
+from parity.analysis.compare.evidence_record import Artifacts, EvidenceRecord
 from parity.competition import ranking as rankings
 from parity.competition.eedi import submission
 from parity.competition.query import QueryId, read_qrels
@@ -28,7 +28,7 @@ from parity.run import manifest as manifests
 from parity.run.config.run_file import PromptConfig, ScoringConfig
 from parity.run.errors import BadConfig
 from parity.run.ledger import Evidence
-from parity.run.paths import Workspace
+from parity.run.paths import RunPaths
 
 KINDS = {"eval": "cv", "rehearse": "rehearsal", "follow": "kernel", "submit": "public"}
 """Stage → the kind of evidence it appends."""
@@ -39,7 +39,7 @@ _LEAST = 4  # digits of an id
 _TOLD = 3  # records an error names
 
 
-def find(word: str, data: Path, records: Sequence[Evidence]) -> Side:
+def find(word: str, data: Path, records: Sequence[Evidence]) -> EvidenceRecord:
     """Return the side that a person names.
 
     Args:
@@ -54,11 +54,13 @@ def find(word: str, data: Path, records: Sequence[Evidence]) -> Side:
     path = Path(word)
     if path.is_file():
         found, _ = run_report.read_file(path)
-        return with_artefacts(found, data, records, path.parent)
-    return with_artefacts(_record(word, records), data, records)
+        return with_artifacts(found, data, records, path.parent)
+    return with_artifacts(_record(word, records), data, records)
 
 
-def ends(found: Mapping[str, Evidence], data: Path, records: Sequence[Evidence]) -> list[Side]:
+def ends(
+    found: Mapping[str, Evidence], data: Path, records: Sequence[Evidence]
+) -> list[EvidenceRecord]:
     """Return the first and the last measurement of a run's way; fewer where there are fewer.
 
     Args:
@@ -67,14 +69,21 @@ def ends(found: Mapping[str, Evidence], data: Path, records: Sequence[Evidence])
         records: of the ledger, oldest first.
     """
     steps = [one for kind, one in found.items() if kind not in ledger.BOARDS]
-    return [with_artefacts(one, data, records) for one in (*steps[:1], *steps[1:][-1:])]
+    return [with_artifacts(one, data, records) for one in (*steps[:1], *steps[1:][-1:])]
 
 
-def known(a: Side, b: Side, data: Path, records: Sequence[Evidence], *, with_text: bool) -> Known:
+def known(
+    a: EvidenceRecord,
+    b: EvidenceRecord,
+    data: Path,
+    records: Sequence[Evidence],
+    *,
+    with_text: bool,
+) -> Artifacts:
     """Return labels, marks and tokenizer that help to judge, of A's run or of B's."""
-    found = Known(records=tuple(records), with_text=with_text)
+    found = Artifacts(records=tuple(records), with_text=with_text)
     for side in (b, a):  # A's go over B's
-        place = Workspace(data, side.evidence.run)
+        place = RunPaths(data, side.evidence.run)
         path = place.prepare / "qrels.jsonl"
         if path.is_file():
             found = replace(found, qrels=read_qrels(path), unseen=_unseen(place, side.evidence))
@@ -87,11 +96,11 @@ def known(a: Side, b: Side, data: Path, records: Sequence[Evidence], *, with_tex
     return found
 
 
-def precisions(side: Side, data: Path, k: int = 0) -> dict[QueryId, float]:
+def precisions(side: EvidenceRecord, data: Path, k: int = 0) -> dict[QueryId, float]:
     """Return each valid row's average precision; empty where its ranking or labels are gone.
 
     Args:
-        side: with its artefacts.
+        side: with its artifacts.
         data: where runs lie.
         k: depth; 0 is that of its own score.
     """
@@ -104,13 +113,13 @@ def precisions(side: Side, data: Path, k: int = 0) -> dict[QueryId, float]:
     return metrics.average_precisions(side.valid, right, k=depth)
 
 
-def with_artefacts(
+def with_artifacts(
     one: Evidence, data: Path, records: Sequence[Evidence], beside: Path | None = None
-) -> Side:
+) -> EvidenceRecord:
     """Return a record with what lies at hand of it."""
-    place = Workspace(data, one.run)
+    place = RunPaths(data, one.run)
     folders = [beside] if beside else _folders(place, one)
-    side = Side(one, ledger.id_of(one))
+    side = EvidenceRecord(one, ledger.id_of(one))
     for folder in folders:
         probe = _ranking(folder / "probe_ranking.jsonl", one.layers.get("ranking", ""))
         if probe is not None:
@@ -134,7 +143,7 @@ def pieces(tokenizer: Any) -> dict[int, str]:
 
 def names(records: Sequence[Evidence]) -> list[str]:
     """Return id and name of records, the newest first."""
-    return [f"{Side(one).short} {Side(one).name}" for one in reversed(records)]
+    return [f"{EvidenceRecord(one).short} {EvidenceRecord(one).name}" for one in reversed(records)]
 
 
 def _record(word: str, records: Sequence[Evidence]) -> Evidence:
@@ -160,7 +169,7 @@ def _record(word: str, records: Sequence[Evidence]) -> Evidence:
     return found[0]
 
 
-def _folders(place: Workspace, one: Evidence) -> list[Path]:
+def _folders(place: RunPaths, one: Evidence) -> list[Path]:
     rehearsed = place.stage("rehearse", one.round)
     kinds = {
         "cv": [place.evaluation(one.round, one.label)],
@@ -171,7 +180,7 @@ def _folders(place: Workspace, one: Evidence) -> list[Path]:
     return [place.evidence(ledger.id_of(one)), *kinds.get(one.kind, [output])]
 
 
-def _evaluated(place: Workspace, one: Evidence) -> Path:
+def _evaluated(place: RunPaths, one: Evidence) -> Path:
     return place.evaluation(one.round, one.label if one.kind == "cv" else "best")
 
 
@@ -189,7 +198,7 @@ def _vectors(path: Path, wanted: str) -> NDArray[np.float32] | None:
     return found if wanted in ("", digest.of_bytes(found.tobytes())) else None
 
 
-def _measured(side: Side, folder: Path, probe: Ranking) -> Side:
+def _measured(side: EvidenceRecord, folder: Path, probe: Ranking) -> EvidenceRecord:
     one = side.evidence
     wanted = one.facts.get("vectors", {}).get("queries", "")
     return replace(
@@ -206,7 +215,7 @@ def _submission(path: Path, wanted: str) -> Ranking | None:
     return submission.read(path)
 
 
-def _read(side: Side, folders: Sequence[Path]) -> Side:
+def _read(side: EvidenceRecord, folders: Sequence[Path]) -> EvidenceRecord:
     """Add the prompt's settings, the texts and the ranking of the valid rows, where they are."""
     one = side.evidence
     for folder in folders:
@@ -231,7 +240,7 @@ def _jsonl(path: Path) -> list[Any]:
     return files.read_jsonl(path) if path.is_file() else []
 
 
-def _predicted(side: Side, place: Workspace) -> Side:
+def _predicted(side: EvidenceRecord, place: RunPaths) -> EvidenceRecord:
     """Add the submission that `predict` made of the adapter that was scored."""
     one = side.evidence
     folder = place.stage("predict", one.round)
@@ -248,7 +257,7 @@ def _predicted(side: Side, place: Workspace) -> Side:
 
 
 def _bare(
-    one: Evidence, place: Workspace, records: Sequence[Evidence]
+    one: Evidence, place: RunPaths, records: Sequence[Evidence]
 ) -> NDArray[np.float32] | None:
     """Return the probe's embeddings of the bare base, asked the same tokens."""
     wanted = [one.layers.get(name) for name in ("base", "tokens", "precision")]
@@ -263,7 +272,7 @@ def _bases(records: Sequence[Evidence], one: Evidence) -> Iterator[Evidence]:
     return (it for it in records if (it.run, it.kind, it.label) == (one.run, "cv", "base"))
 
 
-def _unseen(place: Workspace, one: Evidence) -> frozenset[Any]:
+def _unseen(place: RunPaths, one: Evidence) -> frozenset[Any]:
     for path in sorted((place.prepare / "splits").glob("*.json")):
         split = Split.read(path)
         if split.digest() == one.layers.get("split"):

@@ -8,8 +8,8 @@ from parity.competition.query import MisconceptionId, Query, QueryId
 from parity.competition.ranking import Ranking
 from parity.competition.scoring import metrics
 from parity.pipeline import dag, evaluation
-from parity.pipeline.dag import Survey
-from parity.pipeline.dataset import Nouns
+from parity.pipeline.dag import StageGraph
+from parity.pipeline.dataset import Dataset
 from parity.pipeline.stages import evaluate
 from parity.run.experiment import Run
 
@@ -21,7 +21,7 @@ Row = tuple[float, QueryId]
 """Average precision with its sign turned, and the row: sorts best first."""
 
 
-def examples(run: Run, known: Nouns, *, with_text: bool) -> Section:
+def examples(run: Run, known: Dataset, *, with_text: bool) -> Section:
     """Return the best, the middle and the worst ranked row of the seen and of the unseen slice.
 
     Args:
@@ -29,8 +29,8 @@ def examples(run: Run, known: Nouns, *, with_text: bool) -> Section:
         known: the competition as it is parted.
         with_text: show the question and the misconceptions, not only their ids.
     """
-    done = Survey().standing(run, "eval").state == "done"
-    if not done or not evaluate.read(run, evaluate.BEST):  # a polluted one shows nothing
+    done = StageGraph().standing(run, "eval").state == "done"
+    if not done or not evaluate.read(run, evaluate.BEST):  # a contaminated one shows nothing
         return Section("examples", _TITLE, ("No clean and current ranking of the valid side.",))
     k = min(evaluation.K, len(known.corpus))
     ranking = rankings.read(dag.folder(run, "eval") / "ranking.jsonl").top(k)
@@ -59,7 +59,7 @@ def _picked(order: Sequence[Row]) -> list[Row]:
     return [order[place] for place in places]
 
 
-def _one(query: Query, ranking: Ranking, known: Nouns, value: float, *, with_text: bool) -> Fold:
+def _one(query: Query, ranking: Ranking, known: Dataset, value: float, *, with_text: bool) -> Fold:
     row = query.query_id
     right, seen = known.qrels[row], known.positives
     answer = ranking.of((row,))

@@ -14,7 +14,7 @@ import numpy as np
 from parity.pipeline import dataset, encoder_loading
 from parity.retrieval.encoder import Encoder
 from parity.retrieval.models import adapter as adapters
-from parity.retrieval.retrieve import ask
+from parity.retrieval.retrieve import render_queries
 from parity.retrieval.search import Embeddings
 from parity.run import subprocesses
 from parity.run.errors import Mismatch
@@ -24,7 +24,7 @@ _FP32, _HALF = 1e-5, 2e-2  # largest difference of a component: same code, same 
 _RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
-def prove(run: Run, folder: Path, epochs: list[int], precision: str) -> dict[str, float]:
+def check_reload(run: Run, folder: Path, epochs: list[int], precision: str) -> dict[str, float]:
     """Reload every epoch's adapter in a fresh process; return the largest differences seen.
 
     Args:
@@ -41,7 +41,7 @@ def prove(run: Run, folder: Path, epochs: list[int], precision: str) -> dict[str
     words = [sys.executable, "-m", "parity", "reload", str(run.file), f"--round={run.round}"]
     words += [f"--set={value}" for value in run.config.overrides]
     alone = {name: value for name, value in os.environ.items() if name not in _RANKS}
-    ended = subprocesses.watched([*words, f"--out={target}"], env=alone)
+    ended = subprocesses.run_with_progress([*words, f"--out={target}"], env=alone)
     if ended.code:
         raise Mismatch(f"the saved adapter cannot be loaded in a fresh process: {ended.last}")
     with np.load(target) as found:
@@ -83,7 +83,7 @@ def reload(run: Run, target: Path) -> None:
     base = encoder_loading.base(run)
     for place in [None, *(path.parent for path in adapters_there)]:
         encoder = Encoder(base, config.encoder, adapter=place)
-        asked = ask(encoder, config.prompt, known.probe, shown)
+        asked = render_queries(encoder, config.prompt, known.probe, shown)
         found[place.name if place else "base"] = encoder.embed(asked.tokens)
     with target.open("wb") as handle:
         np.savez(handle, **found)

@@ -14,7 +14,7 @@ from parity.run.manifest import Manifest
 
 
 @dataclass(slots=True)
-class Work:
+class StageContext:
     """A stage under way.
 
     Attributes:
@@ -36,14 +36,14 @@ class Work:
 
 
 @contextmanager
-def working(
+def stage_context(
     run: Run,
     stage: str,
     *,
     folder: Path | None = None,
     inputs: dict[str, str] | None = None,
     main: bool = True,
-) -> Iterator[Work]:
+) -> Iterator[StageContext]:
     """Yield the work of one stage; its manifest is written when the block ends without an error.
 
     Args:
@@ -57,12 +57,12 @@ def working(
         StaleInput: what it reads is missing or stale.
     """
     started = time.monotonic()
-    found = dag.Survey().require(run, stage)
+    found = dag.StageGraph().require(run, stage)
     place = folder or dag.folder(run, stage)
     if main:
         place.mkdir(parents=True, exist_ok=True)
         manifests.forget(place)  # until the new one is there, nothing here is to be trusted
-    work = Work(place, found)
+    work = StageContext(place, found)
     yield work
     if main:
         done = Manifest(

@@ -4,16 +4,22 @@ from collections.abc import Callable, Sequence
 
 from parity.competition import few_shot as shelf
 from parity.pipeline import dataset
-from parity.pipeline.dataset import Nouns
-from parity.retrieval.retrieve import Asked, ask, need_exemplars, passages, render
-from parity.retrieval.tokenizer import Reader
+from parity.pipeline.dataset import Dataset
+from parity.retrieval.retrieve import (
+    RenderedQueries,
+    need_examples,
+    passages,
+    render,
+    render_queries,
+)
+from parity.retrieval.tokenizer import Tokenizer
 from parity.run.config.run_file import Config
 from parity.training import batch_stats
 from parity.training import batches as batching
-from parity.training.batches import Batch, Lessons
+from parity.training.batches import Batch, TrainingData
 from parity.training.gradcache import Tokens
 from parity.training.negatives import Negatives
-from parity.training.trainer import Course
+from parity.training.trainer import TrainingPlan
 
 Asking = Callable[[Batch], Tokens]
 """Batch → token ids of its queries."""
@@ -21,9 +27,9 @@ Telling = Callable[[Sequence[Batch]], str]
 """First epoch → how queries were rendered, for a person."""
 
 
-def write(
-    encoder: Reader, config: Config, known: Nouns, negatives: Negatives, key: str
-) -> tuple[Course, list[str]]:
+def build_training_plan(
+    encoder: Tokenizer, config: Config, known: Dataset, negatives: Negatives, key: str
+) -> tuple[TrainingPlan, list[str]]:
     """Plan all epochs and render all texts before the first step.
 
     Args:
@@ -38,11 +44,11 @@ def write(
         and how many tokens the first one shares.
 
     Raises:
-        BadConfig: exemplars are on and no query carries one.
+        BadConfig: few-shot examples are on and no query carries one.
     """
     texts = passages(encoder, config.prompt, known.corpus)
     answers = dict(zip(sorted(known.corpus), texts, strict=True))
-    render_all = _by_batch if config.prompt.exemplars == "batch" else _by_row
+    render_all = _by_batch if config.prompt.examples == "batch" else _by_row
     asked, told = render_all(encoder, config, known)
 
     def tokens(batch: Batch) -> tuple[Tokens, Tokens]:
@@ -53,56 +59,56 @@ def write(
         packs = encoder.packs(sequences, config.training.token_budget)
         return sum(map(len, sequences)), sum(map(len, packs))
 
-    lessons = Lessons(known.train, known.qrels, known.corpus, negatives)
+    lessons = TrainingData(known.train, known.qrels, known.corpus, negatives)
     epochs = tuple(
         tuple(batching.plan(lessons, config.training, epoch=epoch, cost=lambda one: sizes(one)[1]))
         for epoch in range(1, config.training.epochs + 1)
     )
     planned = [
-        f"epoch {number}: {batch_stats.counts(batches).text}"
+        f"epoch {number}: {batch_stats.batch_stats(batches).text}"
         for number, batches in enumerate(epochs, start=1)
     ]
     flat, packed = (sum(column) for column in zip(*map(sizes, epochs[0]), strict=True))
     shared = f"epoch 1: {flat:,} tokens flat, {packed:,} packed: shared {flat / packed:.2f} times"
-    return Course(epochs, tokens, key), [told(epochs[0]), *planned, shared]
+    return TrainingPlan(epochs, tokens, key), [told(epochs[0]), *planned, shared]
 
 
-def _by_row(encoder: Reader, config: Config, known: Nouns) -> tuple[Asking, Telling]:
-    """Render each query once; its exemplars do not depend on the batch."""
+def _by_row(encoder: Tokenizer, config: Config, known: Dataset) -> tuple[Asking, Telling]:
+    """Render each query once; its few-shot examples do not depend on the batch."""
     shown = dataset.shown(known, config.prompt, known.train)
-    asked = ask(encoder, config.prompt, known.train, shown)
+    asked = render_queries(encoder, config.prompt, known.train, shown)
     ids = {query.query_id: row for query, row in zip(known.train, asked.tokens, strict=True)}
     line = f"train: {asked.summary()}"
     return lambda batch: [ids[one] for one in batch.query_ids], lambda _: line
 
 
-def _by_batch(encoder: Reader, config: Config, known: Nouns) -> tuple[Asking, Telling]:
-    """Render queries batch by batch, all of a batch behind the same exemplars."""
+def _by_batch(encoder: Tokenizer, config: Config, known: Dataset) -> tuple[Asking, Telling]:
+    """Render queries batch by batch, all of a batch behind the same examples."""
     shelf.guard(known.pool, known.split)
     by_id = {query.query_id: query for query in known.train}
 
-    def asked(batch: Batch) -> Asked:
+    def asked(batch: Batch) -> RenderedQueries:
         queries = [by_id[one] for one in batch.query_ids]
         shared = shelf.for_batch(
             queries,
             known.pool,
-            count=config.prompt.exemplar_count,
-            seed=config.prompt.exemplar_seed,
+            count=config.prompt.example_count,
+            seed=config.prompt.example_seed,
         )
         chosen = {one.query_id: shared for one in queries}
         return render(encoder, config.prompt, queries, chosen)
 
     def told(first: Sequence[Batch]) -> str:
         whole = _together([asked(batch) for batch in first])
-        need_exemplars(config.prompt, whole)
+        need_examples(config.prompt, whole)
         return f"train, first epoch: {whole.summary()}"
 
     return lambda batch: asked(batch).tokens, told
 
 
-def _together(parts: Sequence[Asked]) -> Asked:
+def _together(parts: Sequence[RenderedQueries]) -> RenderedQueries:
     """Return the queries of several batches as one list."""
-    return Asked(
+    return RenderedQueries(
         [text for one in parts for text in one.texts],
         [ids for one in parts for ids in one.tokens],
         sum(one.carrying for one in parts),

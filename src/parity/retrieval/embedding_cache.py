@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from parity.retrieval.engine.distributed import Workers
+from parity.retrieval.engine.distributed import ProcessGroup
 from parity.retrieval.search import Embeddings
 from parity.run import digest, files
 from parity.run.errors import BadData
@@ -48,7 +48,7 @@ def name(identity: Sequence[str], sequences: Sequence[Sequence[int]]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Cache:
+class EmbeddingCache:
     """A folder of embeddings, one file a list.
 
     Attributes:
@@ -60,7 +60,7 @@ class Cache:
     limit: int = LIMIT
 
     def shared(
-        self, name: str, shape: tuple[int, int], workers: Workers, device: torch.device
+        self, name: str, shape: tuple[int, int], workers: ProcessGroup, device: torch.device
     ) -> Embeddings | None:
         """Return in every process what the main one can `read`, so that all go the same way."""
         found = self.read(name, shape) if workers.main else None

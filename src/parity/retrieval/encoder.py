@@ -14,17 +14,17 @@ import numpy as np
 import torch
 
 from parity.retrieval import embedding_cache as caches
-from parity.retrieval.embedding_cache import Cache
+from parity.retrieval.embedding_cache import EmbeddingCache
 from parity.retrieval.engine import attention, device, trie
 from parity.retrieval.engine import oom_retry as budget
-from parity.retrieval.engine.distributed import Workers
+from parity.retrieval.engine.distributed import ProcessGroup
 from parity.retrieval.engine.forward import Forward
-from parity.retrieval.engine.last_layer import Tail
+from parity.retrieval.engine.last_layer import LastLayer
 from parity.retrieval.models import adapter as adapters
 from parity.retrieval.models import fp8, loading
-from parity.retrieval.models.base_model import Base
+from parity.retrieval.models.base_model import BaseModel
 from parity.retrieval.search import Embeddings
-from parity.retrieval.tokenizer import Reader, Tokens
+from parity.retrieval.tokenizer import Tokenizer, Tokens
 from parity.run import digest, environment
 from parity.run.config.run_file import EncoderConfig
 from parity.run.errors import BadConfig
@@ -63,7 +63,7 @@ class Embedded:
     peak: int = 0
 
 
-class Encoder(Reader):
+class Encoder(Tokenizer):
     """A loaded model, which reads texts as its `Reader` does.
 
     Attributes:
@@ -79,12 +79,12 @@ class Encoder(Reader):
 
     def __init__(
         self,
-        base: Base,
+        base: BaseModel,
         config: EncoderConfig,
         *,
         adapter: Path | None = None,
-        workers: Workers | None = None,
-        cache: Cache | None = None,
+        workers: ProcessGroup | None = None,
+        cache: EmbeddingCache | None = None,
     ) -> None:
         """Load base and adapter.
 
@@ -97,9 +97,9 @@ class Encoder(Reader):
 
         Raises:
             BadConfig: the pooling does not fit the model, or the device cannot do the precision.
-            Mismatch: weights would be newly initialised, or the adapter does not fit.
+            Mismatch: weights would be newly initialized, or the adapter does not fit.
         """
-        self.workers = workers or Workers()
+        self.workers = workers or ProcessGroup()
         self.embedded = Embedded()
         self.lists: dict[str, Embedded] = {}
         self.device = loading.device_of(config)
@@ -121,22 +121,22 @@ class Encoder(Reader):
             )
         plain = whole and not getattr(self.model, "is_quantized", False)
         kind = attention.backend(config.attention, self.device, plain=plain)
-        tail = Tail(self.model) if self.shares else None
+        tail = LastLayer(self.model) if self.shares else None
         self.forward = Forward(self.device, self.dtype, kind, tail)
         self.adapter = self._settings = ""
         if adapter is not None:
-            self.model, record = adapters.load(self.model, adapter, base, layers=config.layers)
+            self.model, record = adapters.load(self.model, adapter, base, layers=config.num_layers)
             if whole:
                 self.model.to(self.device)
             self.adapter, self._settings = record.weights, record.settings
         self.model.eval()
-        if config.quantise == "fp8":
+        if config.quantize == "fp8":
             fp8.convert(self.model)
         self._cache, self._at_rest = cache, self.model
 
     def digest(self) -> str:
         """Return the digest of everything that decides an embedding but texts and hardware."""
-        apart = {"base", "revision", "device", "spread", "attention"}
+        apart = {"base", "revision", "device", "parallelism", "attention"}
         how = self.config.model_dump(mode="json", exclude=apart)
         return digest.of_value([self.base.digest(), self.adapter, how, str(self.dtype)])
 
@@ -180,7 +180,7 @@ class Encoder(Reader):
         self.lists[label] = self.embedded
         return vectors
 
-    def _keeping(self, sequences: Sequence[Tokens]) -> tuple[Cache | None, str]:
+    def _keeping(self, sequences: Sequence[Tokens]) -> tuple[EmbeddingCache | None, str]:
         """Return where embeddings are kept and under what name; None where they are not.
 
         Weights that training may change, or did, are no longer those that the digests name: the
@@ -189,7 +189,7 @@ class Encoder(Reader):
         changing = any(weight.requires_grad for weight in self.model.parameters())
         if self._cache is None or changing or self.model is not self._at_rest or not sequences:
             return None, ""
-        where = [*device.kind(self.device), self.forward.kind, self.config.spread]
+        where = [*device.kind(self.device), self.forward.kind, self.config.parallelism]
         return self._cache, caches.name([self.digest(), self._settings, *where], sequences)
 
     def speed(self) -> dict[str, Any]:
@@ -204,7 +204,7 @@ class Encoder(Reader):
             "seconds": last.seconds,
             "budget": last.budget,
             "processes": self.workers.world,
-            "precision": f"{str(self.dtype).removeprefix('torch.')}/{self.config.quantise}",
+            "precision": f"{str(self.dtype).removeprefix('torch.')}/{self.config.quantize}",
             "gpu": environment.gpu() if self.device.type == "cuda" else "",
         }
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from parity.competition.query import Query
 from parity.retrieval import prompts
 from parity.retrieval.encoder import Encoder
-from parity.retrieval.retrieve import Exemplars, Found, Index, retrieve
+from parity.retrieval.retrieve import Examples, Index, Retrieval, retrieve
 from parity.run import digest, environment
 from parity.run.config.run_file import PromptConfig
 
@@ -18,7 +18,7 @@ _MODEL_PACKAGES = tuple(name for name in environment.PACKAGES if name != "kaggle
 
 
 @dataclass(frozen=True, slots=True)
-class Probed:
+class ProbeResult:
     """What the probe showed.
 
     Attributes:
@@ -26,7 +26,7 @@ class Probed:
         layers: evidence layer → digest or value, from `template` to `ranking`.
     """
 
-    found: Found
+    found: Retrieval
     layers: dict[str, str]
 
 
@@ -35,8 +35,8 @@ def measure(
     config: PromptConfig,
     probe: Sequence[Query],
     passages: Index,
-    exemplars: Exemplars,
-) -> Probed:
+    examples: Examples,
+) -> ProbeResult:
     """Ask the probe's queries and digest every layer on the way.
 
     Args:
@@ -44,28 +44,28 @@ def measure(
         config: the prompt's templates and lengths.
         probe: its queries, in order.
         passages: the corpus as this encoder embeds it.
-        exemplars: the probe's worked examples.
+        examples: the probe's few-shot examples.
     """
-    found = retrieve(encoder, config, probe, passages, exemplars, k=_K)
+    found = retrieve(encoder, config, probe, passages, examples, k=_K)
     layers = {
         "template": prompts.template_digest(config),
-        "exemplars": exemplars_digest(config, exemplars),
+        "examples": examples_digest(config, examples),
         **found.asked.digests(),
         "base": encoder.base.digest(),
         "adapter": encoder.adapter,
-        "precision": f"{str(encoder.dtype).removeprefix('torch.')}/{encoder.config.quantise}",
+        "precision": f"{str(encoder.dtype).removeprefix('torch.')}/{encoder.config.quantize}",
         "device": encoder.device.type,
         "packages": digest.of_value({name: environment.version(name) for name in _MODEL_PACKAGES}),
         "embeddings": digest.of_bytes(found.vectors.tobytes() + passages.vectors.tobytes()),
         "ranking": found.ranking.digest(),
     }
-    return Probed(found, layers)
+    return ProbeResult(found, layers)
 
 
-def exemplars_digest(config: PromptConfig, exemplars: Exemplars) -> str:
-    """Return the digest of which exemplars each query is shown, and by which policy."""
+def examples_digest(config: PromptConfig, examples: Examples) -> str:
+    """Return the digest of which few-shot examples each query is shown, and by which policy."""
     shown = {
         query_id: [[one.query.query_id, one.misconception_id] for one in chosen]
-        for query_id, chosen in exemplars.items()
+        for query_id, chosen in examples.items()
     }
-    return digest.of_value([config.exemplars, config.exemplar_count, config.exemplar_seed, shown])
+    return digest.of_value([config.examples, config.example_count, config.example_seed, shown])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from string import Formatter
 
-from parity.competition.few_shot import Exemplar
+from parity.competition.few_shot import Example
 from parity.competition.query import Query
 from parity.run import digest
 from parity.run.config.run_file import PromptConfig
@@ -40,12 +40,12 @@ class Rendered:
 
     Attributes:
         text: the whole prompt.
-        exemplars: how many worked examples it carries.
+        examples: how many few-shot examples it carries.
         cut: whether the query's own text had to be shortened.
     """
 
     text: str
-    exemplars: int
+    examples: int
     cut: bool
 
 
@@ -77,7 +77,7 @@ def template_digest(config: PromptConfig) -> str:
     """Return the digest of templates and lengths: equal in every stage and environment."""
     frame, mark = _FORMATS[config.format]
     kept = (config.instruction, config.query, config.passage, frame, mark, _BETWEEN)
-    return digest.of_value([*kept, config.query_max, config.passage_max])
+    return digest.of_value([*kept, config.query_max_length, config.passage_max_length])
 
 
 def passage(config: PromptConfig, misconception: str) -> str:
@@ -90,52 +90,52 @@ def passage(config: PromptConfig, misconception: str) -> str:
 
 
 def bare(config: PromptConfig, asked: Query) -> str:
-    """Return a query's own text: no instruction, no exemplars, nothing cut.
+    """Return a query's own text: no instruction, no few-shot examples, nothing cut.
 
     Other packages add their instruction themselves; this is what they are given.
     """
     return _fill(config, asked)
 
 
-def whole(config: PromptConfig, asked: Query, exemplars: Sequence[Exemplar]) -> str:
-    """Return the text of a query with all its worked examples, however long it is.
+def whole(config: PromptConfig, asked: Query, examples: Sequence[Example]) -> str:
+    """Return the text of a query with all its few-shot examples, however long it is.
 
     Args:
         config: templates.
         asked: the query.
-        exemplars: worked examples, in order.
+        examples: few-shot examples, in order.
     """
     _, mark = _FORMATS[config.format]
     parts = [
         _core(config, shown.query) + mark + passage(config, shown.passage) + _BETWEEN
-        for shown in exemplars
+        for shown in examples
     ]
-    # The mark closes every icl query; a plain one only where worked examples set the pattern.
-    closing = mark.rstrip(" ") if config.format == "icl" or exemplars else ""
+    # The mark closes every icl query; a plain one only where few-shot examples set the pattern.
+    closing = mark.rstrip(" ") if config.format == "icl" or examples else ""
     return "".join(parts) + _core(config, asked) + closing
 
 
 def query(
-    config: PromptConfig, asked: Query, exemplars: Sequence[Exemplar], *, count: Count
+    config: PromptConfig, asked: Query, examples: Sequence[Example], *, count: Count
 ) -> Rendered:
-    """Return the text of a query with its worked examples, at most `query_max` tokens long.
+    """Return the text of a query with its examples, at most `query_max_length` tokens long.
 
-    Exemplars go, last first, before the query is touched; then the question loses its tail, then
+    Examples go, last first, before the query is touched; then the question loses its tail, then
     the right answer, and the wrong one only where that alone is too long: a hidden test may hold
     a longer text than any seen, and its row must be ranked all the same.
 
     Args:
         config: templates and lengths.
         asked: the query.
-        exemplars: worked examples, in order.
+        examples: few-shot examples, in order.
         count: text → tokens, special tokens included.
 
     Raises:
         BadConfig: the template, the construct and the subject alone are too long.
     """
-    for kept in range(len(exemplars), -1, -1):
-        text = whole(config, asked, exemplars[:kept])
-        if count(text) <= config.query_max:
+    for kept in range(len(examples), -1, -1):
+        text = whole(config, asked, examples[:kept])
+        if count(text) <= config.query_max_length:
             return Rendered(text, kept, cut=False)
     for text_of, with_text in _CUT:
         text, emptied = text_of(asked), with_text(asked, "")
@@ -148,13 +148,14 @@ def query(
             return Rendered(whole(config, with_text(asked, text[:low]), ()), 0, cut=True)
         asked = emptied
     raise BadConfig(
-        f"prompt.query_max = {config.query_max}: query {asked.query_id} does not fit even without "
-        "question and answers; raise prompt.query_max"
+        f"prompt.query_max_length = {config.query_max_length}: query {asked.query_id} does "
+        "not fit even without "
+        "question and answers; raise prompt.query_max_length"
     )
 
 
 def _fits(config: PromptConfig, asked: Query, count: Count) -> bool:
-    return count(whole(config, asked, ())) <= config.query_max
+    return count(whole(config, asked, ())) <= config.query_max_length
 
 
 def _core(config: PromptConfig, asked: Query) -> str:

@@ -7,30 +7,30 @@ and knows no labels.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from parity.competition.few_shot import Exemplar
+from parity.competition.few_shot import Example
 from parity.competition.query import Corpus, MisconceptionId, Query, QueryId
 from parity.competition.ranking import Ranking
 from parity.retrieval import prompts, search
 from parity.retrieval.encoder import Encoder
 from parity.retrieval.prompts import Rendered
 from parity.retrieval.search import Embeddings
-from parity.retrieval.tokenizer import Reader
+from parity.retrieval.tokenizer import Tokenizer
 from parity.run import digest
 from parity.run.config.run_file import PromptConfig
 from parity.run.errors import BadConfig
 
-Exemplars = Mapping[QueryId, Sequence[Exemplar]]
-"""Query id → its worked examples; queries without an entry carry none."""
+Examples = Mapping[QueryId, Sequence[Example]]
+"""Query id → its few-shot examples; queries without an entry carry none."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RenderedQueries:
     """Queries as token ids, with what rendering did to them.
 
     Attributes:
         texts: one prompt a query.
         tokens: one list of ids a query.
-        carrying: how many carry exemplars.
+        carrying: how many carry examples.
         cut: how many lost part of their question text.
     """
 
@@ -42,7 +42,7 @@ class Asked:
     def summary(self) -> str:
         """Return one line for a person."""
         rows = len(self.texts)
-        return f"{rows} queries, {self.carrying} with exemplars, {self.cut} cut to fit"
+        return f"{rows} queries, {self.carrying} with few-shot examples, {self.cut} cut to fit"
 
     def digests(self) -> dict[str, str]:
         """Return the digests of texts and of token ids."""
@@ -50,56 +50,57 @@ class Asked:
         return {"texts": digest.of_lines(self.texts), "tokens": digest.of_lines(flat)}
 
 
-def ask(
-    reader: Reader, config: PromptConfig, queries: Sequence[Query], exemplars: Exemplars
-) -> Asked:
+def render_queries(
+    reader: Tokenizer, config: PromptConfig, queries: Sequence[Query], examples: Examples
+) -> RenderedQueries:
     """Render and tokenize queries.
 
     Raises:
-        BadConfig: exemplars are switched on and not one query carries any.
+        BadConfig: few-shot examples are switched on and not one query carries any.
     """
-    asked = render(reader, config, queries, exemplars)
-    need_exemplars(config, asked)
+    asked = render(reader, config, queries, examples)
+    need_examples(config, asked)
     return asked
 
 
 def render(
-    reader: Reader, config: PromptConfig, queries: Sequence[Query], exemplars: Exemplars
-) -> Asked:
-    """Do as `ask` does for queries that are a part of what is asked: none need carry exemplars."""
+    reader: Tokenizer, config: PromptConfig, queries: Sequence[Query], examples: Examples
+) -> RenderedQueries:
+    """Do as `ask` does for queries that are a part of what is asked: none need carry examples."""
     prompts.check(config)
-    shown = [exemplars.get(one.query_id, ()) for one in queries]
+    shown = [examples.get(one.query_id, ()) for one in queries]
     rendered = [
         Rendered(prompts.whole(config, one, own), len(own), cut=False)
         for one, own in zip(queries, shown, strict=True)
     ]
     # To read a text takes long, and most of them fit: all are read at once, those that turn out
     # longer than a prompt may be are shortened, each by itself, and read again.
-    tokens = reader.tokenize([one.text for one in rendered], config.query_max + 1)
-    long = [place for place, ids in enumerate(tokens) if len(ids) > config.query_max]
+    tokens = reader.tokenize([one.text for one in rendered], config.query_max_length + 1)
+    long = [place for place, ids in enumerate(tokens) if len(ids) > config.query_max_length]
     for place in long:
         rendered[place] = prompts.query(config, queries[place], shown[place], count=reader.count)
-    again = reader.tokenize([rendered[place].text for place in long], config.query_max)
+    again = reader.tokenize([rendered[place].text for place in long], config.query_max_length)
     for place, ids in zip(long, again, strict=True):
         tokens[place] = ids
-    return Asked(
+    return RenderedQueries(
         [one.text for one in rendered],
         tokens,
-        sum(one.exemplars > 0 for one in rendered),
+        sum(one.examples > 0 for one in rendered),
         sum(one.cut for one in rendered),
     )
 
 
-def need_exemplars(config: PromptConfig, asked: Asked) -> None:
-    """Check that a query carries exemplars, where they are switched on.
+def need_examples(config: PromptConfig, asked: RenderedQueries) -> None:
+    """Check that a query carries few-shot examples, where they are switched on.
 
     Raises:
         BadConfig: not one does.
     """
-    if asked.texts and config.exemplars != "none" and asked.carrying == 0:
+    if asked.texts and config.examples != "none" and asked.carrying == 0:
         raise BadConfig(
-            f"prompt.exemplars = {config.exemplars!r}, but none of {len(asked.texts)} queries "
-            f"carries one: raise prompt.query_max (now {config.query_max}) or switch exemplars off"
+            f"prompt.examples = {config.examples!r}, but none of {len(asked.texts)} queries "
+            f"carries one: raise prompt.query_max_length (now {config.query_max_length}) or set "
+            "prompt.examples to none"
         )
 
 
@@ -117,7 +118,7 @@ class Index:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Retrieval:
     """What one search asked and answered.
 
     Attributes:
@@ -126,7 +127,7 @@ class Found:
         ranking: the answer.
     """
 
-    asked: Asked
+    asked: RenderedQueries
     vectors: Embeddings
     ranking: Ranking
 
@@ -138,10 +139,10 @@ def index(encoder: Encoder, config: PromptConfig, corpus: Corpus) -> Index:
     )
 
 
-def passages(reader: Reader, config: PromptConfig, corpus: Corpus) -> list[list[int]]:
+def passages(reader: Tokenizer, config: PromptConfig, corpus: Corpus) -> list[list[int]]:
     """Return the token ids of every passage, in ascending order of misconception id."""
     texts = [prompts.passage(config, corpus[key]) for key in sorted(corpus)]
-    return reader.tokenize(texts, config.passage_max)
+    return reader.tokenize(texts, config.passage_max_length)
 
 
 def retrieve(
@@ -149,10 +150,10 @@ def retrieve(
     config: PromptConfig,
     queries: Sequence[Query],
     corpus: Index,
-    exemplars: Exemplars,
+    examples: Examples,
     *,
     k: int,
-) -> Found:
+) -> Retrieval:
     """Rank the corpus for every query.
 
     Args:
@@ -160,14 +161,14 @@ def retrieve(
         config: the prompt's templates and lengths.
         queries: what is asked, in the order of the answer.
         corpus: as `index` embedded it with this encoder; searches may share it.
-        exemplars: worked examples for each query.
+        examples: few-shot examples for each query.
         k: how many ids to keep; the whole corpus where it is smaller.
 
     Raises:
-        BadConfig: exemplars are switched on and not one query carries any.
+        BadConfig: few-shot examples are switched on and not one query carries any.
     """
-    asked = ask(encoder, config, queries, exemplars)
+    asked = render_queries(encoder, config, queries, examples)
     vectors = encoder.embed(asked.tokens, "encode the queries")
     ids, scores = search.top(vectors, corpus.vectors, corpus.ids, k=k)
     ranking = Ranking(tuple(query.query_id for query in queries), ids, scores)
-    return Found(asked, vectors, ranking)
+    return Retrieval(asked, vectors, ranking)

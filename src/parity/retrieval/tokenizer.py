@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer as HfTokenizer
 
 from parity.retrieval.engine import trie
-from parity.retrieval.models.base_model import Base
+from parity.retrieval.models.base_model import BaseModel
 from parity.run import files
 from parity.run.config.run_file import EncoderConfig
 from parity.run.errors import BadConfig, Mismatch
@@ -19,7 +19,7 @@ from parity.run.errors import BadConfig, Mismatch
 Tokens = Sequence[int]
 
 
-class Reader:
+class Tokenizer:
     """A base's tokenizer, and how its sequences are packed.
 
     Attributes:
@@ -29,7 +29,7 @@ class Reader:
         shares: whether sequences are packed as a prefix trie.
     """
 
-    def __init__(self, base: Base, config: EncoderConfig, shape: Any, *, causal: bool) -> None:
+    def __init__(self, base: BaseModel, config: EncoderConfig, shape: Any, *, causal: bool) -> None:
         """Read the tokenizer.
 
         Args:
@@ -80,7 +80,7 @@ class Reader:
         return ids[:stop]
 
 
-def opened(base: Base, config: EncoderConfig) -> Reader:
+def opened(base: BaseModel, config: EncoderConfig) -> Tokenizer:
     """Return the reader of a base without loading its weights.
 
     Whether the model is causal is taken from the pooling, which an encoder proves to fit.
@@ -89,10 +89,10 @@ def opened(base: Base, config: EncoderConfig) -> Reader:
     from transformers import AutoConfig
 
     shape = AutoConfig.from_pretrained(str(base.folder))
-    return Reader(base, config, shape, causal=config.pooling == "last")
+    return Tokenizer(base, config, shape, causal=config.pooling == "last")
 
 
-def _closing(tokenizer: Tokenizer, config: Any, base: Base) -> list[int]:
+def _closing(tokenizer: HfTokenizer, config: Any, base: BaseModel) -> list[int]:
     """Return the token that ends a sequence: the tokenizer's own where it adds one, else EOS."""
     probe = tokenizer.encode("a")
     if probe.special_tokens_mask[-1:] == [1]:  # not always eos_token_id: Qwen3-Embedding
@@ -103,14 +103,14 @@ def _closing(tokenizer: Tokenizer, config: Any, base: Base) -> list[int]:
     return [eos[0] if isinstance(eos, list) else eos]
 
 
-def _tokenizer(folder: Path) -> Tokenizer:
+def _tokenizer(folder: Path) -> HfTokenizer:
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise BadConfig(
             f"{folder.name}: tokenizer.json is missing (other files are read differently by "
             "different library versions); save the base once with its fast tokenizer"
         )
-    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer = HfTokenizer.from_file(str(path))
     tokenizer.no_padding()
     tokenizer.no_truncation()
     if tokenizer.get_vocab_size() > files.read_json(folder / "config.json")["vocab_size"]:

@@ -28,7 +28,7 @@ class StaleInput(ParityError):
     exit_code = 4
 
 
-class Polluted(ParityError):
+class Contaminated(ParityError):
     """A score was asked for rows the adapter was trained on, or its lineage is unknown."""
 
     exit_code = 5
@@ -40,13 +40,13 @@ class Mismatch(ParityError):
     exit_code = 6
 
 
-class Refused(ParityError):
+class KaggleRejected(ParityError):
     """Kaggle said no: nothing was changed there; the message has its words."""
 
     exit_code = 7
 
 
-class Unknown(ParityError):
+class OutcomeUnknown(ParityError):
     """Kaggle may or may not have taken it, or has not ended in time; the same command finds out."""
 
     exit_code = 8
@@ -58,7 +58,7 @@ class RunFailed(ParityError):
     exit_code = 9
 
 
-class Different(ParityError):
+class ResultsDiffer(ParityError):
     """Two measurements differ by more than noise; the message names the first layer that does."""
 
     exit_code = 10

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from parity.run.config import run_file as configs
 from parity.run.config.run_file import Config
-from parity.run.paths import Workspace
+from parity.run.paths import RunPaths
 
 DATA = Path("data")
 """Where runs lie unless `PARITY_DATA` names another folder."""
@@ -26,7 +26,7 @@ class Run:
 
     file: Path
     config: Config
-    workspace: Workspace
+    workspace: RunPaths
     round: int = 0
 
     def at(self, round_: int) -> "Run":
@@ -55,6 +55,6 @@ def open_run(file: Path, overrides: tuple[str, ...] = (), round_: int = 0) -> Ru
     """
     config = configs.load(file, overrides)
     data = data_folder()
-    workspace = Workspace(data, config.name)
+    workspace = RunPaths(data, config.name)
     workspace.stage("mine", round_)  # refuses a round that cannot be
     return Run(file, config, workspace, round_)

@@ -23,7 +23,7 @@ LAYERS = (
     "data",
     "split",
     "lineage",
-    "exemplars",
+    "examples",
     "template",
     "texts",
     "tokens",
@@ -62,7 +62,7 @@ class Evidence:
         round: its round.
         label: what was scored: `adapter`, `base`, `epoch-N`, `bm25`, `tfidf`, `test`.
         kind: where it was measured.
-        status: `clean` or `polluted` (kept out of tables and charts) or `unscored`.
+        status: `clean` or `contaminated` (kept out of tables and charts) or `unscored`.
         layers: layer → digest or value, empty where unknown; keys are `LAYERS`.
         score: the scores as plain values, empty where there is none.
         facts: what the digests hide (versions, lengths, a digest for each row of the probe), as
@@ -75,7 +75,7 @@ class Evidence:
     round: int
     label: str
     kind: Kind
-    status: Literal["clean", "polluted", "unscored"]
+    status: Literal["clean", "contaminated", "unscored"]
     layers: dict[str, str]
     score: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
@@ -89,7 +89,7 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class KaggleStep:
     """Something that was done on Kaggle, and what Kaggle calls it.
 
     Attributes:
@@ -112,7 +112,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Foretold:
+class ForecastRecord:
     """A leaderboard's score as it was forecast before it was known.
 
     Attributes:
@@ -150,14 +150,14 @@ def append(path: Path, evidence: Evidence) -> None:
     _add(path, _row(evidence))
 
 
-def append_step(path: Path, step: Step) -> None:
+def append_step(path: Path, step: KaggleStep) -> None:
     """Add a step to the ledger, in one write, unless it stands there already."""
     known = [_content(one) for one in steps(path)]
     if _content(step) not in known:
         _add(path, asdict(step))
 
 
-def append_forecast(path: Path, made: Foretold) -> bool:
+def append_forecast(path: Path, made: ForecastRecord) -> bool:
     """Add a forecast to the ledger, in one write, unless it stands there; return whether it did."""
     new = all(_said(made) != _said(one) for one in forecasts(path))
     if new:
@@ -174,7 +174,7 @@ def read(path: Path) -> list[Evidence]:
     return [record(row, str(path)) for row in _rows(path) if not _is_other(row)]
 
 
-def steps(path: Path) -> list[Step]:
+def steps(path: Path) -> list[KaggleStep]:
     """Return all steps taken on Kaggle, oldest first; an empty list where there is no ledger.
 
     Raises:
@@ -183,13 +183,13 @@ def steps(path: Path) -> list[Step]:
     found = []
     for row in filter(_is_step, _rows(path)):
         known = type(row.get("schema")) is int and row["schema"] <= SCHEMA
-        if not known or set(row) != set(Step.__dataclass_fields__):
+        if not known or set(row) != set(KaggleStep.__dataclass_fields__):
             raise BadData(f"{path}: a step of another schema; this version reads {SCHEMA}")
-        found.append(Step(**row))
+        found.append(KaggleStep(**row))
     return found
 
 
-def forecasts(path: Path) -> list[Foretold]:
+def forecasts(path: Path) -> list[ForecastRecord]:
     """Return all forecasts, oldest first; an empty list where there is no ledger.
 
     Raises:
@@ -197,9 +197,9 @@ def forecasts(path: Path) -> list[Foretold]:
     """
     found = []
     for row in filter(_is_forecast, _rows(path)):
-        if row.get("schema") != FORECASTS or set(row) != set(Foretold.__dataclass_fields__):
+        if row.get("schema") != FORECASTS or set(row) != set(ForecastRecord.__dataclass_fields__):
             raise BadData(f"{path}: a forecast of another schema; this version reads {FORECASTS}")
-        found.append(Foretold(**row))
+        found.append(ForecastRecord(**row))
     return found
 
 
@@ -268,11 +268,11 @@ def _is_other(row: Any) -> bool:
     return _is_step(row) or _is_forecast(row)
 
 
-def _said(made: Foretold) -> str:
+def _said(made: ForecastRecord) -> str:
     return canonical(asdict(replace(made, made="")))
 
 
-def _content(step: Step) -> str:
+def _content(step: KaggleStep) -> str:
     """Return a step as the file holds it, less its time and the version that wrote it."""
     return canonical(asdict(replace(step, made="", schema=SCHEMA)))
 

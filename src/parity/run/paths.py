@@ -7,7 +7,7 @@ from parity.run.errors import BadConfig
 
 
 @dataclass(frozen=True, slots=True)
-class Workspace:
+class RunPaths:
     """Where one run's nouns lie.
 
     Attributes:
@@ -59,7 +59,7 @@ class Workspace:
 
     @property
     def prepare(self) -> Path:
-        """Folder of `queries`, `test_queries`, `corpus`, `qrels`, `split`, `exemplars`, `probe`."""
+        """Folder of `queries`, `test_queries`, `corpus`, `qrels`, `split`, `examples`, `probe`."""
         return self.root / "prepare"
 
     def split(self, name: str) -> Path:

@@ -31,7 +31,7 @@ class Ended:
     last: str
 
 
-def watched(
+def run_with_progress(
     words: Sequence[str],
     *,
     env: Mapping[str, str],

@@ -7,7 +7,7 @@ from parity.training.batches import Batch
 
 
 @dataclass(frozen=True, slots=True)
-class BatchCounts:
+class BatchStats:
     """What an epoch is made of.
 
     Attributes:
@@ -38,10 +38,10 @@ class BatchCounts:
         )
 
 
-def counts(batches: Iterable[Batch]) -> BatchCounts:
+def batch_stats(batches: Iterable[Batch]) -> BatchStats:
     """Count steps, queries, passages and what would have been false negatives."""
     batches = list(batches)
-    return BatchCounts(
+    return BatchStats(
         steps=len(batches),
         queries=sum(len(batch.query_ids) for batch in batches),
         passages=sum(len(batch.passages) for batch in batches),

@@ -13,21 +13,21 @@ from parity.competition.query import Corpus, MisconceptionId, Qrels, Query, Quer
 from parity.run.config.run_file import TrainingConfig
 from parity.run.errors import BadConfig, BadData, Mismatch
 from parity.training.mining_strategies import generator, sentence_keys
-from parity.training.negatives import Mined, Negatives
+from parity.training.negatives import Negatives, QueryNegatives
 
 Keys = Mapping[MisconceptionId, MisconceptionId]
 """Misconception id → the smallest id with the same sentence."""
 
 
 @dataclass(frozen=True, slots=True)
-class Lessons:
+class TrainingData:
     """What is learnt from.
 
     Attributes:
         queries: train queries; those without a label take no part.
         qrels: the right misconceptions.
         corpus: all misconceptions.
-        negatives: a row for each labelled query.
+        negatives: a row for each labeled query.
     """
 
     queries: Sequence[Query]
@@ -74,15 +74,15 @@ Fits = Callable[[Sequence[list[_Row]]], int]
 
 
 def plan(
-    lessons: Lessons,
+    lessons: TrainingData,
     config: TrainingConfig,
     *,
     epoch: int,
     cost: Callable[[Batch], int] | None = None,
 ) -> list[Batch]:
-    """Return an epoch's batches, each labelled query in exactly one of them.
+    """Return an epoch's batches, each labeled query in exactly one of them.
 
-    A batch is `config.batch` rows, or questions with all their labelled wrong answers; fewer where
+    A batch is `config.batch` rows, or questions with all their labeled wrong answers; fewer where
     one more would cost more than `config.batch_tokens`, but always one. `infonce`
     takes each passage of a batch once and keeps a ragged last batch; with `distinct` no two of its
     queries share a positive (a question that repeats one is cut in two, and the last batches may
@@ -125,8 +125,8 @@ def plan(
     chunks = _chunks(units, config, fits)
     if not chunks:
         raise BadData(
-            f"{len(units)} labelled {config.group_by}s make no batch of {config.batch}; "
-            "lower training.batch"
+            f"{len(units)} labeled {config.group_by}s make no batch of {config.batch_size}; "
+            "lower training.batch_size"
         )
     return [laid(chunk) for chunk in chunks]
 
@@ -155,8 +155,8 @@ def _check(config: TrainingConfig) -> None:
                 )
 
 
-def _rows(lessons: Lessons, keys: Keys, config: TrainingConfig, *, epoch: int) -> list[_Row]:
-    """Draw each labelled query's positive and negatives; ascending by query id."""
+def _rows(lessons: TrainingData, keys: Keys, config: TrainingConfig, *, epoch: int) -> list[_Row]:
+    """Draw each labeled query's positive and negatives; ascending by query id."""
     qrels, mined = lessons.qrels, {row.query_id: row for row in lessons.negatives.rows}
     rows = []
     for query in sorted(lessons.queries, key=lambda query: query.query_id):
@@ -173,16 +173,16 @@ def _rows(lessons: Lessons, keys: Keys, config: TrainingConfig, *, epoch: int) -
         draws = generator(config.seed, epoch, query.query_id)
         positive = draws.choice(sorted(qrels[query.query_id]))
         drawn = _sample(listed, config, draws)
-        taught = () if config.distil == "none" else listed.taught((positive, *drawn))
+        taught = () if config.distillation == "none" else listed.taught((positive, *drawn))
         rows.append(_Row(query, positive, drawn, right, taught))
     return rows
 
 
 def _sample(
-    listed: Mined, config: TrainingConfig, draws: random.Random
+    listed: QueryNegatives, config: TrainingConfig, draws: random.Random
 ) -> tuple[MisconceptionId, ...]:
     """Return `group - 1` negatives; as many as there are, or repeated to fill FlagEmbedding's."""
-    wanted = config.group - 1
+    wanted = config.train_group_size - 1
     if config.loss == "infonce":
         return tuple(draws.sample(listed.ids, min(wanted, len(listed.ids))))
     if not listed.ids:
@@ -209,15 +209,15 @@ def _units(rows: Sequence[_Row], config: TrainingConfig) -> list[list[_Row]]:
 
 def _chunks(units: list[list[_Row]], config: TrainingConfig, fits: Fits) -> list[list[list[_Row]]]:
     if config.passages == "distinct":
-        return _apart(units, config.batch, fits)
+        return _apart(units, config.batch_size, fits)
     chunks = []
     start = 0
     while start < len(units):
-        most = units[start : start + config.batch]
+        most = units[start : start + config.batch_size]
         chunks.append(most[: fits(most)])
         start += len(chunks[-1])
     if config.loss == "flagembedding":
-        return [chunk for chunk in chunks if len(chunk) == config.batch]
+        return [chunk for chunk in chunks if len(chunk) == config.batch_size]
     return chunks
 
 

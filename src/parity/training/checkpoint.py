@@ -12,13 +12,13 @@ from safetensors.torch import load_file, save_file
 
 from parity.retrieval.models import adapter
 from parity.run import files
-from parity.training.stats import Spent
+from parity.training.stats import TrainingStats
 
 _STATE, _TRAINED, _OPTIMIZER = "state.json", "trained.safetensors", "optimizer.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class CheckpointState:
     """How far training has come.
 
     Attributes:
@@ -37,10 +37,12 @@ class Progress:
     key: str
     budget: int
     losses: tuple[float, ...] = field(default=())
-    spent: Spent = field(default=Spent())
+    spent: TrainingStats = field(default=TrainingStats())
 
 
-def save(folder: Path, progress: Progress, model: Any, optimizer: torch.optim.Optimizer) -> None:
+def save(
+    folder: Path, progress: CheckpointState, model: Any, optimizer: torch.optim.Optimizer
+) -> None:
     """Write a checkpoint for `progress.step`, then drop the older ones."""
     target = folder / f"step-{progress.step:07d}"
     if newest(folder, progress.key) != target:
@@ -62,7 +64,7 @@ def newest(folder: Path, key: str) -> Path | None:
     return None
 
 
-def load(path: Path, model: Any, optimizer: torch.optim.Optimizer) -> Progress:
+def load(path: Path, model: Any, optimizer: torch.optim.Optimizer) -> CheckpointState:
     """Restore model and optimizer from the checkpoint at `path` and return its progress."""
     adapter.restore(model, load_file(path / _TRAINED), str(path))
     flat = load_file(path / _OPTIMIZER)
@@ -73,8 +75,8 @@ def load(path: Path, model: Any, optimizer: torch.optim.Optimizer) -> Progress:
         state["state"].setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict(state)
     row = files.read_json(path / _STATE)
-    spent = Spent(**row.get("spent", {}))  # not in checkpoints of versions before
-    return Progress(**{**row, "losses": tuple(row["losses"]), "spent": spent})
+    spent = TrainingStats(**row.get("spent", {}))  # not in checkpoints of versions before
+    return CheckpointState(**{**row, "losses": tuple(row["losses"]), "spent": spent})
 
 
 def _flat(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

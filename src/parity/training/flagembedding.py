@@ -12,10 +12,10 @@ from parity.competition.query import MisconceptionId, Qrels, QueryId
 from parity.competition.ranking import Ranking
 from parity.run.errors import BadData, Mismatch
 from parity.training.mining_strategies import sentence_keys
-from parity.training.negatives import Mined, Negatives
+from parity.training.negatives import Negatives, QueryNegatives
 
 
-class Row(TypedDict):
+class TrainingRow(TypedDict):
     """One line of the file; `query_instruction_format.format(prompt, query)` is what it trains on.
 
     Source: FlagOpen/FlagEmbedding: FlagEmbedding/abc/finetune/embedder/AbsDataset.py.
@@ -50,7 +50,7 @@ def export_rows(
     passages: Mapping[MisconceptionId, str],
     instruction: str,
     ranking: Ranking | None = None,
-) -> list[Row]:
+) -> list[TrainingRow]:
     """Return the rows of FlagEmbedding's file, in the order of the negatives.
 
     Scores are the ranking's, or else a teacher's. They are written only where every passage of the
@@ -59,7 +59,7 @@ def export_rows(
     Args:
         negatives: what was mined.
         qrels: the right misconceptions.
-        texts: query id → rendered query, without instruction and exemplars.
+        texts: query id → rendered query, without instruction and examples.
         passages: misconception id → rendered passage.
         instruction: becomes `prompt`.
         ranking: where scores are taken from; best over the whole corpus. None asks the teacher.
@@ -68,7 +68,7 @@ def export_rows(
         BadData: a query has no negative, on which FlagEmbedding divides by zero.
     """
     scores = _scores(ranking, negatives)
-    rows: list[Row] = []
+    rows: list[TrainingRow] = []
     complete = bool(scores)
     for mined in negatives.rows:
         if not mined.ids:
@@ -92,7 +92,7 @@ def export_rows(
 
 
 def import_rows(
-    rows: Iterable[Row],
+    rows: Iterable[TrainingRow],
     qrels: Qrels,
     *,
     texts: Mapping[QueryId, str],
@@ -108,7 +108,7 @@ def import_rows(
     Args:
         rows: the file's lines.
         qrels: the right misconceptions; each row's `pos` must be among them.
-        texts: query id → rendered query, without instruction and exemplars.
+        texts: query id → rendered query, without instruction and examples.
         passages: misconception id → rendered passage.
         instruction: what `prompt` must be.
         miner: digest of the encoder that mined the file; empty where unknown.
@@ -145,7 +145,9 @@ def import_rows(
         )
         blank = (0,) * len(kept)
         mined.append(
-            Mined(query_id, tuple(kept), blank, tuple(kept.values()), teacher, right_scores)
+            QueryNegatives(
+                query_id, tuple(kept), blank, tuple(kept.values()), teacher, right_scores
+            )
         )
     return Imported(Negatives(tuple(mined), miner, "imported"), dropped)
 
@@ -190,7 +192,7 @@ def _claim(
 
 
 def _negatives(
-    row: Row, ids: Mapping[str, MisconceptionId], number: int
+    row: TrainingRow, ids: Mapping[str, MisconceptionId], number: int
 ) -> dict[MisconceptionId, float | None]:
     found = _ids(row["neg"], ids, number)
     scores: Sequence[float | None] = row.get("neg_scores") or [None] * len(found)
@@ -203,7 +205,7 @@ def _negatives(
 
 
 def _positives(
-    row: Row,
+    row: TrainingRow,
     ids: Mapping[str, MisconceptionId],
     keys: Mapping[MisconceptionId, MisconceptionId],
     number: int,

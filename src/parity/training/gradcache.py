@@ -12,7 +12,7 @@ where a padded step draws one for each of them. Masks are drawn from a seed of t
 process: a pack that is run again has the masks of its first run, and however many processes there
 are, the masks are the same.
 Measured on MAP (`benchmarks/README.md`, arms F to I): nothing where little is shared; where a batch
-shares its exemplars, masks of their own may be better, which three seeds do not settle.
+shares its few-shot examples, masks of their own may be better, which three seeds do not settle.
 
 Source: GradCache, Gao et al. 2021, arXiv 2101.06983.
 """
@@ -28,13 +28,13 @@ from parity.retrieval.engine import device, oom_retry
 from parity.retrieval.engine.trie import Pack
 from parity.run.config.run_file import TrainingConfig
 from parity.training.batches import Batch, at_once
-from parity.training.loss import Group, distilled, info_nce
+from parity.training.loss import PassageGroups, distilled, info_nce
 
 Tokens = list[list[int]]
 
 
 @dataclass(frozen=True, slots=True)
-class Learnt:
+class StepResult:
     """What a batch gave, beside the gradients in the weights.
 
     Attributes:
@@ -56,7 +56,7 @@ def gradient(
     *,
     seed: str,
     share: float = 1.0,
-) -> Learnt:
+) -> StepResult:
     """Add the gradient of `share` times a batch's loss to the weights; return what it gave.
 
     What is added is this process's part: that of the packs it owns. A GPU is given its work and
@@ -89,7 +89,7 @@ def gradient(
             rows = device.sent(packs[index].owner, encoder.device)
             again.backward(slopes[rows])  # type: ignore[no-untyped-call]  # torch's own
     widest = max((len(packs[index]) for index in mine), default=0)
-    return Learnt(loss.detach(), sum(map(len, packs)), nodes if direct else widest)
+    return StepResult(loss.detach(), sum(map(len, packs)), nodes if direct else widest)
 
 
 def batch_loss(vectors: torch.Tensor, batch: Batch, config: TrainingConfig) -> torch.Tensor:
@@ -107,11 +107,11 @@ def batch_loss(vectors: torch.Tensor, batch: Batch, config: TrainingConfig) -> t
     for row, hidden in enumerate(batch.masked):
         hides[row, list(hidden)] = True
     masked = device.sent(hides, vectors.device)  # (b, m)
-    if config.distil == "none":
+    if config.distillation == "none":
         return info_nce(queries, passages, target, masked, config.temperature)
-    group = Group.of(batch.own, batch.teacher, vectors.device)
+    group = PassageGroups.of(batch.own, batch.teacher, vectors.device)
     scores = (queries @ passages.T) / config.temperature
-    return distilled(config.distil, scores, masked, group)
+    return distilled(config.distillation, scores, masked, group)
 
 
 def _states(encoder: Encoder, pack: Pack, seed: str) -> torch.Tensor:

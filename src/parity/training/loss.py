@@ -30,7 +30,7 @@ def info_nce(
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class PassageGroups:
     """Each query's own passages in a batch, positive first, and what a teacher gives them.
 
     Attributes:
@@ -49,7 +49,7 @@ class Group:
         own: Sequence[Sequence[int]],
         teacher: Sequence[Sequence[float]],
         device: torch.device,
-    ) -> "Group":
+    ) -> "PassageGroups":
         """Return the groups of a batch; the softmax of a teacher's scores has no temperature.
 
         Args:
@@ -67,7 +67,9 @@ class Group:
         return cls(places, given != nothing, torch.softmax(given, dim=-1))
 
 
-def distilled(kind: str, scores: torch.Tensor, masked: torch.Tensor, group: Group) -> torch.Tensor:
+def distilled(
+    kind: str, scores: torch.Tensor, masked: torch.Tensor, group: PassageGroups
+) -> torch.Tensor:
     """Return FlagEmbedding's loss with a teacher.
 
     `kl_div` adds to the contrastive loss the cross-entropy between the teacher's shares of the

@@ -25,7 +25,7 @@ _MINE = "run: invoke mine"
 
 
 @dataclass(frozen=True, slots=True)
-class Mined:
+class QueryNegatives:
     """The negatives of one query: ranked ones first, best rank first, then those drawn.
 
     Attributes:
@@ -64,7 +64,7 @@ class Mined:
         scores = self.scored()
         if any(key not in scores for key in ids):
             raise Mismatch(
-                f"query {self.query_id} has no teacher's scores for training.distil; run: "
+                f"query {self.query_id} has no teacher's scores for training.distillation; run: "
                 "invoke mine --import FILE with pos_scores and neg_scores"
             )
         return tuple(scores[key] for key in ids)
@@ -81,7 +81,7 @@ class Negatives:
         config: how they were mined; None where they were imported.
     """
 
-    rows: tuple[Mined, ...]
+    rows: tuple[QueryNegatives, ...]
     miner: str
     strategy: str
     config: MiningConfig | None = None
@@ -173,7 +173,7 @@ def mine(
         columns, drawn = candidates.choose(query_id, places[row], scores[row], qrels[query_id])
         ranked = [MisconceptionId(key) for key in ranking.ids[row, columns].tolist()]
         rows.append(
-            Mined(
+            QueryNegatives(
                 query_id,
                 (*ranked, *drawn),
                 (*(column + 1 for column in columns), *(0 for _ in drawn)),
@@ -220,7 +220,7 @@ def read(path: Path) -> Negatives:
     if header.keys() != {"miner", "strategy", "config"}:
         raise BadData(f"{path}, line 1: no header with miner, strategy and config; {_MINE}")
     rows = tuple(
-        Mined(
+        QueryNegatives(
             line["query_id"],
             tuple(line["ids"]),
             tuple(line["ranks"]),
@@ -234,7 +234,7 @@ def read(path: Path) -> Negatives:
     return Negatives(rows, header["miner"], header["strategy"], config)
 
 
-def _line(row: Mined) -> dict[str, Any]:
+def _line(row: QueryNegatives) -> dict[str, Any]:
     """Return a row's keys, without a teacher's where there is none."""
     return {
         key: value

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
+class TrainingStats:
     """What the steps done took; a resumed training goes on counting.
 
     Attributes:
@@ -19,11 +19,11 @@ class Spent:
     held: int = 0
     node: float = 0.0
 
-    def lasted(self, seconds: float) -> "Spent":
+    def lasted(self, seconds: float) -> "TrainingStats":
         """Return it with so much more time."""
         return replace(self, seconds=self.seconds + seconds)
 
-    def add(self, *, tokens: int, held: int, risen: int) -> "Spent":
+    def add(self, *, tokens: int, held: int, risen: int) -> "TrainingStats":
         """Return it with one more step.
 
         Args:

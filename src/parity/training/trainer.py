@@ -19,14 +19,14 @@ from parity.run.config.run_file import TrainingConfig
 from parity.run.progress import Bar, progress
 from parity.training import checkpoint
 from parity.training.batches import Batch
-from parity.training.checkpoint import Progress
-from parity.training.gradcache import Learnt, Tokens, gradient
+from parity.training.checkpoint import CheckpointState
+from parity.training.gradcache import StepResult, Tokens, gradient
 
 _MEASURED = 3  # first steps whose time turns the cap into a step count
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class TrainingPlan:
     """What is learnt from, in order.
 
     Attributes:
@@ -54,7 +54,7 @@ class Course:
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class Callbacks:
     """Who is told what, while training goes on.
 
     Attributes:
@@ -64,20 +64,20 @@ class Watch:
         say: lines for a person.
     """
 
-    after_epoch: Callable[[int, Progress], None]
+    after_epoch: Callable[[int, CheckpointState], None]
     log: Callable[[dict[str, float], int], None]
     say: Callable[[str], None]
 
 
 def fit(
-    encoder: Encoder, course: Course, config: TrainingConfig, folder: Path, watch: Watch
-) -> Progress:
+    encoder: Encoder, course: TrainingPlan, config: TrainingConfig, folder: Path, watch: Callbacks
+) -> CheckpointState:
     """Train the encoder's trainable weights in place, going on from a checkpoint in `folder`.
 
     Args:
         encoder: its model prepared by `adapter.attach`.
         course: batches and tokens.
-        config: the optimisation.
+        config: the optimization.
         folder: where checkpoints lie.
         watch: is told of steps and epochs.
 
@@ -86,13 +86,13 @@ def fit(
     """
     weights = [weight for weight in encoder.model.parameters() if weight.requires_grad]
     optimizer = _optimizer(weights, config, encoder.device)
-    steps = course.steps(config.accumulate)
-    state = Progress(0, len(steps), config.minutes == 0, course.key, config.token_budget)
+    steps = course.steps(config.gradient_accumulation_steps)
+    state = CheckpointState(0, len(steps), config.minutes == 0, course.key, config.token_budget)
     if path := checkpoint.newest(folder, course.key):
         state = checkpoint.load(path, encoder.model, optimizer)
     losses = _Losses(watch)
     with progress("train", state.steps, "step", state.step) as bar:
-        for epoch, end in enumerate(course.ends(config.accumulate), start=1):
+        for epoch, end in enumerate(course.ends(config.gradient_accumulation_steps), start=1):
             encoder.model.train()  # not at each step: a model has thousands of modules to tell
             while state.step < min(end, state.steps):
                 began, rate = time.monotonic(), _rate(optimizer, config, state)
@@ -129,7 +129,9 @@ def _optimizer(
     )
 
 
-def _rate(optimizer: torch.optim.Optimizer, config: TrainingConfig, state: Progress) -> float:
+def _rate(
+    optimizer: torch.optim.Optimizer, config: TrainingConfig, state: CheckpointState
+) -> float:
     """Set the next step's learning rate, and return it."""
     rate = config.learning_rate * factor(state.step, state.steps, config.warmup_steps)
     for group in optimizer.param_groups:
@@ -140,18 +142,20 @@ def _rate(optimizer: torch.optim.Optimizer, config: TrainingConfig, state: Progr
 class _Losses:
     """Reads each loss a step late: who reads waits, and a GPU that is waited for has no work."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: Callbacks) -> None:
         self._watch = watch
         self._late: tuple[torch.Tensor, dict[str, float]] | None = None
 
-    def add(self, state: Progress, loss: torch.Tensor, told: dict[str, float]) -> Progress:
+    def add(
+        self, state: CheckpointState, loss: torch.Tensor, told: dict[str, float]
+    ) -> CheckpointState:
         """Take the loss of the step that was just begun; return the progress with those before."""
         before = replace(state, step=state.step - 1)
         state = replace(self.read(before), step=state.step)
         self._late = loss, told
         return state
 
-    def read(self, state: Progress) -> Progress:
+    def read(self, state: CheckpointState) -> CheckpointState:
         """Return the progress with all losses up to its step."""
         if self._late is None:
             return state
@@ -161,7 +165,7 @@ class _Losses:
         return replace(state, losses=(*state.losses, value))
 
 
-def _show(bar: Bar, state: Progress) -> None:
+def _show(bar: Bar, state: CheckpointState) -> None:
     """Move the bar to where training is; a cap on time may have changed its end."""
     bar.total = state.steps
     if state.losses:
@@ -182,12 +186,12 @@ def factor(step: int, steps: int, warmup: int) -> float:
 
 def _step(
     encoder: Encoder,
-    course: Course,
+    course: TrainingPlan,
     config: TrainingConfig,
     batches: Sequence[Batch],
-    state: Progress,
+    state: CheckpointState,
     optimizer: torch.optim.Optimizer,
-) -> tuple[Progress, torch.Tensor]:
+) -> tuple[CheckpointState, torch.Tensor]:
     """Leave this process's gradient of one optimizer step.
 
     Returns:
@@ -196,7 +200,7 @@ def _step(
     asked = [course.tokens(batch) for batch in batches]
     before = hardware.taken(encoder.device)
 
-    def attempt(most: int) -> tuple[list[Learnt], int]:
+    def attempt(most: int) -> tuple[list[StepResult], int]:
         # Of the step before, or of an attempt that ran short. They stay where they are: a recorded
         # step adds to them there.
         optimizer.zero_grad(set_to_none=False)
@@ -237,10 +241,12 @@ def _clip(encoder: Encoder, weights: Sequence[torch.nn.Parameter], config: Train
         if weight.grad is None:
             weight.grad = torch.zeros_like(weight)
     encoder.workers.add_up([weight.grad for weight in weights if weight.grad is not None])
-    torch.nn.utils.clip_grad_norm_(weights, config.clip)
+    torch.nn.utils.clip_grad_norm_(weights, config.max_grad_norm)
 
 
-def _cap(state: Progress, config: TrainingConfig, encoder: Encoder, watch: Watch) -> Progress:
+def _cap(
+    state: CheckpointState, config: TrainingConfig, encoder: Encoder, watch: Callbacks
+) -> CheckpointState:
     """Turn the cap on minutes into a step count, the same in every process, by seconds a step."""
     seconds = state.spent.seconds / state.step
     allowed = max(state.step, int(config.minutes * 60 / seconds))
@@ -255,7 +261,7 @@ def _cap(state: Progress, config: TrainingConfig, encoder: Encoder, watch: Watch
 
 
 def _save(
-    folder: Path, state: Progress, encoder: Encoder, optimizer: torch.optim.Optimizer
+    folder: Path, state: CheckpointState, encoder: Encoder, optimizer: torch.optim.Optimizer
 ) -> None:
     if encoder.workers.main:
         checkpoint.save(folder, state, encoder.model, optimizer)

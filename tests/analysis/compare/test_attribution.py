@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from parity.analysis.compare import attribution
-from parity.analysis.compare.attribution import Ladder, Step
+from parity.analysis.compare.attribution import Attribution, Step
 from parity.competition.query import QueryId
 from parity.competition.scoring.bootstrap import estimate
 from parity.run.config.run_file import ScoringConfig
@@ -24,7 +24,7 @@ def swaps(*told: tuple[str, dict[QueryId, float]]) -> list[Step]:
     return [Step(layer, layer, found) for layer, found in told]
 
 
-def whole(found: Ladder) -> bool:
+def whole(found: Attribution) -> bool:
     """Return whether parts give the gap in exact arithmetic, and in floats in either order."""
     parts = [one.part.value for one in found.rungs]
     exact = sum(map(Fraction, parts)) == Fraction(found.gap)
@@ -34,7 +34,7 @@ def whole(found: Ladder) -> bool:
 @pytest.mark.parametrize("seed", range(20))
 def test_parts_and_remainder_are_the_gap_to_the_last_digit(seed: int) -> None:
     a, x, y, b = (values(seed + 1000 * n) for n in range(4))
-    found = attribution.ladder(a, b, swaps(("", a), ("one", x), ("two", y)), SCORING)
+    found = attribution.attribute(a, b, swaps(("", a), ("one", x), ("two", y)), SCORING)
     assert [one.layer for one in found.rungs] == ["one", "two", "remainder"]
     assert whole(found)
     assert found.rungs[-1].after == found.end
@@ -42,7 +42,7 @@ def test_parts_and_remainder_are_the_gap_to_the_last_digit(seed: int) -> None:
 
 def test_a_step_that_changes_nothing_has_no_part_and_no_width() -> None:
     a, b = values(0), values(0, rise=-0.1)
-    found = attribution.ladder(a, b, swaps(("", a), ("one", b), ("two", b)), SCORING)
+    found = attribution.attribute(a, b, swaps(("", a), ("one", b), ("two", b)), SCORING)
     one, two, rest = (rung.part for rung in found.rungs)
     assert one.value == pytest.approx(-0.1)
     assert (one.low, one.high) == pytest.approx((-0.1, -0.1))
@@ -51,7 +51,7 @@ def test_a_step_that_changes_nothing_has_no_part_and_no_width() -> None:
 
 def test_the_interval_of_a_step_is_the_paired_one() -> None:
     a, b = values(0), values(1)
-    found = attribution.ladder(a, b, swaps(("", a), ("one", b)), SCORING).rungs[0].part
+    found = attribution.attribute(a, b, swaps(("", a), ("one", b)), SCORING).rungs[0].part
     paired = estimate({row: b[row] - a[row] for row in a}, frozenset(), SCORING).all
     assert (found.low, found.high) == (paired.low, paired.high)
     assert found.value == pytest.approx(paired.value, abs=1e-11)
@@ -59,7 +59,7 @@ def test_the_interval_of_a_step_is_the_paired_one() -> None:
 
 def test_what_scoring_anew_does_not_give_again_is_the_remainder() -> None:
     a, b, again = values(0), values(1), values(0, rise=0.01)
-    found = attribution.ladder(a, b, swaps(("", again), ("one", b)), SCORING)
+    found = attribution.attribute(a, b, swaps(("", again), ("one", b)), SCORING)
     assert found.rungs[-1].part.value == pytest.approx(0.01)
     assert whole(found)
 
@@ -68,7 +68,7 @@ def test_what_moves_between_a_swap_and_a_side_scored_anew_is_the_remainder() -> 
     a, x, b = (values(n) for n in range(3))
     drift = {row: value + 0.01 for row, value in x.items()}
     steps = swaps(("", a), ("one", x), ("", drift), ("two", b))
-    found = attribution.ladder(a, b, steps, SCORING)
+    found = attribution.attribute(a, b, steps, SCORING)
     assert [one.layer for one in found.rungs] == ["one", "two", "remainder"]
     rest = found.rungs[-1].part
     assert (rest.low, rest.value, rest.high) == pytest.approx((0.01, 0.01, 0.01))
@@ -77,14 +77,14 @@ def test_what_moves_between_a_swap_and_a_side_scored_anew_is_the_remainder() -> 
 
 def test_without_steps_all_of_it_is_the_remainder() -> None:
     a, b = values(0), values(1)
-    found = attribution.ladder(a, b, [], SCORING)
+    found = attribution.attribute(a, b, [], SCORING)
     assert [one.part.value for one in found.rungs] == [found.gap]
 
 
 def test_rows_of_one_side_leave_first_and_come_last() -> None:
     a, b = values(0, range(60)), values(1, range(20, 80))
     mine, theirs = ({row: one[row] for row in a.keys() & b.keys()} for one in (a, b))
-    found = attribution.ladder(a, b, swaps(("", mine), ("one", theirs)), SCORING)
+    found = attribution.attribute(a, b, swaps(("", mine), ("one", theirs)), SCORING)
     assert [one.layer for one in found.rungs] == ["rows", "one", "rows", "remainder"]
     assert found.rows == 40
     mean = {name: np.mean(list(one.values())) for name, one in (("a", mine), ("b", theirs))}
@@ -97,7 +97,7 @@ def test_rows_of_one_side_leave_first_and_come_last() -> None:
 def test_the_interval_of_left_out_rows_is_that_of_a_plain_bootstrap() -> None:
     """The slow twin draws questions and takes both means anew, weight and all."""
     a, kept = values(0, range(120)), values(0, range(60))
-    part = attribution.ladder(a, kept, [], ScoringConfig(bootstrap=2000)).rungs[0].part
+    part = attribution.attribute(a, kept, [], ScoringConfig(bootstrap=2000)).rungs[0].part
     rows = np.array([[a[QueryId(f"{n}_{side}")] for side in "AB"] for n in range(60)])
     outside = np.arange(60) >= 30
     generator, drawn = np.random.default_rng(5), []
@@ -134,7 +134,7 @@ def test_the_ladder_fits_eighty_columns_and_a_machine_reads_it() -> None:
     a, b = values(0, range(60)), values(1, range(20, 80))
     mine, theirs = ({row: one[row] for row in a.keys() & b.keys()} for one in (a, b))
     steps = [Step("", "", mine), Step("template", "query and more " * 12, theirs)]
-    found = attribution.ladder(a, b, steps, SCORING)
+    found = attribution.attribute(a, b, steps, SCORING)
     name = "a-run-with-a-rather-long-name-that-goes-on-and-on/round-0/cv/best"
     lines = attribution.text(found, name, name).splitlines()
     assert max(map(len, lines)) <= 78

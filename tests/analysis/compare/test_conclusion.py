@@ -9,23 +9,23 @@ import tiny
 from analysis.records import CORPUS, KNOWN, PACKAGES, POOL, PROMPT, Setup, measure
 
 from parity.analysis.compare import conclusion, layer_values
-from parity.analysis.compare.evidence_record import Side
+from parity.analysis.compare.evidence_record import EvidenceRecord
 from parity.competition import few_shot as shelf
-from parity.competition.few_shot import Exemplar
+from parity.competition.few_shot import Example
 from parity.competition.query import MisconceptionId, QueryId
 
 HONEST = Setup()
 A = measure(HONEST)
 
 
-def shown(**chosen: int) -> dict[QueryId, tuple[Exemplar, ...]]:
-    """Return exemplars by place in the pool; rows that are not named carry the first."""
+def shown(**chosen: int) -> dict[QueryId, tuple[Example, ...]]:
+    """Return few-shot examples by place in the pool; rows that are not named carry the first."""
     return {
         one.query_id: (POOL[chosen.get(one.query_id, 0) % len(POOL)],) for one in tiny.queries()
     }
 
 
-def own() -> dict[QueryId, tuple[Exemplar, ...]]:
+def own() -> dict[QueryId, tuple[Example, ...]]:
     """Return for each row of the pool itself, answer and all."""
     mine = {one.query.query_id: (one,) for one in POOL}
     return {**shelf.shown(tiny.queries(), POOL, PROMPT), **mine}
@@ -42,17 +42,17 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
         "named unseen-0.75-s0 and random-s0",
     ),
     "B6: wrong split file": ({"split": "v3", "trained": (10,)}, "split", "and v3"),
-    "B7: polluted adapter": ({"status": "polluted"}, "lineage", "B was scored on rows"),
+    "B7: contaminated adapter": ({"status": "contaminated"}, "lineage", "B was scored on rows"),
     "B8: lineage unknown": (
-        {"status": "polluted", "trained": ()},
+        {"status": "contaminated", "trained": ()},
         "lineage",
         "B was scored on rows",
     ),
-    "B9: the answer in the prompt": ({"shown": own()}, "exemplars", "their own question"),
-    "B10: hand-written exemplars": ({"shown": shown()}, "exemplars", "drawn anew"),
+    "B9: the answer in the prompt": ({"shown": own()}, "examples", "their own question"),
+    "B10: hand-written few-shot examples": ({"shown": shown()}, "examples", "drawn anew"),
     "B11: part of the data scored": ({"scored": 5}, "metric", "of 5 rows"),
     "B12: MAP@100 for MAP@25": ({"metric": 100}, "metric", "one ranking, two scores"),
-    "C13: no exemplars although on": ({"shown": {}}, "exemplars", "no row carries one"),
+    "C13: no few-shot examples although on": ({"shown": {}}, "examples", "no row carries one"),
     "C14: literal backslash-n": ({"literal": True}, "template", ""),
     "C15: another template": (
         {"prompt": PROMPT.model_copy(update={"query": "{wrong}\n{question}"})},
@@ -64,10 +64,18 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
         "template",
         "prompt.instruction differs",
     ),
-    "C16: random exemplars re-drawn": ({"shown": shown(**{"10_B": 1})}, "exemplars", "drawn anew"),
-    "C17: stale exemplar list": ({"shown": shown(**{"21_B": 2})}, "exemplars", "of 11 probe rows"),
+    "C16: random few-shot examples re-drawn": (
+        {"shown": shown(**{"10_B": 1})},
+        "examples",
+        "drawn anew",
+    ),
+    "C17: stale few-shot example list": (
+        {"shown": shown(**{"21_B": 2})},
+        "examples",
+        "of 11 probe rows",
+    ),
     "C18: another max length": (
-        {"prompt": PROMPT.model_copy(update={"query_max": 300})},
+        {"prompt": PROMPT.model_copy(update={"query_max_length": 300})},
         "template",
         "A 400, B 300",
     ),
@@ -85,7 +93,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "D21: merged in part": ({"scale": 0.3}, "embeddings", "in part"),
     "D24: epoch folder swapped": ({"adapter": 2}, "adapter", "also that of small/round-0/epoch-2"),
     "D25: wrong base": ({"base": 3}, "base", "A "),
-    "D27: quantised scoring": ({"bits": 4}, "precision", "float32/none, B float32/4bit"),
+    "D27: quantized scoring": ({"bits": 4}, "precision", "float32/none, B float32/4bit"),
     "F33: corpus changed": ({"corpus": OTHER}, "corpus", "A "),
     "F33: corpus in another order": (
         {"shuffled": "corpus"},
@@ -126,7 +134,7 @@ EPOCHS = replace(KNOWN, records=(measure(replace(HONEST, adapter=2, label="epoch
 
 
 def test_a_measurement_and_itself_are_the_same() -> None:
-    found = conclusion.judge(A, measure(HONEST), KNOWN)
+    found = conclusion.conclude(A, measure(HONEST), KNOWN)
     assert (found.said, found.layer, found.bound) == ("same", "", None)
     assert {one.state for one in found.findings} == {"equal"}
 
@@ -136,7 +144,7 @@ def test_a_planted_fault_is_the_first_layer_named(name: str) -> None:
     change, layer, told = FAULTS[name]
     b = measure(replace(HONEST, **change))
     for one, other, mirror in ((A, b, False), (b, A, True)):
-        found = conclusion.judge(one, other, EPOCHS)
+        found = conclusion.conclude(one, other, EPOCHS)
         assert (found.said, found.layer) == ("different", layer), found.line
         lines = " | ".join(found.of(layer).told)
         assert mirror or told in lines, lines
@@ -151,7 +159,7 @@ def test_a_planted_fault_is_the_first_layer_named(name: str) -> None:
 def test_nothing_else_is_blamed_beside_a_fault(name: str) -> None:
     """What differs later is a consequence, but for what was planted together with it."""
     change = FAULTS[name][0]
-    found = conclusion.judge(A, measure(replace(HONEST, **change)), EPOCHS)
+    found = conclusion.conclude(A, measure(replace(HONEST, **change)), EPOCHS)
     apart = {it.layer for it in found.findings if it.role == "independent"}
     planted = {"trained": "lineage", "packages": "packages", "adapter": "adapter"}
     assert apart <= {planted[name] for name in change if name in planted}, apart
@@ -200,7 +208,7 @@ def test_an_honest_pair_is_the_same_or_within_noise(name: str) -> None:
     change, said = HONEST_PAIRS[name]
     b = measure(replace(HONEST, **change))
     for one, other in ((A, b), (b, A)):
-        found = conclusion.judge(one, other, KNOWN)
+        found = conclusion.conclude(one, other, KNOWN)
         assert found.layer == "", found.line
         assert found.said == {"same": "same", "noise": "same within numeric noise"}[said]
         assert (found.bound is None) == (said == "same")
@@ -211,7 +219,7 @@ def test_an_honest_pair_is_the_same_or_within_noise(name: str) -> None:
 def test_what_is_beyond_the_bound_is_no_noise() -> None:
     for precision, drift in (("float32", 2e-3), ("float16", 2e-2), ("bfloat16", 6e-2)):
         b = measure(replace(HONEST, precision=precision, drift=drift))
-        found = conclusion.judge(A, b, KNOWN)
+        found = conclusion.conclude(A, b, KNOWN)
         wanted = "embeddings" if precision == "float32" else "precision"
         assert (found.said, found.layer) == ("different", wanted)
 
@@ -221,47 +229,47 @@ def test_a_literal_backslash_is_shown_where_it_stands_and_text_only_when_asked()
     alike = replace(
         b.evidence, layers={**b.evidence.layers, "template": A.evidence.layers["template"]}
     )
-    found = conclusion.judge(A, replace(b, evidence=alike), KNOWN)
+    found = conclusion.conclude(A, replace(b, evidence=alike), KNOWN)
     assert found.layer == "texts"
     told = found.of("texts").told
     assert told[0] == "11 of 11 probe rows; first 10_B"
     assert "A has <newline> (U+000A), B <backslash> (U+005C)" in told[1]
     assert len(told) == 2
-    open_ = conclusion.judge(A, replace(b, evidence=alike), replace(KNOWN, with_text=True))
+    open_ = conclusion.conclude(A, replace(b, evidence=alike), replace(KNOWN, with_text=True))
     lines = open_.of("texts").told[2:]
     assert [">><newline><query>" in lines[0], ">><backslash>n<query>" in lines[1]] == [True, True]
 
 
 def test_the_first_token_is_told_with_both_decodings() -> None:
     b = measure(replace(HONEST, slow=True))
-    found = conclusion.judge(A, b, replace(KNOWN, pieces={60: "<", 300: "▁<"}))
+    found = conclusion.conclude(A, b, replace(KNOWN, pieces={60: "<", 300: "▁<"}))
     assert "token 0 of it: A 60 '<', B 300 '▁<'" in found.of("tokens").told
 
 
-def test_without_artefacts_digests_alone_name_the_layer() -> None:
+def test_without_artifacts_digests_alone_name_the_layer() -> None:
     for name, (change, layer, _) in FAULTS.items():
         if layer in ("embeddings", "precision", "ranking"):  # which want what was measured
             continue
         b = measure(replace(HONEST, **change))
-        found = conclusion.judge(Side(A.evidence), Side(b.evidence), KNOWN)
+        found = conclusion.conclude(EvidenceRecord(A.evidence), EvidenceRecord(b.evidence), KNOWN)
         assert (found.said, found.layer) == ("different", layer), name
 
 
-def public(number: float) -> Side:
+def public(number: float) -> EvidenceRecord:
     """Return what the leaderboard says of what the kernel ran."""
     kernel = measure(replace(HONEST, kind="public", label="test")).evidence
     facts = {name: value for name, value in kernel.facts.items() if name != "valid"}
-    return Side(replace(kernel, facts=facts, score={"map@25": number}))
+    return EvidenceRecord(replace(kernel, facts=facts, score={"map@25": number}))
 
 
 def test_a_public_score_is_weighed_where_every_layer_is_equal() -> None:
     value = layer_values.value(A.evidence.score)
     assert value is not None
     for one, other in ((A, public(value)), (public(value + 0.01), A)):
-        found = conclusion.judge(one, other, KNOWN)
+        found = conclusion.conclude(one, other, KNOWN)
         assert (found.said, found.layer) == ("same", "")
         assert found.line == "same; scores: within sampling error of the CV"
-    found = conclusion.judge(A, public(0.99), KNOWN)
+    found = conclusion.conclude(A, public(0.99), KNOWN)
     assert (found.said, found.layer) == ("different", "score")
     assert found.of("score").told[-1] == "explained neither by sampling nor by the unseen share"
 
@@ -269,12 +277,12 @@ def test_a_public_score_is_weighed_where_every_layer_is_equal() -> None:
 def test_a_public_score_of_another_adapter_is_no_matter_of_sampling() -> None:
     b = public(0.5)
     b = replace(b, evidence=replace(b.evidence, layers={**b.evidence.layers, "adapter": "x"}))
-    assert conclusion.judge(A, b, KNOWN).layer == "adapter"
+    assert conclusion.conclude(A, b, KNOWN).layer == "adapter"
 
 
 def test_a_verdict_is_plain_values() -> None:
     b = measure(replace(HONEST, adapter=2))
-    found = conclusion.judge(A, b, KNOWN).as_json()
+    found = conclusion.conclude(A, b, KNOWN).as_json()
     assert json.loads(json.dumps(found)) == found
     assert (found["verdict"], found["layer"]) == ("different", "adapter")
     assert [one["layer"] for one in found["layers"]] == list(layer_values.ORDER)
@@ -284,7 +292,7 @@ def test_a_verdict_is_plain_values() -> None:
 def test_a4_whether_another_adapter_is_better_is_told_beside_the_layer(
     adapter: int, judged: str
 ) -> None:
-    found = conclusion.judge(A, measure(replace(HONEST, adapter=adapter)), KNOWN)
+    found = conclusion.conclude(A, measure(replace(HONEST, adapter=adapter)), KNOWN)
     assert found.layer == "adapter"
     score = found.of("score")
     assert (score.state, score.role) == ("differs", "consequence")
@@ -293,7 +301,7 @@ def test_a4_whether_another_adapter_is_better_is_told_beside_the_layer(
 
 def test_what_nobody_knows_is_not_called_different() -> None:
     old = replace(A.evidence, facts={}, schema=1, layers={"texts": "x"})
-    found = conclusion.judge(Side(old), A, KNOWN)
+    found = conclusion.conclude(EvidenceRecord(old), A, KNOWN)
     assert {it.state for it in found.findings if it.layer != "texts"} >= {"unknown"}
     assert found.of("corpus").state == "unknown"
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parity.analysis.compare import diff
-from parity.analysis.compare.evidence_record import Side
+from parity.analysis.compare.evidence_record import EvidenceRecord
 
 A = measure(Setup())
 
@@ -38,9 +38,9 @@ def test_what_can_be_seen_is_told_by_its_code() -> None:
     assert diff.character("ab", 2) == "the end"
 
 
-@pytest.mark.parametrize("layer", ["texts", "tokens", "exemplars", "template"])
+@pytest.mark.parametrize("layer", ["texts", "tokens", "examples", "template"])
 def test_texts_stay_out_unless_they_are_asked_for(layer: str) -> None:
-    prompt = PROMPT.model_copy(update={"query": "{wrong}\n{question}", "exemplar_count": 2})
+    prompt = PROMPT.model_copy(update={"query": "{wrong}\n{question}", "example_count": 2})
     b = measure(Setup(prompt=prompt))
     assert A.texts is not None
     words = {word for row in A.texts for word in row["text"].split() if len(word) > 5}
@@ -58,7 +58,7 @@ def test_a_template_is_told_by_its_characters_where_both_run_files_are_at_hand()
         "character 10: A has <newline> (U+000A), B <space> (U+0020)",
     ]
     assert told[2:] == ["A: {question}>><newline>{wrong}", "B: {question}>> {wrong}"]
-    bare = diff.told("template", Side(A.evidence), Side(b.evidence), KNOWN)
+    bare = diff.told("template", EvidenceRecord(A.evidence), EvidenceRecord(b.evidence), KNOWN)
     assert bare[0] == "prompt.query differs"
     assert bare[1].startswith("digests A ")
 

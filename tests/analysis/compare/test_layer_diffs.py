@@ -7,15 +7,15 @@ import pytest
 from analysis.records import KNOWN, PROMPT, Setup, measure
 
 from parity.analysis.compare import layer_diffs
-from parity.analysis.compare.evidence_record import Side
+from parity.analysis.compare.evidence_record import EvidenceRecord
 from parity.competition.query import QueryId
 from parity.competition.ranking import Ranking
 
 A = measure(Setup())
 
 
-def at(precision: str, quantised: str = "none") -> Side:
-    layers = {**A.evidence.layers, "precision": f"{precision}/{quantised}"}
+def at(precision: str, quantized: str = "none") -> EvidenceRecord:
+    layers = {**A.evidence.layers, "precision": f"{precision}/{quantized}"}
     return replace(A, evidence=replace(A.evidence, layers=layers))
 
 
@@ -70,9 +70,9 @@ def test_equal_prompts_over_another_corpus_are_told_so() -> None:
 
 def test_a_drift_that_nobody_can_measure_is_noise_only_where_rankings_agree() -> None:
     layers = {**A.evidence.layers, "embeddings": "x"}
-    bare, other = Side(A.evidence), Side(replace(A.evidence, layers=layers))
+    bare, other = EvidenceRecord(A.evidence), EvidenceRecord(replace(A.evidence, layers=layers))
     assert layer_diffs.embeddings(bare, other).state == "near"
-    apart = Side(replace(A.evidence, layers={**layers, "ranking": "x"}))
+    apart = EvidenceRecord(replace(A.evidence, layers={**layers, "ranking": "x"}))
     assert layer_diffs.embeddings(bare, apart).state == "differs"
     assert layer_diffs.ranking(bare, apart, KNOWN).state == "unknown"
 

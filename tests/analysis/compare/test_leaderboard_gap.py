@@ -28,28 +28,28 @@ GAP = Scores(
     [(0.47, "sampling"), (0.44, "sampling"), (0.30, "unseen share"), (0.36, "unseen share")],
 )
 def test_a_gap_is_explained(number: float, cause: str) -> None:
-    assert leaderboard_gap.judge(GAP, number).cause == cause
+    assert leaderboard_gap.explain_gap(GAP, number).cause == cause
 
 
 @pytest.mark.parametrize("number", [0.21, 0.002, 0.95])
 def test_a_gap_that_neither_explains_is_told_so(number: float) -> None:
-    found = leaderboard_gap.judge(GAP, number)
+    found = leaderboard_gap.explain_gap(GAP, number)
     assert found.cause == "neither"
     assert found.told[-1] == "explained neither by sampling nor by the unseen share"
 
 
 def test_the_share_that_would_give_the_number_is_told() -> None:
-    told = " | ".join(leaderboard_gap.judge(GAP, 0.30).told)
+    told = " | ".join(leaderboard_gap.explain_gap(GAP, 0.30).told)
     assert "seen 0.5600, unseen 0.2500: the number wants p = 0.16, within 0.15 to 0.32" in told
-    told = " | ".join(leaderboard_gap.judge(GAP, 0.40).told)
+    told = " | ".join(leaderboard_gap.explain_gap(GAP, 0.40).told)
     assert "p = 0.48, outside 0.15 to 0.32" in told
     assert "p = -1.10: none" not in told
-    assert leaderboard_gap.judge(GAP, 0.2).told[-2].endswith("p = -0.16: none")
+    assert leaderboard_gap.explain_gap(GAP, 0.2).told[-2].endswith("p = -0.16: none")
 
 
 def test_an_interval_is_widened_by_the_leaderboards_own_sampling() -> None:
     """0.47 + 0.03·√2 is 0.5124."""
-    assert [leaderboard_gap.judge(GAP, one).cause for one in (0.5124, 0.5125)] == [
+    assert [leaderboard_gap.explain_gap(GAP, one).cause for one in (0.5124, 0.5125)] == [
         "sampling",
         "neither",
     ]
@@ -57,7 +57,7 @@ def test_an_interval_is_widened_by_the_leaderboards_own_sampling() -> None:
 
 def test_without_unseen_rows_there_is_no_projection_to_weigh() -> None:
     bare = Scores(25, GAP.all, GAP.all, Slice(0, 0, None, None), None, 0.25)
-    found = leaderboard_gap.judge(bare, 0.30)
+    found = leaderboard_gap.explain_gap(bare, 0.30)
     assert found.cause == "neither"
     assert any("no projection" in line for line in found.told)
 

@@ -7,15 +7,15 @@ import pytest
 from scipy import stats
 
 from parity.analysis.forecast import advice
-from parity.analysis.forecast.advice import Advice, Epoch, Ranked
+from parity.analysis.forecast.advice import Advice, EpochScore, Ranked
 
 SCORES = (0.20, 0.25, 0.30, 0.32, 0.35, 0.38)
 
 
-def runs(*orders: tuple[str, tuple[int, ...]], number: int = 1) -> list[Epoch]:
+def runs(*orders: tuple[str, tuple[int, ...]], number: int = 1) -> list[EpochScore]:
     """Return runs with a score each, whose CV on each split stands in the given order."""
     return [
-        Epoch(f"run-{n}", split, number, {"all": 0.3 + 0.02 * place}, SCORES[n])
+        EpochScore(f"run-{n}", split, number, {"all": 0.3 + 0.02 * place}, SCORES[n])
         for split, order in orders
         for n, place in enumerate(order)
     ]
@@ -25,7 +25,7 @@ def told(ranked: tuple[Ranked, ...], what: str) -> Ranked:
     return next(one for one in ranked if one.what == what)
 
 
-def advised(epochs: list[Epoch]) -> Advice:
+def advised(epochs: list[EpochScore]) -> Advice:
     return Advice(
         sum(one.score is not None for one in epochs),
         advice.by_split(epochs),
@@ -75,7 +75,7 @@ def test_the_interval_draws_whole_trainings() -> None:
 
 
 def test_all_ties_rank_nothing() -> None:
-    tied = [Epoch(f"run-{n}", "s", 1, {"all": 0.3}, SCORES[n]) for n in range(6)]
+    tied = [EpochScore(f"run-{n}", "s", 1, {"all": 0.3}, SCORES[n]) for n in range(6)]
     (one,) = advice.by_split(tied)
     assert (one.pairs, one.kendall) == (6, None)
     assert "all ties" in advice.text(advised(tied))
@@ -95,7 +95,7 @@ def test_what_may_do_as_well_is_told_beside_the_first() -> None:
 def test_the_first_is_told_without_a_splits_own_part() -> None:
     """Tuned runs alone are in order here; with the base, a split of its own is as good."""
     tuned = runs(("s", (0, 1, 2, 3, 4, 5)))
-    found = advised([*tuned, Epoch("base", "s", 0, {"all": 0.9}, 0.1)])
+    found = advised([*tuned, EpochScore("base", "s", 0, {"all": 0.9}, 0.1)])
     assert [one.what for one in found.splits] == ["s by all", "s by all, tuned"]
     assert "did: s by all;" in found.line
 
@@ -106,7 +106,7 @@ def test_below_five_pairs_a_split_has_no_number() -> None:
 
 
 def test_bare_bases_are_left_out_in_a_line_of_its_own() -> None:
-    epochs = [*runs(("s", (0, 1, 2, 4, 3))), Epoch("base", "s", 0, {"all": 0.1}, 0.1)]
+    epochs = [*runs(("s", (0, 1, 2, 4, 3))), EpochScore("base", "s", 0, {"all": 0.1}, 0.1)]
     ranked = advice.by_split(epochs)
     assert [(one.what, one.pairs) for one in ranked] == [("s by all", 6), ("s by all, tuned", 5)]
     both, tuned = (one.kendall for one in ranked)
@@ -118,7 +118,7 @@ def test_bare_bases_are_left_out_in_a_line_of_its_own() -> None:
 def test_the_choice_of_epoch_that_ranked_trainings_is_named() -> None:
     """Projection rises with the score in the best epoch; the last is in the opposite order."""
     epochs = [
-        Epoch(f"run-{n}", "s", number, {"all": cv, "projection": p, "unseen": 0.1}, score)
+        EpochScore(f"run-{n}", "s", number, {"all": cv, "projection": p, "unseen": 0.1}, score)
         for n in range(6)
         for number, cv, p, score in (
             (1, 0.30 + (n % 2) / 10, 0.2 + n / 100, SCORES[n]),
@@ -137,14 +137,14 @@ def test_the_choice_of_epoch_that_ranked_trainings_is_named() -> None:
 
 def test_a_bare_base_has_no_choice_of_epoch() -> None:
     """That a base is worse than what was tuned is no merit of a choice."""
-    epochs = [*runs(("s", (0, 1, 2, 4, 3))), Epoch("base", "s", 0, {"all": 0.1}, 0.1)]
+    epochs = [*runs(("s", (0, 1, 2, 4, 3))), EpochScore("base", "s", 0, {"all": 0.1}, 0.1)]
     assert {one.pairs for one in advice.by_choice(epochs)} == {5}
 
 
 def test_twos_of_epochs_of_one_training_are_counted() -> None:
     cvs = ((1, 0.3, 0.3), (2, 0.4, 0.4), (3, 0.5, 0.35), (4, 0.5, 0.2))
-    epochs = [Epoch("a", "s", number, {"all": cv}, score) for number, cv, score in cvs]
-    other = Epoch("b", "s", 1, {"all": 0.1}, 0.9)
+    epochs = [EpochScore("a", "s", number, {"all": cv}, score) for number, cv, score in cvs]
+    other = EpochScore("b", "s", 1, {"all": 0.1}, 0.9)
     assert advice.within([*epochs, other]) == (2, 5)  # of six, one is a tie by CV
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from parity.analysis.forecast import calibration
 from parity.analysis.forecast.forecast import Forecast
-from parity.run.ledger import Evidence, Foretold, Kind
+from parity.run.ledger import Evidence, ForecastRecord, Kind
 
 MADE = "2026-11-2{}T10:00:00+00:00"
 FOUND = Forecast(
@@ -16,7 +16,7 @@ FOUND = Forecast(
 )
 
 
-def foretold(day: int = 1, **changes: Any) -> Foretold:
+def foretold(day: int = 1, **changes: Any) -> ForecastRecord:
     usual: dict[str, Any] = {
         "run": "demo",
         "round": 0,
@@ -28,7 +28,7 @@ def foretold(day: int = 1, **changes: Any) -> Foretold:
         "facts": {},
         "made": MADE.format(day),
     }
-    return Foretold(**usual | changes)
+    return ForecastRecord(**usual | changes)
 
 
 def scored(value: float, day: int = 5, kind: Kind = "public", adapter: str = "aa") -> Evidence:
@@ -75,7 +75,7 @@ def test_how_they_did() -> None:
             for day, name in enumerate("abc")
         ],
     )
-    found = calibration.judge(judged)
+    found = calibration.check_forecasts(judged)
     assert found is not None
     assert found.count == 3
     assert found.mean_error == pytest.approx(0.05)
@@ -89,4 +89,4 @@ def test_how_they_did() -> None:
 
 def test_no_score_yet() -> None:
     assert calibration.text(calibration.joined([], [foretold()])) == "no score yet"
-    assert calibration.judge([]) is None
+    assert calibration.check_forecasts([]) is None

@@ -6,14 +6,20 @@ import numpy as np
 import pytest
 
 from parity.analysis.forecast.forecast import SOURCES, Forecast, forecast
-from parity.analysis.forecast.leaderboard import Board, Hidden, Pair, Share, Transfer
-from parity.analysis.forecast.score_slices import Slices
+from parity.analysis.forecast.leaderboard import (
+    CvToLbNoise,
+    HiddenTest,
+    LeaderboardPrior,
+    ScorePair,
+    SeenShare,
+)
+from parity.analysis.forecast.score_slices import ScoreSlices
 from parity.run.errors import BadData
 
-CV = Slices(np.array([0.5, 0.3]), np.array([4e-4, 2e-4]), np.array([300, 400]))
+CV = ScoreSlices(np.array([0.5, 0.3]), np.array([4e-4, 2e-4]), np.array([300, 400]))
 SURE = replace(CV, variance=np.zeros(2))
-KNOWN = Board(Share.fixed(0.25), Hidden(np.inf), (), Transfer(0.0, 1e-9))
-USUAL = Board(Share.beta(0.25, 12), Hidden(870.0))
+KNOWN = LeaderboardPrior(SeenShare.fixed(0.25), HiddenTest(np.inf), (), CvToLbNoise(0.0, 1e-9))
+USUAL = LeaderboardPrior(SeenShare.beta(0.25, 12), HiddenTest(870.0))
 POINT = 0.25 * 0.5 + 0.75 * 0.3
 
 
@@ -32,14 +38,14 @@ def test_where_all_is_known_it_is_a_point() -> None:
     ("cv", "board", "source"),
     [
         (CV, KNOWN, "cv"),
-        (CV, replace(KNOWN, hidden=Hidden(500.0)), "hidden"),
-        (SURE, replace(KNOWN, share=Share.uniform(0.1, 0.4)), "share"),
-        (SURE, replace(KNOWN, transfer=Transfer(0.05, 1e-9)), "transfer"),
-        (SURE, replace(KNOWN, transfer=Transfer(0.0, 0.05)), "transfer"),
+        (CV, replace(KNOWN, hidden=HiddenTest(500.0)), "hidden"),
+        (SURE, replace(KNOWN, share=SeenShare.uniform(0.1, 0.4)), "share"),
+        (SURE, replace(KNOWN, transfer=CvToLbNoise(0.05, 1e-9)), "transfer"),
+        (SURE, replace(KNOWN, transfer=CvToLbNoise(0.0, 0.05)), "transfer"),
     ],
     ids=["cv", "hidden", "share", "factor", "residual"],
 )
-def test_each_source_alone_is_named(cv: Slices, board: Board, source: str) -> None:
+def test_each_source_alone_is_named(cv: ScoreSlices, board: LeaderboardPrior, source: str) -> None:
     found = forecast(cv, board)
     assert width(found) > 0.01
     assert set(found.sources) == set(SOURCES)
@@ -56,7 +62,7 @@ def test_the_spread_of_the_cv_is_that_of_its_projection() -> None:
 
 def test_a_hidden_test_as_the_cv_is_as_uncertain() -> None:
     same = replace(CV, rows=np.array([175, 525]))  # a quarter of them seen
-    found = forecast(same, replace(KNOWN, hidden=Hidden(700.0)))
+    found = forecast(same, replace(KNOWN, hidden=HiddenTest(700.0)))
     assert found.sources["hidden"] == pytest.approx(0.5, abs=1e-3)
 
 
@@ -70,32 +76,34 @@ def test_the_same_seed_gives_the_same_forecast() -> None:
 
 
 def test_json_gives_it_back() -> None:
-    found = forecast(CV, replace(USUAL, pairs=[Pair(0.4, 0.2, 0.25)]))
+    found = forecast(CV, replace(USUAL, pairs=[ScorePair(0.4, 0.2, 0.25)]))
     assert Forecast.from_json(found.as_json()) == found
     with pytest.raises(BadData, match="a forecast needs the keys"):
         Forecast.from_json({"median": 0.3})
 
 
 def test_pairs_teach_the_common_factor_and_narrow_the_forecast() -> None:
-    pairs = [Pair(seen, 0.3, 0.85 * (0.25 * seen + 0.75 * 0.3)) for seen in (0.35, 0.4, 0.45, 0.6)]
-    before = forecast(CV, replace(USUAL, share=Share.fixed(0.25)))
-    after = forecast(CV, replace(USUAL, share=Share.fixed(0.25), pairs=pairs))
+    pairs = [
+        ScorePair(seen, 0.3, 0.85 * (0.25 * seen + 0.75 * 0.3)) for seen in (0.35, 0.4, 0.45, 0.6)
+    ]
+    before = forecast(CV, replace(USUAL, share=SeenShare.fixed(0.25)))
+    after = forecast(CV, replace(USUAL, share=SeenShare.fixed(0.25), pairs=pairs))
     assert after.pairs == 4
     assert after.median == pytest.approx(0.85 * POINT, rel=0.04)
     assert width(after) < 0.7 * width(before)
 
 
 def test_a_pair_over_other_rows_teaches_less() -> None:
-    board = replace(USUAL, pairs=[Pair(0.5, 0.3, 0.3)])
-    other = replace(board, pairs=[Pair(0.5, 0.3, 0.3, other=True)])
+    board = replace(USUAL, pairs=[ScorePair(0.5, 0.3, 0.3)])
+    other = replace(board, pairs=[ScorePair(0.5, 0.3, 0.3, other=True)])
     noisy = replace(CV, variance=CV.variance * 10)
     assert width(forecast(noisy, board)) < width(forecast(noisy, other))
 
 
 def test_pairs_teach_the_seen_share_where_seen_and_unseen_lie_apart() -> None:
-    wide = replace(USUAL, share=Share.uniform(0, 1), transfer=Transfer(0.01, 0.01))
-    pairs = [Pair(seen, 0.2, 0.4 * seen + 0.6 * 0.2) for seen in (0.3, 0.5, 0.8)]
-    found = forecast(SURE, replace(wide, pairs=pairs, hidden=Hidden(1e6)))
+    wide = replace(USUAL, share=SeenShare.uniform(0, 1), transfer=CvToLbNoise(0.01, 0.01))
+    pairs = [ScorePair(seen, 0.2, 0.4 * seen + 0.6 * 0.2) for seen in (0.3, 0.5, 0.8)]
+    found = forecast(SURE, replace(wide, pairs=pairs, hidden=HiddenTest(1e6)))
     assert found.share[0] == pytest.approx(0.4, abs=0.02)
 
 
@@ -116,7 +124,9 @@ def test_covers_what_it_promises_where_the_model_is_true() -> None:
             (scale * truth, float(weight @ truth) * scale * np.exp(shared + spread * draw.normal()))
             for scale in (0.7, 0.8, 0.9, 1.0)
         ]
-        pairs = [Pair(float(seen), float(unseen), score, c) for (seen, unseen), score in scores[:3]]
+        pairs = [
+            ScorePair(float(seen), float(unseen), score, c) for (seen, unseen), score in scores[:3]
+        ]
         mine, score = scores[3]
         board = replace(USUAL, pairs=pairs)
         found = forecast(replace(CV, mean=mine), board, covered=c, seed=seed, draws=2000)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from parity.analysis.forecast.leaderboard import Hidden, Share
+from parity.analysis.forecast.leaderboard import HiddenTest, SeenShare
 from parity.analysis.forecast.unseen_estimate import Bounds
 from parity.run.errors import BadConfig
 
@@ -13,7 +13,7 @@ def mass(value: float, error: float = 0.01) -> Bounds:
 
 
 def test_a_beta_is_as_sure_as_its_rows() -> None:
-    share = Share.beta(0.25, 12)
+    share = SeenShare.beta(0.25, 12)
     assert share.weight.sum() == pytest.approx(1)
     assert share.mean == pytest.approx(0.25, abs=0.002)
     spread = np.sqrt(share.weight @ (share.at - share.mean) ** 2)
@@ -24,28 +24,28 @@ def test_a_beta_is_as_sure_as_its_rows() -> None:
 
 @pytest.mark.parametrize("p", [0.0, 1.0])
 def test_a_certain_share_is_one_point(p: float) -> None:
-    assert Share.beta(p, 12).at.tolist() == [p]
+    assert SeenShare.beta(p, 12).at.tolist() == [p]
 
 
 @pytest.mark.parametrize(("mean", "rows"), [(1.5, 12), (-0.1, 12), (0.5, 0)])
 def test_refuses_what_is_no_share(mean: float, rows: float) -> None:
     with pytest.raises(BadConfig, match="want 0 to 1, over 0"):
-        Share.beta(mean, rows)
+        SeenShare.beta(mean, rows)
 
 
 def test_labels_only_ever_say_that_more_is_unseen() -> None:
-    prior = Share.uniform(0.0, 1.0)
+    prior = SeenShare.uniform(0.0, 1.0)
     after = prior.beside(mass(0.4))
     assert after.quantile(0.99) < 0.63  # the unseen share is 0.4 or more
     assert after.mean == pytest.approx(0.3, abs=0.01)
-    low = Share.uniform(0.1, 0.3)
+    low = SeenShare.uniform(0.1, 0.3)
     assert low.beside(mass(0.4)).weight == pytest.approx(low.weight)
 
 
 def test_a_prior_that_rules_out_what_labels_say_stands() -> None:
-    share = Share.fixed(0.9)
+    share = SeenShare.fixed(0.9)
     assert share.beside(mass(0.9, 1e-9)) == share
 
 
 def test_rows_of_questions() -> None:
-    assert Hidden.of(100, 2.5).rows == 250
+    assert HiddenTest.of(100, 2.5).rows == 250

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from parity.analysis.forecast.unseen_estimate import Bounds, chao1, covered, unseen_mass
+from parity.analysis.forecast.unseen_estimate import Bounds, chao1, seen_coverage, unseen_mass
 
 DRAWS = 200
 
@@ -54,5 +54,5 @@ def test_where_nothing_came_twice_anything_may_come(counts: list[int]) -> None:
 
 
 def test_what_a_training_covers() -> None:
-    assert covered({1: 6, 2: 3, 3: 1}, {1, 3, 9}) == 0.7
-    assert covered({}, {1}) == 1.0
+    assert seen_coverage({1: 6, 2: 3, 3: 1}, {1, 3, 9}) == 0.7
+    assert seen_coverage({}, {1}) == 1.0

@@ -126,8 +126,8 @@ def test_html_asks_for_nothing_and_runs_nothing() -> None:
     assert re.search(r"@import|url\(|http:|https:", html(PAGE)) is None
 
 
-def luminance(colour: str) -> float:
-    digits = colour * 2 if len(colour) == 3 else colour
+def luminance(color: str) -> float:
+    digits = color * 2 if len(color) == 3 else color
     parts = [int(digits[at : at + 2], 16) / 255 for at in (0, 2, 4)]
     linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

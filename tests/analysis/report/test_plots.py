@@ -8,7 +8,7 @@ import matplotlib
 import pytest
 
 from parity.analysis.report import plots
-from parity.analysis.report.plots import Curve, Foretold, Point
+from parity.analysis.report.plots import Curve, ForecastPoint, Point
 from parity.competition.scoring.bootstrap import Interval
 
 POINTS = [
@@ -20,8 +20,8 @@ CURVES = [
     Curve("round 0, unseen", (1, 2), (Interval(0.2, 0.1, 0.3), Interval(0.1, 0.0, 0.2)), True),
 ]
 FORETOLD = [
-    Foretold("one", 0.4, (0.38, 0.42), (0.3, 0.5), 0.45),
-    Foretold("two", 0.3, (0.28, 0.32), (0.2, 0.4), None),
+    ForecastPoint("one", 0.4, (0.38, 0.42), (0.3, 0.5), 0.45),
+    ForecastPoint("two", 0.3, (0.28, 0.32), (0.2, 0.4), None),
 ]
 DRAWN: dict[str, Callable[[], str]] = {
     "against": lambda: plots.against(POINTS),

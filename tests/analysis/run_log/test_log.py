@@ -14,7 +14,7 @@ HEAD = (
 )
 
 
-def table(folder: Path, *rows: Mapping[str, str]) -> list[log.Row]:
+def table(folder: Path, *rows: Mapping[str, str]) -> list[log.LoggedRun]:
     """Return the rows of a table of those cells; what is not named is a tuned row of v3."""
     usual = {"split": "v3", "round": "0", "epoch": "1", "adapter": "true", "quantised": "false"}
     names = HEAD.split(",")
@@ -28,28 +28,28 @@ def row(run: str, cv: str = "", lb: str = "", **cells: str) -> dict[str, str]:
     return {"run": run, "cv_map25": cv, "lb_public": lb, **cells}
 
 
-def test_a_row_is_polluted_by_its_mark_or_its_note(tmp_path: Path) -> None:
+def test_a_row_is_contaminated_by_its_mark_or_its_note(tmp_path: Path) -> None:
     rows = table(
         tmp_path,
         row("icl-a-x", "0.44"),
-        row("icl-a-POLLUTED", "0.6"),
+        row("icl-a-CONTAMINATED", "0.6"),
         row("icl-b-x", "0.6", notes="77.5% of v3 val questions are in v4 train"),
         row("icl-c-x", "0.45", notes="batch 8"),
     )
-    assert [one.polluted for one in rows] == [False, True, True, False]
+    assert [one.contaminated for one in rows] == [False, True, True, False]
     assert [one.run for one in log.usable(rows)] == ["icl-a-x", "icl-c-x"]
     found = {one.run: (round(by, 3), told) for one, by, told in log.excess(rows)}
-    assert found == {"icl-a-POLLUTED": (0.155, "clean ones"), "icl-b-x": (0.155, "clean ones")}
+    assert found == {"icl-a-CONTAMINATED": (0.155, "clean ones"), "icl-b-x": (0.155, "clean ones")}
     assert log.trained_on(rows[2]) == "77.5"
     assert log.trained_on(rows[1]) == ""
 
 
-def test_a_polluted_score_with_its_own_public_one_is_held_against_that(tmp_path: Path) -> None:
+def test_a_contaminated_score_with_its_own_public_one_is_held_against_that(tmp_path: Path) -> None:
     rows = table(
-        tmp_path, row("icl-a-x", "0.45", "0.30"), row("sfr-lora-POLLUTED", "0.874", "0.353")
+        tmp_path, row("icl-a-x", "0.45", "0.30"), row("sfr-lora-CONTAMINATED", "0.874", "0.353")
     )
     ((one, by, told),) = log.excess(rows)
-    assert (one.run, round(by, 3)) == ("sfr-lora-POLLUTED", 0.521)
+    assert (one.run, round(by, 3)) == ("sfr-lora-CONTAMINATED", 0.521)
     assert told == "its LB (widest clean gap 0.150)"
 
 

@@ -173,15 +173,15 @@ def test_the_order_of_rows_changes_no_bit() -> None:
     assert evaluate(shuffled, turned, unseen, SCORING) == evaluate(ranking, qrels, unseen, SCORING)
 
 
-def test_rows_must_be_exactly_the_labelled_ones() -> None:
+def test_rows_must_be_exactly_the_labeled_ones() -> None:
     ranking, qrels, unseen = random_world(4, questions=5, corpus=30, depth=25)
     part = Ranking(ranking.query_ids[:9], ranking.ids[:9], ranking.scores[:9])
-    with pytest.raises(Mismatch, match=r"6 labelled rows are not ranked .*first: 3_A"):
+    with pytest.raises(Mismatch, match=r"6 labeled rows are not ranked .*first: 3_A"):
         evaluate(part, qrels, unseen, SCORING)
     fewer = {row: ids for row, ids in qrels.items() if row != "4_C"}
     with pytest.raises(Mismatch, match=r"1 of 15 ranked rows have no label .*first: 4_C"):
         evaluate(ranking, fewer, unseen - {QueryId("4_C")}, SCORING)
-    with pytest.raises(Mismatch, match="0 labelled rows"):
+    with pytest.raises(Mismatch, match="0 labeled rows"):
         evaluate(Ranking((), ranking.ids[:0], ranking.scores[:0]), {}, frozenset(), SCORING)
 
 
@@ -223,10 +223,10 @@ def test_a_key_at_25_never_holds_a_deeper_score() -> None:
     assert not [key for key in records[100]["all"] if key.endswith("@25")]
     with pytest.raises(BadData, match="projection@25"):
         Scores.from_json({**records[100], "k": 25})
-    relabelled = {**records[100], "k": 25, "projection@25": records[100]["projection@100"]}
-    del relabelled["projection@100"]
+    relabeled = {**records[100], "k": 25, "projection@25": records[100]["projection@100"]}
+    del relabeled["projection@100"]
     with pytest.raises(BadData, match="map@25"):
-        Scores.from_json(relabelled)
+        Scores.from_json(relabeled)
 
 
 @given(st.integers(0, 10_000), st.booleans())

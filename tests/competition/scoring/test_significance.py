@@ -111,9 +111,9 @@ def test_rankings_of_different_rows_are_refused() -> None:
     rows, qrels, unseen = world(6, 10)
     a = at_places(qrels, random_places(rows, 1))
     part = Ranking(a.query_ids[1:], a.ids[1:], a.scores[1:])
-    with pytest.raises(Mismatch, match="1 labelled rows are not ranked"):
+    with pytest.raises(Mismatch, match="1 labeled rows are not ranked"):
         compare(a, part, qrels, unseen, SCORING)
-    with pytest.raises(Mismatch, match="1 labelled rows are not ranked"):
+    with pytest.raises(Mismatch, match="1 labeled rows are not ranked"):
         compare(part, a, qrels, unseen, SCORING)
     with pytest.raises(Mismatch, match="too few for MAP@50"):
         compare(a, a, qrels, unseen, SCORING, k=50)

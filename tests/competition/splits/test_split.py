@@ -18,7 +18,7 @@ import tiny
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from parity.competition.lineage import normalise
+from parity.competition.lineage import normalize
 from parity.competition.query import MisconceptionId, Qrels, Query, QueryId
 from parity.competition.splits.split import Split, describe, make
 from parity.run.config.run_file import SplitConfig
@@ -26,7 +26,7 @@ from parity.run.errors import BadConfig, BadData, Mismatch
 
 Kind = Literal["random", "random-full", "construct", "subject", "misconception", "unseen"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-WORLD, LABELS = random_competition.labelled(7, 400)
+WORLD, LABELS = random_competition.labeled(7, 400)
 
 some = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 seeds = st.integers(0, 99)
@@ -60,13 +60,13 @@ def folds(kind: Kind, count: int = 5, **keys: Any) -> list[Split]:
 @some
 @given(seeds, configs)
 def test_no_question_and_no_text_is_on_both_sides(seed: int, config: SplitConfig) -> None:
-    queries, qrels = random_competition.labelled(seed, 60)
+    queries, qrels = random_competition.labeled(seed, 60)
     split = make(queries, qrels, config)
     train, valid = rows_of(queries, split.train), rows_of(queries, split.valid)
     assert split.train
     assert split.valid
     assert not {query.question_id for query in train} & {query.question_id for query in valid}
-    texts = [{normalise(query.question) for query in rows} for rows in (train, valid)]
+    texts = [{normalize(query.question) for query in rows} for rows in (train, valid)]
     assert not texts[0] & texts[1]
 
 
@@ -75,7 +75,7 @@ def test_no_question_and_no_text_is_on_both_sides(seed: int, config: SplitConfig
 def test_every_question_is_on_a_side_except_for_held_out_misconceptions(
     seed: int, config: SplitConfig
 ) -> None:
-    queries, qrels = random_competition.labelled(seed, 60)
+    queries, qrels = random_competition.labeled(seed, 60)
     split = make(queries, qrels, config)
     out = {query.question_id for query in queries} - {*split.train, *split.valid}
     held = set(chain.from_iterable(qrels[row.query_id] for row in rows_of(queries, split.valid)))
@@ -90,7 +90,7 @@ def test_every_question_is_on_a_side_except_for_held_out_misconceptions(
 def test_a_row_is_unseen_when_no_train_row_shares_a_misconception(
     seed: int, config: SplitConfig
 ) -> None:
-    queries, qrels = random_competition.labelled(seed, 60)
+    queries, qrels = random_competition.labeled(seed, 60)
     split = make(queries, qrels, config)
     train = rows_of(queries, split.train)
     unseen = {
@@ -106,7 +106,7 @@ def test_a_row_is_unseen_when_no_train_row_shares_a_misconception(
 def test_rows_in_another_order_give_the_same_split(
     seed: int, config: SplitConfig, generator: random.Random
 ) -> None:
-    queries, qrels = random_competition.labelled(seed, 60)
+    queries, qrels = random_competition.labeled(seed, 60)
     rows = generator.sample(list(qrels.items()), len(qrels))
     other = make(generator.sample(queries, len(queries)), dict(rows), config)
     assert other == make(queries, qrels, config)
@@ -115,7 +115,7 @@ def test_rows_in_another_order_give_the_same_split(
 @some
 @given(seeds, seeds)
 def test_a_misconception_held_out_is_in_no_row_of_train(world: int, seed: int) -> None:
-    queries, qrels = random_competition.labelled(world, 60)
+    queries, qrels = random_competition.labeled(world, 60)
     for config in (
         SplitConfig(kind="misconception", seed=seed),
         SplitConfig(kind="misconception", seed=seed, folds=3, fold=1),
@@ -132,7 +132,7 @@ def test_the_same_run_under_another_hash_seed_cuts_the_same_bytes(root: Path) ->
         "for kind in sys.argv[1:]:\n"
         "    for folds in (0, 3):\n"
         "        config = SplitConfig(kind=kind, folds=folds)\n"
-        "        print(make(*worlds.labelled(7, 120), config).digest())\n"
+        "        print(make(*worlds.labeled(7, 120), config).digest())\n"
     )
     path = os.pathsep.join((str(root / "src"), str(root / "tests")))
     digests = {
@@ -199,7 +199,7 @@ def test_a_construct_or_subject_is_on_one_side(kind: Kind, label: Callable[[Quer
         assert not sides[0] & sides[1]
 
 
-def test_a3_only_questions_with_all_wrong_answers_labelled_are_valid_in_random_full() -> None:
+def test_a3_only_questions_with_all_wrong_answers_labeled_are_valid_in_random_full() -> None:
     labels = Counter(query.question_id for query in WORLD)
     for split in (make(WORLD, LABELS, SplitConfig(kind="random-full")), *folds("random-full")):
         assert {labels[question] for question in split.valid} == {3}
@@ -207,8 +207,8 @@ def test_a3_only_questions_with_all_wrong_answers_labelled_are_valid_in_random_f
 
 def test_a3_each_full_question_is_valid_in_one_fold_unless_its_text_has_a_poorer_twin() -> None:
     labels = Counter(query.question_id for query in WORLD)
-    poor = {normalise(row.question) for row in WORLD if labels[row.question_id] < 3}
-    full = {row.question_id for row in WORLD if normalise(row.question) not in poor}
+    poor = {normalize(row.question) for row in WORLD if labels[row.question_id] < 3}
+    full = {row.question_id for row in WORLD if normalize(row.question) not in poor}
     valid = Counter(chain.from_iterable(split.valid for split in folds("random-full")))
     assert valid == Counter(dict.fromkeys(full, 1))
 
@@ -216,7 +216,7 @@ def test_a3_each_full_question_is_valid_in_one_fold_unless_its_text_has_a_poorer
 def test_a5_questions_of_one_text_stay_together_in_every_kind() -> None:
     for kind in KINDS:
         if kind == "random-full":
-            continue  # only one question of `tiny` is labelled in full
+            continue  # only one question of `tiny` is labeled in full
         for seed in range(6):
             config = SplitConfig(kind=kind, seed=seed, valid=0.4)
             split = make(tiny.queries(), tiny.qrels(), config)
@@ -284,7 +284,7 @@ def test_a_world_of_one_question_cannot_be_split() -> None:
 def test_a_split_survives_its_file(
     tmp_path_factory: pytest.TempPathFactory, seed: int, config: SplitConfig
 ) -> None:
-    split = make(*random_competition.labelled(seed, 60), config)
+    split = make(*random_competition.labeled(seed, 60), config)
     path = tmp_path_factory.mktemp("splits") / f"{split.name}.json"
     split.write(path)
     assert Split.read(path) == split
@@ -383,6 +383,6 @@ def test_what_touches_a_held_out_misconception_is_left_out_and_the_description_s
 
 
 def test_without_countnothing_is_left_out_where_loose_questions_fill_valid() -> None:
-    queries, qrels = random_competition.labelled(7, 400)
+    queries, qrels = random_competition.labeled(7, 400)
     split = make(queries, qrels, SplitConfig(kind="misconception"))
     assert {*split.train, *split.valid} == {query.question_id for query in queries}

@@ -190,14 +190,14 @@ def test_some_questions_ask_the_same_in_other_white_space(made: Made) -> None:
         texts = made.column(name, "QuestionText")
         groups: dict[str, set[str]] = {}
         for text in texts:
-            groups.setdefault(lineage.normalise(text), set()).add(text)
+            groups.setdefault(lineage.normalize(text), set()).add(text)
         assert len(texts) - len(groups) >= least
         assert sum(len(group) > 1 for group in groups.values()) >= least
 
 
 def test_no_question_of_the_test_is_asked_in_train(made: Made) -> None:
     train, test = (
-        {lineage.normalise(text) for text in made.column(name, "QuestionText")}
+        {lineage.normalize(text) for text in made.column(name, "QuestionText")}
         for name in (kaggle_files.TRAIN, kaggle_files.TEST)
     )
     assert not train & test
@@ -231,7 +231,7 @@ def test_the_right_answer_may_be_any_of_the_four(made: Made) -> None:
     assert all(correct.count(answer) > len(correct) / 6 for answer in ANSWERS)
 
 
-def test_a_labelled_answer_is_what_its_rule_gives_and_no_other_rule_does(made: Made) -> None:
+def test_a_labeled_answer_is_what_its_rule_gives_and_no_other_rule_does(made: Made) -> None:
     rules: dict[Skill, set[Family]] = {skill: set() for skill in SKILLS}
     for name in made.read.corpus.values():
         skill, family = RULES[name]

@@ -33,9 +33,9 @@ valid = 0.3
 format = "icl"
 instruction = "Name the mistake."
 query = "{{question}} {{wrong}}"
-exemplars = "question"
-exemplar_count = 1
-query_max = 320
+examples = "question"
+example_count = 1
+query_max_length = 320
 
 [encoder]
 base = "{base}"
@@ -46,18 +46,18 @@ device = "cpu"
 count = 5
 
 [training]
-rank = 2
+r = 2
 epochs = 1
 learning_rate = 1e-2
 warmup_steps = 0
-group = 3
+train_group_size = 3
 
 [scoring]
 bootstrap = 100
 
 [shipping]
 owner = "ann"
-licence = "CC0-1.0"
+license = "CC0-1.0"
 wheels = []
 rehearsed = 40
 """

@@ -26,12 +26,12 @@ def made(folder: Path, layers: dict[str, str] = SHOWN, config: str = "") -> Path
     texts = {
         "adapter_model.safetensors": "weights",
         "run.json": config or frozen.model_dump_json(),
-        "exemplars.jsonl": '{"misconception_id":1,"query_id":"10_B"}\n',
+        "examples.jsonl": '{"misconception_id":1,"query_id":"10_B"}\n',
     }
     folder.mkdir(parents=True)
     for name, text in texts.items():
         (folder / name).write_text(text)
-    bundle.seal(folder, run="small", round_=1, layers=layers, cv=SCORES, spread="queries")
+    bundle.seal(folder, run="small", round_=1, layers=layers, cv=SCORES, parallelism="queries")
     return folder
 
 
@@ -53,7 +53,7 @@ def test_a_bundle_is_read_where_it_is_mounted(tmp_path: Path, mount: str) -> Non
     found = bundle.read(tmp_path / mount)
     assert found.folder == tmp_path / mount
     assert (found.run, found.round, found.layers) == ("small", 1, SHOWN)
-    assert found.facts == {"cv": SCORES, "spread": "queries"}
+    assert found.facts == {"cv": SCORES, "parallelism": "queries"}
     assert found.config.scoring.bootstrap == 200
     assert found.digest == files.read_json(tmp_path / mount / "manifest.json")["digest"]
 
@@ -61,7 +61,7 @@ def test_a_bundle_is_read_where_it_is_mounted(tmp_path: Path, mount: str) -> Non
 def test_the_manifest_says_what_the_bundle_is_beside_its_files(tmp_path: Path) -> None:
     folder = made(tmp_path / "bundle")
     record = files.read_json(folder / "manifest.json")
-    names = ("adapter_model.safetensors", "exemplars.jsonl", "run.json")
+    names = ("adapter_model.safetensors", "examples.jsonl", "run.json")
     assert record.keys() == {"kind", "schema", "facts", "files", "digest"}
     assert (record["kind"], record["schema"]) == ("bundle", 1)
     assert record["files"] == digest.of_tree(folder, names)
@@ -70,7 +70,7 @@ def test_the_manifest_says_what_the_bundle_is_beside_its_files(tmp_path: Path) -
         "round": 1,
         "layers": SHOWN,
         "cv": SCORES,
-        "spread": "queries",
+        "parallelism": "queries",
     }
     assert sealed_folder.read(folder).facts == record["facts"]
 
@@ -82,7 +82,7 @@ def test_a_bundle_is_flat(tmp_path: Path) -> None:
         bundle.seal(folder, run="small", round_=1, layers=SHOWN)
 
 
-@pytest.mark.parametrize("name", ["adapter_model.safetensors", "run.json", "exemplars.jsonl"])
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "run.json", "examples.jsonl"])
 @pytest.mark.parametrize(
     "harm",
     [
@@ -106,7 +106,7 @@ def edits(record: dict[str, Any], key: str) -> Iterator[dict[str, Any]]:
     yield {name: value for name, value in record.items() if name != key}
 
 
-@pytest.mark.parametrize("key", ["run", "round", "layers", "cv", "spread"])
+@pytest.mark.parametrize("key", ["run", "round", "layers", "cv", "parallelism"])
 def test_a_fact_that_was_edited_is_refused(tmp_path: Path, key: str) -> None:
     folder = made(tmp_path / "bundle")
     record = files.read_json(folder / "manifest.json")
@@ -171,7 +171,7 @@ def test_any_other_byte_name_run_round_layer_or_fact_is_another_digest(tmp_path:
     digests.add(bundle.seal(folders[3], run="small", round_=0, layers=SHOWN))
     digests.add(bundle.seal(folders[4], run="other", round_=1, layers=SHOWN))
     digests.add(bundle.seal(folders[0], run="small", round_=1, layers={**SHOWN, "base": "x"}))
-    digests.add(bundle.seal(folders[5], run="small", round_=1, layers=SHOWN, spread="model"))
+    digests.add(bundle.seal(folders[5], run="small", round_=1, layers=SHOWN, parallelism="model"))
     assert len(digests) == 7
 
 

@@ -44,7 +44,7 @@ def test_names_are_those_of_the_adapters_own_module() -> None:
         adapters._LORA_SETTINGS,
     )
     assert bundle_checks._FULL == adapters._FULL_WEIGHTS
-    assert set(adapters.Record.__dataclass_fields__) >= bundle_checks._KEYS
+    assert set(adapters.AdapterRecord.__dataclass_fields__) >= bundle_checks._KEYS
 
 
 def test_an_adapter_of_its_base_is_described(saved: tuple[Path, str]) -> None:

@@ -16,25 +16,25 @@ def config(**sections: Any) -> Config:
     return configs.build({"name": "small", **sections}, "test")
 
 
-def written(run: Config, lineage: Lineage = KNOWN, licence: str = "Apache-2.0") -> str:
+def written(run: Config, lineage: Lineage = KNOWN, license: str = "Apache-2.0") -> str:
     table = "| method | MAP@25 |\n| --- | --- |"
     return model_card.write(
-        run, lineage, round_=1, weights="w" * 64, base_licence=licence, table=table
+        run, lineage, round_=1, weights="w" * 64, base_license=license, table=table
     )
 
 
 def test_a_card_tells_base_adapter_data_prompt_and_scores() -> None:
     text = written(
         config(
-            data={"competition": "tiny", "licence": "CC0-1.0"},
+            data={"competition": "tiny", "license": "CC0-1.0"},
             split={"kind": "construct", "seed": 3},
             prompt={
                 "format": "icl",
                 "instruction": "Name the mistake.",
                 "query": "{question}\n{wrong}",
-                "exemplars": "question",
-                "exemplar_count": 2,
-                "query_max": 300,
+                "examples": "question",
+                "example_count": 2,
+                "query_max_length": 300,
             },
             encoder={"base": "owner/model", "revision": "abc123", "layers": 12},
             training={"rank": 7},
@@ -43,27 +43,27 @@ def test_a_card_tells_base_adapter_data_prompt_and_scores() -> None:
     for told in (
         "# small, round 1\n",
         "ranks tiny's misconceptions",
-        "`owner/model` at `abc123`, licence Apache-2.0, its first 12 layers",
+        "`owner/model` at `abc123`, license Apache-2.0, its first 12 layers",
         f"LoRA, rank 7, weights sha256 `{'w' * 64}`",
         "3 questions (ids in `lineage.json`); split `construct-s3`",
-        "Data licence: CC0-1.0",
+        "Data license: CC0-1.0",
         "| method | MAP@25 |",
         "```text\n{question}\n{wrong}\n```",
         "Instruction: `Name the mistake.`",
-        "Format `icl`, exemplars `question` × 2, at most 300 tokens.",
+        "Format `icl`, few-shot examples `question` × 2, at most 300 tokens.",
     ):
         assert told in text
 
 
 def test_what_is_not_known_is_said_so() -> None:
-    text = written(config(training={"method": "all"}), Lineage(None), licence="")
+    text = written(config(training={"method": "all"}), Lineage(None), license="")
     for told in (
-        "licence unknown\n",
+        "license unknown\n",
         "- Adapter: all weights,",
         "Trained on unknown questions",
         "none stated: no text of it is in this bundle",
         "Instruction: none",
-        "exemplars `none` × 0",
+        "examples `none` × 0",
     ):
         assert told in text
     assert " at `" not in text

@@ -80,9 +80,9 @@ def test_of_a_base_nothing_but_pickles_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", [SAID, json.dumps({"text": SAID}), f"in a line: {SAID}."])
 def test_text_of_the_competition_is_found(tmp_path: Path, form: str) -> None:
-    (tmp_path / "exemplars.jsonl").write_text(form)
+    (tmp_path / "examples.jsonl").write_text(form)
     assert "holds text of the competition" in refused(tmp_path, (SAID,))
-    scan(tmp_path)  # a licence lets it out: then no texts are given
+    scan(tmp_path)  # a license lets it out: then no texts are given
 
 
 def test_text_that_json_escapes_is_found(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from parity.run import digest, files
 from parity.run.errors import BadData, Mismatch
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
-FACTS = {"install": ["parity==0.1"], "licence": "MIT", "cv": {"map": 0.25}}
+FACTS = {"install": ["parity==0.1"], "license": "MIT", "cv": {"map": 0.25}}
 TEXTS = {"model.safetensors": "weights", "config.json": "{}"}
 
 names = (
@@ -118,7 +118,7 @@ def test_any_other_byte_name_fact_or_kind_is_another_digest(tmp_path: Path) -> N
         made(tmp_path / "2", texts={"model.safetensors": "weights", "Config.json": "{}"}),
         made(tmp_path / "3", texts={**TEXTS, "more": "."}),
         made(tmp_path / "4", texts={"model.safetensors": "{}", "config.json": "weights"}),
-        made(tmp_path / "5", facts={**FACTS, "licence": "mit"}),
+        made(tmp_path / "5", facts={**FACTS, "license": "mit"}),
         made(tmp_path / "6", facts={}),
         made(tmp_path / "7", kind="bundle"),
     ]
@@ -234,7 +234,7 @@ def test_a_file_that_is_not_the_sealed_one_is_named(
 @pytest.mark.parametrize("key", ["facts", "files", "schema", "digest", "more"])
 def test_a_manifest_that_was_edited_is_refused(tmp_path: Path, key: str) -> None:
     path = made(tmp_path / "small-base") / MANIFEST
-    files.write_json(path, {**files.read_json(path), key: {"licence": "MIT"}})
+    files.write_json(path, {**files.read_json(path), key: {"license": "MIT"}})
     told = refused(lambda: sealed_folder.read(tmp_path / "small-base"))
     assert told == "small-base: manifest.json was changed after it was sealed"
 

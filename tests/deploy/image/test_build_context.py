@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from parity.deploy.image import build_context
-from parity.deploy.image.build_context import Layers
+from parity.deploy.image.build_context import ImageDigests
 from parity.deploy.wheelhouse.wheel_lock import Lock, Wheel
 from parity.run import digest
 from parity.run.errors import StaleInput
 
 ROOT = Path(__file__).parents[3]
-LAYERS = Layers("localhost/base:1", "a" * 64, "b" * 64, "c" * 64)
+LAYERS = ImageDigests("localhost/base:1", "a" * 64, "b" * 64, "c" * 64)
 
 
 @pytest.fixture
@@ -84,6 +84,6 @@ def test_each_layer_reaches_its_label_and_gives_the_image_another_name() -> None
         "kaggle-parity.wheels-lock": "b" * 64,
         "kaggle-parity.code": "c" * 64,
     }
-    others = [replace(LAYERS, **{name: "other"}) for name in Layers.__dataclass_fields__]
+    others = [replace(LAYERS, **{name: "other"}) for name in ImageDigests.__dataclass_fields__]
     assert len({LAYERS.tag, *(one.tag for one in others)}) == 5
     assert LAYERS.tag == replace(LAYERS).tag

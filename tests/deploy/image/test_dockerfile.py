@@ -9,7 +9,7 @@ from pathlib import Path
 from dockerfile_parse import DockerfileParser
 
 from parity.deploy.image import build_context, image_lock
-from parity.deploy.image.build_context import Layers
+from parity.deploy.image.build_context import ImageDigests
 
 ROOT = Path(__file__).parents[3]
 DOCKERFILE = ROOT / "Dockerfile"
@@ -31,7 +31,7 @@ def test_another_base_can_be_given() -> None:
 
 
 def test_its_labels_are_those_of_the_layers() -> None:
-    layers = Layers("localhost/standin:1", "a" * 64, "b" * 64, "c" * 64)
+    layers = ImageDigests("localhost/standin:1", "a" * 64, "b" * 64, "c" * 64)
     labels = parsed(**layers.arguments).labels
     assert {name: labels[name] for name in layers.labels} == layers.labels
 

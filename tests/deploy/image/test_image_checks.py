@@ -7,7 +7,7 @@ import pytest
 
 from parity.deploy.image import freeze as freezes
 from parity.deploy.image import image_checks, image_lock
-from parity.deploy.image.image_checks import Finding
+from parity.deploy.image.image_checks import CheckResult
 from parity.deploy.image.image_lock import MEASURED, Fact, ImageLock
 from parity.deploy.wheelhouse import wheel_lock
 from parity.deploy.wheelhouse.wheel_lock import Lock, Wheel
@@ -26,7 +26,7 @@ transformers==5.0.0 ; sys_platform == 'linux' \\
 """
 
 
-def levels(findings: list[Finding]) -> list[str]:
+def levels(findings: list[CheckResult]) -> list[str]:
     return [one.level for one in findings]
 
 
@@ -34,15 +34,15 @@ def levels(findings: list[Finding]) -> list[str]:
 
 
 def test_a_finding_is_a_line_with_its_mend() -> None:
-    assert Finding("ok", "all is well").line() == "ok       all is well"
-    told = Finding("warning", "a thing", "do this").line()
+    assert CheckResult("ok", "all is well").line() == "ok       all is well"
+    told = CheckResult("warning", "a thing", "do this").line()
     assert told == "warning  a thing — do this"
 
 
 def test_an_error_becomes_a_finding_whose_mend_is_its_command() -> None:
     found = image_checks.failed(Mismatch("two\n things differ; run: invoke train"))
-    assert found == Finding("error", "two things differ", "invoke train", "local")
-    assert image_checks.failed(BadConfig("odd")) == Finding("error", "odd", "", "configuration")
+    assert found == CheckResult("error", "two things differ", "invoke train", "local")
+    assert image_checks.failed(BadConfig("odd")) == CheckResult("error", "odd", "", "configuration")
 
 
 def test_a_check_that_raises_is_found_at_the_level_it_was_given() -> None:
@@ -50,11 +50,11 @@ def test_a_check_that_raises_is_found_at_the_level_it_was_given() -> None:
         raise BadData("cannot; run: that")
 
     assert image_checks.attempt("it:", wrong, "warning").level == "warning"
-    assert image_checks.attempt("it:", lambda: "is there") == Finding("ok", "it: is there")
+    assert image_checks.attempt("it:", lambda: "is there") == CheckResult("ok", "it: is there")
 
 
 def test_the_first_error_decides() -> None:
-    warning, first, second = (Finding(level, level) for level in ("warning", "error", "error"))
+    warning, first, second = (CheckResult(level, level) for level in ("warning", "error", "error"))
     assert image_checks.worst([warning, first, second]) is first
     assert image_checks.worst([warning]) is None
 
@@ -175,12 +175,14 @@ def house(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def look(house: Path, under: str = UNDER, wants: tuple[str, ...] = ("extra",)) -> list[Finding]:
+def look(house: Path, under: str = UNDER, wants: tuple[str, ...] = ("extra",)) -> list[CheckResult]:
     return image_checks.wheelhouse(house, wants, under, "invoke wheels")
 
 
 def test_a_whole_wheelhouse_is_well(house: Path) -> None:
-    assert look(house) == [Finding("ok", "wheelhouse holds extra 1.0 and the project's own wheel")]
+    assert look(house) == [
+        CheckResult("ok", "wheelhouse holds extra 1.0 and the project's own wheel")
+    ]
 
 
 def test_a_wheel_with_other_bytes_is_an_error(house: Path) -> None:
@@ -228,7 +230,7 @@ def test_bf16_on_a_gpu_without_units_for_it_is_an_error() -> None:
 
 def test_8_bit_floats_on_a_gpu_without_units_for_them_are_an_error() -> None:
     *_, last = image_checks.gpu("NVIDIA A100-SXM4-40GB, 40960 MiB, 8.0\n", "auto", "mining")
-    assert (last.level, last.mend) == ("error", "--set=mining.quantise=none")
+    assert (last.level, last.mend) == ("error", "--set=mining.quantize=none")
     assert "capability 8 has no units" in last.what
     assert levels(image_checks.gpu("NVIDIA L4, 23034 MiB, 8.9\n", "auto", "encoder")) == ["ok"]
 

@@ -217,8 +217,8 @@ def test_something_that_is_no_freeze_is_refused() -> None:
 
 
 def test_a_fact_that_no_image_has_is_refused() -> None:
-    with pytest.raises(BadConfig, match="colour: no such fact"):
-        image_lock.relock(ImageLock(facts()), OLD, OLD, {"colour": "blue"})
+    with pytest.raises(BadConfig, match="color: no such fact"):
+        image_lock.relock(ImageLock(facts()), OLD, OLD, {"color": "blue"})
 
 
 NAMES = st.from_regex(r"[a-z][a-z0-9]{0,8}(-[a-z0-9]+)?", fullmatch=True)

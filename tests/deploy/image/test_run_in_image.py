@@ -10,17 +10,17 @@ import pytest
 
 from parity.deploy.image import run_in_image
 from parity.deploy.image.engines import Engine
-from parity.deploy.image.run_in_image import Job, Place
+from parity.deploy.image.run_in_image import ContainerJob, Mount
 from parity.run.errors import BadConfig
 
 DOCKER, PODMAN, BUILDAH = (Engine(name, "1") for name in ("docker", "podman", "buildah"))
-JOB = Job(
+JOB = ContainerJob(
     command=["python", "-m", "parity", "mine", "runs/a.toml"],
-    places=[Place(Path("/d/data"), Path("/p/data"), True), Place(Path("/d/in"), Path("/p/in"))],
+    places=[Mount(Path("/d/data"), Path("/p/data"), True), Mount(Path("/d/in"), Path("/p/in"))],
     cwd=Path("/p"),
     env={"OMP_NUM_THREADS": "1"},
 )
-ON_GPU = Job(JOB.command, JOB.places, JOB.cwd, JOB.env, gpu=True)
+ON_GPU = ContainerJob(JOB.command, JOB.places, JOB.cwd, JOB.env, gpu=True)
 
 
 def after(words: list[str], flag: str) -> list[str]:
@@ -181,7 +181,7 @@ def test_a_place_is_seen_under_its_own_path_and_is_what_a_link_points_to(
     (tmp_path / "link").symlink_to("real")
     monkeypatch.chdir(tmp_path)
     found = run_in_image.same(Path("link"), writable=True)
-    assert found == Place(tmp_path / "real", tmp_path / "link", True)
+    assert found == Mount(tmp_path / "real", tmp_path / "link", True)
 
 
 def test_what_is_not_there_cannot_be_mounted(tmp_path: Path) -> None:

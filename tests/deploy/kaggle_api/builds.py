@@ -7,7 +7,7 @@ from pathlib import Path
 from kagglestandin_server import StandIn
 
 from parity.deploy.bundle import sealed_folder
-from parity.deploy.kaggle_api.publish import Parcel
+from parity.deploy.kaggle_api.publish import DatasetUpload
 from parity.run import digest
 
 REF = "me/some-bundle"
@@ -19,7 +19,7 @@ class Builds:
     def __init__(self, standin: StandIn, folder: Path) -> None:
         self.standin, self.folder = standin, folder
 
-    def build(self, letter: str, files: int = 3) -> Parcel:
+    def build(self, letter: str, files: int = 3) -> DatasetUpload:
         """Build the folder anew; the stand-in takes this build from now on."""
         self.folder.mkdir(exist_ok=True)
         for path in self.folder.iterdir():
@@ -30,11 +30,13 @@ class Builds:
         for path in self.folder.iterdir():
             os.utime(path, (1_700_000_000, 1_700_000_000))
         found = sealed_folder.read(self.folder)
-        parcel = Parcel(REF, "some bundle", "other", self.folder, found.sizes(), found.digest)
+        parcel = DatasetUpload(
+            REF, "some bundle", "other", self.folder, found.sizes(), found.digest
+        )
         self.standin.kaggle.expect(REF, self.contents(parcel))
         return parcel
 
-    def contents(self, parcel: Parcel) -> dict[str, str]:
+    def contents(self, parcel: DatasetUpload) -> dict[str, str]:
         return {name: digest.of_file(parcel.folder / name) for name in parcel.sizes}
 
     @property

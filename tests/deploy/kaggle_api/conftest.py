@@ -8,7 +8,7 @@ from deploy.kaggle_api import end_to_end
 from deploy.kaggle_api.end_to_end import Stopwatch, Voyage
 from kagglestandin_server import StandIn
 
-from parity.deploy.kaggle_api.client import Door
+from parity.deploy.kaggle_api.client import KaggleClient
 
 
 @pytest.fixture
@@ -28,6 +28,6 @@ def way(standin: StandIn, tmp_path: Path, clock: Stopwatch) -> Voyage:
 
 
 @pytest.fixture
-def door(way: Voyage) -> Iterator[Door]:
+def door(way: Voyage) -> Iterator[KaggleClient]:
     with way.door() as one:
         yield one

@@ -15,11 +15,11 @@ from kagglestandin_state import SUBMISSION, Competition, Json, KernelResult
 from parity.deploy.bundle import sealed_folder
 from parity.deploy.kaggle_api import client as doors
 from parity.deploy.kaggle_api import follow, publish, push, session, submit
-from parity.deploy.kaggle_api.client import Door
+from parity.deploy.kaggle_api.client import KaggleClient
 from parity.deploy.kaggle_api.clock import Clock
 from parity.deploy.kaggle_api.follow import Version
-from parity.deploy.kaggle_api.publish import Parcel, Published
-from parity.deploy.kaggle_api.types import Kernel, Submission
+from parity.deploy.kaggle_api.publish import DatasetUpload, Published
+from parity.deploy.kaggle_api.types import KaggleKernel, KaggleSubmission
 from parity.run import digest, files
 from parity.run.errors import Mismatch, RunFailed
 
@@ -71,7 +71,7 @@ class Voyage:
         self.failed: set[int] = set()
         self.parcels = {kind: self._parcel(kind) for kind in ("wheelhouse", "bundle")}
 
-    def _parcel(self, kind: Any) -> Parcel:
+    def _parcel(self, kind: Any) -> DatasetUpload:
         place = self.folder / kind
         if not place.is_dir():
             place.mkdir()
@@ -79,7 +79,7 @@ class Voyage:
                 (place / f"{kind}-{number}.json").write_text(json.dumps([kind, "x" * 3000, number]))
             sealed_folder.seal(place, kind, {})
         found = sealed_folder.read(place)
-        parcel = Parcel(
+        parcel = DatasetUpload(
             f"me/small-{kind}", f"small {kind}", "other", place, found.sizes(), found.digest
         )
         contents = {name: digest.of_file(place / name) for name in parcel.sizes}
@@ -87,14 +87,14 @@ class Voyage:
         return parcel
 
     @contextmanager
-    def door(self) -> Iterator[Door]:
+    def door(self) -> Iterator[KaggleClient]:
         with in_process(self.standin, self.folder / "home"), doors.opened(self.clock) as door:
             yield door
 
-    def kernel(self, sources: list[Published]) -> Kernel:
+    def kernel(self, sources: list[Published]) -> KaggleKernel:
         bundle, wheelhouse = (self.parcels[one].digest for one in ("bundle", "wheelhouse"))
         key = push.key_of(bundle, wheelhouse, self.failed)
-        return Kernel(
+        return KaggleKernel(
             ref="me/small-kernel",
             title="small kernel",
             text=push.keyed("print('ranking')\n", key),
@@ -115,7 +115,7 @@ class Voyage:
         if files.read_json(there / "run_report.json")["bundle"] != wanted:
             raise Mismatch("the output is of another bundle")
 
-    def sail(self) -> Submission:
+    def sail(self) -> KaggleSubmission:
         """Publish, push, follow, submit and collect the score."""
         with self.door() as door:
             scratch = self.folder / "uploads"
@@ -128,7 +128,7 @@ class Voyage:
                 self.failed.add(version.number)
                 raise
 
-    def _follow(self, door: Door, version: Version, scratch: Path) -> Submission:
+    def _follow(self, door: KaggleClient, version: Version, scratch: Path) -> KaggleSubmission:
         follow.wait(door, version, minutes=600)
         follow.fetch(door, version, self.folder / "output", self.judge)
         key = submit.key_of(self.parcels["bundle"].digest, version.number)

@@ -10,8 +10,8 @@ from kagglestandin_server import StandIn
 from kagglestandin_state import Dataset, File, Version
 
 from parity.deploy.kaggle_api import types
-from parity.deploy.kaggle_api.client import Door
-from parity.run.errors import Refused, Unknown
+from parity.deploy.kaggle_api.client import KaggleClient
+from parity.run.errors import KaggleRejected, OutcomeUnknown
 
 REF = "me/some-bundle"
 
@@ -25,14 +25,14 @@ def plant(standin: StandIn, *notes: str, **fields: Any) -> None:
 
 
 def test_notes_are_by_version_and_the_firsts_has_the_description(
-    door: Door, standin: StandIn
+    door: KaggleClient, standin: StandIn
 ) -> None:
     plant(standin, "Initial release", "", "third", description="of the dataset")
     notes = {1: "Initial release of the dataset", 2: "", 3: "third"}
-    assert door.datasets.held(REF) == types.Dataset("READY", 3, True, notes)
+    assert door.datasets.held(REF) == types.KaggleDataset("READY", 3, True, notes)
 
 
-def test_a_dataset_that_is_not_seen_is_none(door: Door, standin: StandIn) -> None:
+def test_a_dataset_that_is_not_seen_is_none(door: KaggleClient, standin: StandIn) -> None:
     assert door.datasets.held(REF) is None
     plant(standin, "")
     standin.inject("GetDataset-403")
@@ -40,7 +40,7 @@ def test_a_dataset_that_is_not_seen_is_none(door: Door, standin: StandIn) -> Non
     assert door.datasets.held(REF) is not None
 
 
-def test_files_are_those_of_the_version(door: Door, standin: StandIn) -> None:
+def test_files_are_those_of_the_version(door: KaggleClient, standin: StandIn) -> None:
     plant(standin, "", "")
     for number, one in enumerate(standin.kaggle.datasets[REF].versions, start=1):
         one.files = {f"part-{number}.txt": File.of(b"x" * number)}
@@ -48,18 +48,20 @@ def test_files_are_those_of_the_version(door: Door, standin: StandIn) -> None:
     assert found == [{"part-1.txt": 1}, {"part-2.txt": 2}]
 
 
-def test_an_error_within_a_list_is_told(door: Door, standin: StandIn) -> None:
+def test_an_error_within_a_list_is_told(door: KaggleClient, standin: StandIn) -> None:
     plant(standin, "")
     says = Twist(after=lambda *call: {**call[2], "errorMessage": "Version is being made"})
     standin.inject_faults(Fault(("ListDatasetFiles",), says))
-    with pytest.raises(Refused, match=f"files of {REF} version 1: Kaggle says 'Version is being"):
+    with pytest.raises(
+        KaggleRejected, match=f"files of {REF} version 1: Kaggle says 'Version is being"
+    ):
         door.datasets.files(REF, 1)
 
 
 @pytest.mark.parametrize("status", ["error", "ERROR", "pending"])
-def test_any_status_but_ok_makes_none(status: str, door: Door, standin: StandIn) -> None:
+def test_any_status_but_ok_makes_none(status: str, door: KaggleClient, standin: StandIn) -> None:
     standin.inject_faults(Fault(("CreateDataset",), Reply(200, {"status": status})))
-    with pytest.raises(Refused, match=f"^publish {REF}: Kaggle answers status '{status}'$"):
+    with pytest.raises(KaggleRejected, match=f"^publish {REF}: Kaggle answers status '{status}'$"):
         door.datasets.make_version(REF, [], notes="", new=("some bundle", "other"))
 
 
@@ -82,7 +84,7 @@ def test_an_answer_that_is_no_answer_is_asked_for_again_and_no_file_is_blamed(
         assert len(tokens) == len(parcel.sizes)
     way.standin.inject_faults(Fault(("StartBlobUpload",), Reply(200), times=99))
     unknown = pytest.raises(
-        Unknown, match=r"^upload bundle: the answer was not understood, 6 times"
+        OutcomeUnknown, match=r"^upload bundle: the answer was not understood, 6 times"
     )
     with way.door() as door, unknown, door.datasets.uploaded(parcel.folder, tmp_path / "more"):
         pass

@@ -11,9 +11,9 @@ from kagglestandin_server import StandIn
 from kagglestandin_state import Json, Kernel, KernelResult, Saved, Submission
 
 from parity.deploy.kaggle_api import follow, kernels
-from parity.deploy.kaggle_api.client import Door
+from parity.deploy.kaggle_api.client import KaggleClient
 from parity.deploy.kaggle_api.follow import Version
-from parity.run.errors import Mismatch, Refused, RunFailed, Unknown
+from parity.run.errors import KaggleRejected, Mismatch, OutcomeUnknown, RunFailed
 
 REF = "me/small-kernel"
 ONE, TWO = Version(REF, 1), Version(REF, 2)
@@ -43,20 +43,22 @@ def taken(_: Path) -> None:
 # To its end
 
 
-def test_a_run_is_followed_to_its_end(door: Door, standin: StandIn, clock: Stopwatch) -> None:
+def test_a_run_is_followed_to_its_end(
+    door: KaggleClient, standin: StandIn, clock: Stopwatch
+) -> None:
     saved(standin, output("a"), waits=3)
     follow.wait(door, ONE, minutes=10)
     assert clock.time == 5.0 + 7.5 + 11.25
 
 
 def test_there_is_a_budget_and_the_same_command_goes_on(
-    door: Door, standin: StandIn, clock: Stopwatch
+    door: KaggleClient, standin: StandIn, clock: Stopwatch
 ) -> None:
     saved(standin, output("a"), waits=10**6)
     words = (
         r"^me/small-kernel version 1 is still RUNNING after 90 minutes; the same command goes on$"
     )
-    with pytest.raises(Unknown, match=words):
+    with pytest.raises(OutcomeUnknown, match=words):
         follow.wait(door, ONE, minutes=90)
     assert clock.time == 90 * 60
     assert len(standin.sent("GetKernelSessionStatus")) < 110
@@ -65,14 +67,16 @@ def test_there_is_a_budget_and_the_same_command_goes_on(
 
 
 @pytest.mark.parametrize("status", ["ERROR", "CANCEL_REQUESTED", "CANCEL_ACKNOWLEDGED"])
-def test_a_bad_end_is_told_with_kaggles_words(status: str, door: Door, standin: StandIn) -> None:
+def test_a_bad_end_is_told_with_kaggles_words(
+    status: str, door: KaggleClient, standin: StandIn
+) -> None:
     saved(standin, KernelResult({}, status=status, failure="Notebook Timeout"))
     with pytest.raises(RunFailed) as caught:
         follow.wait(door, ONE, minutes=10)
     assert str(caught.value) == f"{REF} version 1: {status} on Kaggle, 'Notebook Timeout'"
 
 
-def test_it_is_the_versions_own_end(door: Door, standin: StandIn) -> None:
+def test_it_is_the_versions_own_end(door: KaggleClient, standin: StandIn) -> None:
     saved(standin, output("a"), KernelResult({}, status="ERROR"))
     follow.wait(door, ONE, minutes=10)
     with pytest.raises(RunFailed, match=f"^{REF} version 2: ERROR on Kaggle$"):
@@ -81,9 +85,9 @@ def test_it_is_the_versions_own_end(door: Door, standin: StandIn) -> None:
     assert labels == {"v1", "v2"}
 
 
-def test_a_version_that_was_only_saved_never_ends(door: Door, standin: StandIn) -> None:
+def test_a_version_that_was_only_saved_never_ends(door: KaggleClient, standin: StandIn) -> None:
     saved(standin, KernelResult({}, status="NEW_SCRIPT"))
-    with pytest.raises(Unknown, match="is still NEW_SCRIPT after 1 minutes"):
+    with pytest.raises(OutcomeUnknown, match="is still NEW_SCRIPT after 1 minutes"):
         follow.wait(door, ONE, minutes=1)
 
 
@@ -91,7 +95,7 @@ def test_a_version_that_was_only_saved_never_ends(door: Door, standin: StandIn) 
 
 
 def test_all_pages_of_the_output_are_fetched(
-    door: Door, standin: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    door: KaggleClient, standin: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kernels, "PAGE", 3)
     saved(standin, output("a", parts=10), waits=0)
@@ -100,7 +104,9 @@ def test_all_pages_of_the_output_are_fetched(
     assert len(names) == len(set(names)) == 13
 
 
-def test_names_are_paths_in_the_folder(door: Door, standin: StandIn, tmp_path: Path) -> None:
+def test_names_are_paths_in_the_folder(
+    door: KaggleClient, standin: StandIn, tmp_path: Path
+) -> None:
     saved(standin, output("a"), waits=0)
     names = follow.fetch(door, ONE, tmp_path / "output", taken)
     assert names == ["logs/deep/x.txt", "part-0.txt", "small-kernel.log", "two words.txt"]
@@ -109,17 +115,17 @@ def test_names_are_paths_in_the_folder(door: Door, standin: StandIn, tmp_path: P
 
 
 def test_a_name_that_leads_elsewhere_is_not_followed(
-    door: Door, standin: StandIn, tmp_path: Path
+    door: KaggleClient, standin: StandIn, tmp_path: Path
 ) -> None:
     saved(standin, KernelResult({"../../escaped.txt": b"x"}), waits=0)
-    with pytest.raises(Unknown, match=r"came broken \(Refusing to download") as caught:
+    with pytest.raises(OutcomeUnknown, match=r"came broken \(Refusing to download") as caught:
         follow.fetch(door, ONE, tmp_path / "deep" / "output", taken)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.rglob("escaped.txt"))
 
 
 def test_an_older_version_gives_its_own_output(
-    door: Door, standin: StandIn, tmp_path: Path
+    door: KaggleClient, standin: StandIn, tmp_path: Path
 ) -> None:
     saved(standin, output("a"), output("b"), waits=0)
     for version, letter in ((ONE, "a"), (TWO, "b"), (ONE, "a")):
@@ -128,7 +134,7 @@ def test_an_older_version_gives_its_own_output(
         assert follow.last_words(tmp_path / "output") == letter
 
 
-def test_the_folder_is_replaced_whole(door: Door, standin: StandIn, tmp_path: Path) -> None:
+def test_the_folder_is_replaced_whole(door: KaggleClient, standin: StandIn, tmp_path: Path) -> None:
     (tmp_path / "output").mkdir()
     (tmp_path / "output" / "of-yesterday.txt").write_text("old")
     saved(standin, output("a"), waits=0)
@@ -137,7 +143,7 @@ def test_the_folder_is_replaced_whole(door: Door, standin: StandIn, tmp_path: Pa
 
 
 def test_what_is_not_this_versions_is_fetched_again(
-    door: Door, standin: StandIn, tmp_path: Path, clock: Stopwatch
+    door: KaggleClient, standin: StandIn, tmp_path: Path, clock: Stopwatch
 ) -> None:
     saved(standin, output("a"), output("b"), waits=0)
 
@@ -159,7 +165,7 @@ def test_what_is_not_this_versions_is_fetched_again(
 
 @pytest.mark.parametrize("effect", [Short(), Reply(503), Reply(429, retry_after="1")])
 def test_a_file_that_comes_cut_short_is_fetched_again(
-    effect: Short | Reply, door: Door, standin: StandIn, tmp_path: Path
+    effect: Short | Reply, door: KaggleClient, standin: StandIn, tmp_path: Path
 ) -> None:
     saved(standin, output("a"), waits=0)
     standin.inject_faults(Fault(("OUTPUT",), effect))
@@ -171,11 +177,11 @@ def test_a_file_that_comes_cut_short_is_fetched_again(
 
 
 def test_an_output_that_is_refused_is_not_there_half(
-    door: Door, standin: StandIn, tmp_path: Path
+    door: KaggleClient, standin: StandIn, tmp_path: Path
 ) -> None:
     saved(standin, output("a"), waits=0)
     standin.inject_faults(Fault(("OUTPUT",), Reply(403), at=2))
-    with pytest.raises(Refused):
+    with pytest.raises(KaggleRejected):
         follow.fetch(door, ONE, tmp_path / "output", taken)
     assert not (tmp_path / "output").exists()
 
@@ -219,14 +225,16 @@ def test_a_log_of_the_kernels_own_does_not_hide_kaggles(tmp_path: Path) -> None:
     assert follow.last_words(logged(tmp_path, '[{"data": "dead"}]')) == "dead"
 
 
-def test_the_log_of_a_failed_run_is_fetched(door: Door, standin: StandIn, tmp_path: Path) -> None:
+def test_the_log_of_a_failed_run_is_fetched(
+    door: KaggleClient, standin: StandIn, tmp_path: Path
+) -> None:
     saved(standin, KernelResult({}, "begun\ndead: no bundle\n", "ERROR"), waits=0)
     assert follow.log_of(door, ONE, tmp_path / "failed") == "dead: no bundle"
 
 
 @pytest.mark.parametrize("effect", [Reply(403), Reply(500), Empty(), Twist(after=lambda *_: {})])
 def test_a_log_that_is_not_to_be_had_is_no_error(
-    effect: Reply | Empty | Twist, door: Door, standin: StandIn, tmp_path: Path
+    effect: Reply | Empty | Twist, door: KaggleClient, standin: StandIn, tmp_path: Path
 ) -> None:
     saved(standin, KernelResult({}, "dead\n", "ERROR"), waits=0)
     standin.inject_faults(Fault(("ListKernelSessionOutput",), effect, times=9))
@@ -242,7 +250,7 @@ def held(standin: StandIn, ref: int, key: str, **changes: object) -> None:
     standin.kaggle.submissions.append(replace(one, **changes))  # type: ignore[arg-type]
 
 
-def test_a_score_is_waited_for(door: Door, standin: StandIn, clock: Stopwatch) -> None:
+def test_a_score_is_waited_for(door: KaggleClient, standin: StandIn, clock: Stopwatch) -> None:
     held(standin, 1001, KEY, waits=3)
     found = follow.score(door, COMPETITION, 1001, KEY, minutes=10)
     assert (found.status, found.public, found.private) == ("COMPLETE", "0.5", "")
@@ -250,17 +258,17 @@ def test_a_score_is_waited_for(door: Door, standin: StandIn, clock: Stopwatch) -
 
 
 def test_a_score_is_not_waited_for_without_end(
-    door: Door, standin: StandIn, clock: Stopwatch
+    door: KaggleClient, standin: StandIn, clock: Stopwatch
 ) -> None:
     held(standin, 1001, KEY, waits=10**6)
     with pytest.raises(
-        Unknown, match=f"^submission {KEY} is still pending after 5 minutes; the same"
+        OutcomeUnknown, match=f"^submission {KEY} is still pending after 5 minutes; the same"
     ):
         follow.score(door, COMPETITION, 1001, KEY, minutes=5)
     assert clock.time == 5 * 60
 
 
-def test_a_submission_that_failed_is_told(door: Door, standin: StandIn) -> None:
+def test_a_submission_that_failed_is_told(door: KaggleClient, standin: StandIn) -> None:
     held(standin, 1001, KEY, error="Submission Scoring Error")
     words = f"submission 1001 ({KEY}) ended in an error: Submission Scoring Error"
     with pytest.raises(RunFailed) as caught:
@@ -268,13 +276,15 @@ def test_a_submission_that_failed_is_told(door: Door, standin: StandIn) -> None:
     assert str(caught.value) == words
 
 
-def test_a_submission_that_is_not_held_is_told(door: Door, standin: StandIn) -> None:
+def test_a_submission_that_is_not_held_is_told(door: KaggleClient, standin: StandIn) -> None:
     held(standin, 1001, f"{KEY}2")
     with pytest.raises(Mismatch, match=f"holds no submission {KEY}; run: invoke submit$"):
         follow.score(door, COMPETITION, 0, KEY, minutes=5)
 
 
-def test_a_submission_is_found_by_its_number_before_its_key(door: Door, standin: StandIn) -> None:
+def test_a_submission_is_found_by_its_number_before_its_key(
+    door: KaggleClient, standin: StandIn
+) -> None:
     held(standin, 1001, KEY, scores=("0.1", ""))
     held(standin, 1002, "renamed by hand", scores=("0.2", ""))
     for ref, key, public in ((1002, KEY, "0.2"), (0, KEY, "0.1"), (77, KEY, "0.1")):

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parity.deploy.kaggle_api import polling
-from parity.deploy.kaggle_api.idempotency import GRACE, once, taken
-from parity.run.errors import Mismatch, Refused, RunFailed, Unknown
+from parity.deploy.kaggle_api.idempotency import GRACE, ensure_once, taken
+from parity.run.errors import KaggleRejected, Mismatch, OutcomeUnknown, RunFailed
 
 TOLD = 7
 """What Kaggle makes of it."""
@@ -48,10 +48,10 @@ class World:
         assert self.mark.is_file(), "waited without a mark"
         if self.odd is not None:
             raise self.odd
-        assert polling.until(self.clock, self.look, 2 * GRACE) == TOLD
+        assert polling.poll_until(self.clock, self.look, 2 * GRACE) == TOLD
 
-    def once(self) -> tuple[int, bool]:
-        return once(self.clock, self.mark, self.look, self.tell, self.prove)
+    def ensure_once(self) -> tuple[int, bool]:
+        return ensure_once(self.clock, self.mark, self.look, self.tell, self.prove)
 
 
 @pytest.fixture
@@ -60,9 +60,9 @@ def world(clock: Stopwatch, tmp_path: Path) -> World:
 
 
 def test_it_is_told_once_and_no_mark_is_left(world: World) -> None:
-    assert world.once() == (TOLD, True)
+    assert world.ensure_once() == (TOLD, True)
     assert not world.mark.exists()
-    assert world.once() == (TOLD, False)
+    assert world.ensure_once() == (TOLD, False)
     assert (len(world.told), world.clock.time) == (1, 0)
 
 
@@ -70,14 +70,14 @@ def test_what_is_there_is_not_told_and_a_mark_is_taken_away(world: World) -> Non
     world.taken.append(0)
     world.mark.parent.mkdir()
     world.mark.touch()
-    assert world.once() == (TOLD, False)
+    assert world.ensure_once() == (TOLD, False)
     assert (world.told, world.mark.exists()) == ([], False)
 
 
 def test_a_process_that_is_killed_leaves_a_mark(world: World) -> None:
     world.fails = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
-        world.once()
+        world.ensure_once()
     assert world.mark.is_file()
 
 
@@ -85,9 +85,9 @@ def test_a_process_that_is_killed_leaves_a_mark(world: World) -> None:
 def test_who_finds_a_mark_waits_for_what_was_taken(late: float, world: World) -> None:
     world.fails, world.late = KeyboardInterrupt(), late
     with pytest.raises(KeyboardInterrupt):
-        world.once()
+        world.ensure_once()
     world.fails = None
-    assert world.once() == (TOLD, False)
+    assert world.ensure_once() == (TOLD, False)
     assert (len(world.told), world.mark.exists()) == (1, False)
     assert late <= world.clock.time <= GRACE
 
@@ -95,25 +95,30 @@ def test_who_finds_a_mark_waits_for_what_was_taken(late: float, world: World) ->
 def test_who_finds_a_mark_and_nothing_else_tells_it_after_a_while(world: World) -> None:
     world.fails, world.takes = KeyboardInterrupt(), False  # killed before it was out
     with pytest.raises(KeyboardInterrupt):
-        world.once()
+        world.ensure_once()
     world.fails, world.takes = None, True
-    assert world.once() == (TOLD, True)
+    assert world.ensure_once() == (TOLD, True)
     assert world.told == [0, GRACE]
     assert not world.mark.exists()
 
 
 @pytest.mark.parametrize(
-    "odd", [KeyboardInterrupt(), Unknown("not ready in time"), Refused("not for you to see")]
+    "odd",
+    [
+        KeyboardInterrupt(),
+        OutcomeUnknown("not ready in time"),
+        KaggleRejected("not for you to see"),
+    ],
 )
 def test_who_is_cut_off_while_it_is_waited_for_does_not_tell_it_again(
     odd: BaseException, world: World
 ) -> None:
     world.odd, world.late = odd, 60
     with pytest.raises(type(odd)):
-        world.once()
+        world.ensure_once()
     assert world.mark.is_file()
     world.odd = None
-    assert world.once() == (TOLD, False)
+    assert world.ensure_once() == (TOLD, False)
     assert (len(world.told), world.mark.exists()) == (1, False)
 
 
@@ -121,31 +126,31 @@ def test_who_is_cut_off_while_it_is_waited_for_does_not_tell_it_again(
 def test_what_is_known_to_have_gone_wrong_leaves_no_mark(odd: Exception, world: World) -> None:
     world.odd = odd
     with pytest.raises(type(odd)):
-        world.once()
+        world.ensure_once()
     assert not world.mark.exists()
 
 
 def test_a_refusal_leaves_no_mark_and_nobody_waits(world: World) -> None:
-    world.fails, world.takes = Refused("not now"), False
-    with pytest.raises(Refused):
-        world.once()
+    world.fails, world.takes = KaggleRejected("not now"), False
+    with pytest.raises(KaggleRejected):
+        world.ensure_once()
     assert not world.mark.exists()
     world.fails, world.takes = None, True
-    assert world.once() == (TOLD, True)
+    assert world.ensure_once() == (TOLD, True)
     assert world.clock.time == 0
 
 
 @pytest.mark.parametrize("late", [0.0, 3.0, GRACE])
 def test_a_lost_reply_is_looked_up(late: float, world: World) -> None:
-    world.fails, world.late = Unknown("the connection was lost"), late
-    assert world.once() == (TOLD, True)
+    world.fails, world.late = OutcomeUnknown("the connection was lost"), late
+    assert world.ensure_once() == (TOLD, True)
     assert (len(world.told), world.mark.exists()) == (1, False)
 
 
 def test_a_lost_reply_of_what_does_not_show_is_unknown_and_marked(world: World) -> None:
-    world.fails, world.takes = Unknown("the connection was lost"), False
-    with pytest.raises(Unknown, match="the connection was lost"):
-        world.once()
+    world.fails, world.takes = OutcomeUnknown("the connection was lost"), False
+    with pytest.raises(OutcomeUnknown, match="the connection was lost"):
+        world.ensure_once()
     assert world.mark.is_file()
     assert (len(world.told), world.clock.time) == (1, GRACE)
 
@@ -155,22 +160,22 @@ def test_a_no_to_the_question_is_no_word_of_what_was_told(
 ) -> None:
     def look() -> int | None:
         if world.told:
-            raise Refused("not for you to see")
+            raise KaggleRejected("not for you to see")
         return None
 
-    world.fails = Unknown("the connection was lost")
+    world.fails = OutcomeUnknown("the connection was lost")
     with monkeypatch.context() as patch:
         patch.setattr(world, "look", look)
-        with pytest.raises(Refused):
-            world.once()
+        with pytest.raises(KaggleRejected):
+            world.ensure_once()
     assert world.mark.is_file()
-    assert world.once() == (TOLD, False)
+    assert world.ensure_once() == (TOLD, False)
 
 
 def test_whatever_else_goes_wrong_leaves_the_mark(world: World) -> None:
     world.fails = ZeroDivisionError()
     with pytest.raises(ZeroDivisionError):
-        world.once()
+        world.ensure_once()
     assert world.mark.is_file()
 
 
@@ -178,8 +183,8 @@ def test_two_things_do_not_wait_for_each_other(clock: Stopwatch, tmp_path: Path)
     one, other = (World(clock, tmp_path / f"{name}.mark") for name in ("one", "other"))
     one.fails = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
-        one.once()
-    assert other.once() == (TOLD, True)
+        one.ensure_once()
+    assert other.ensure_once() == (TOLD, True)
     assert (clock.time, one.mark.is_file()) == (0, True)
 
 
@@ -195,8 +200,10 @@ def test_what_was_taken_is_found_without_telling(world: World) -> None:
     assert (world.clock.time, world.mark.exists()) == (GRACE, False)
 
 
-CUT = st.sampled_from([None, KeyboardInterrupt(), Unknown("lost"), ZeroDivisionError()])
-ANSWERED = st.sampled_from([None, KeyboardInterrupt(), Unknown("late"), Refused("no")])
+CUT = st.sampled_from([None, KeyboardInterrupt(), OutcomeUnknown("lost"), ZeroDivisionError()])
+ANSWERED = st.sampled_from(
+    [None, KeyboardInterrupt(), OutcomeUnknown("late"), KaggleRejected("no")]
+)
 
 
 @settings(max_examples=60, deadline=None)
@@ -209,13 +216,15 @@ def test_whenever_it_is_cut_off_it_is_taken_once(
     world = World(Stopwatch(), tmp_path_factory.mktemp("marks") / "thing.mark")
     world.late = late
     for fails, takes, odd in ways:
-        refused = isinstance(odd, Refused)
+        refused = isinstance(odd, KaggleRejected)
         world.fails = odd if refused else fails
         world.takes = not refused and (takes or fails is None)
         world.odd = odd
-        with contextlib.suppress(KeyboardInterrupt, ZeroDivisionError, Unknown, Refused):
-            world.once()
+        with contextlib.suppress(
+            KeyboardInterrupt, ZeroDivisionError, OutcomeUnknown, KaggleRejected
+        ):
+            world.ensure_once()
         assert len(world.taken) <= 1
     world.fails, world.odd, world.takes = None, None, True
-    assert world.once()[0] == TOLD
+    assert world.ensure_once()[0] == TOLD
     assert len(world.taken) == 1

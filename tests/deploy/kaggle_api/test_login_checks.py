@@ -8,20 +8,20 @@ from typing import Any
 
 import pytest
 
-from parity.deploy.image.image_checks import Finding
+from parity.deploy.image.image_checks import CheckResult
 from parity.deploy.kaggle_api import login_checks
 from parity.deploy.kaggle_api.session import CLIENT
-from parity.run.errors import BadConfig, Refused, Unknown
+from parity.run.errors import BadConfig, KaggleRejected, OutcomeUnknown
 
 SECRET = "s3" * 8
 """A value that no finding may hold."""
 
 
-def levels(findings: list[Finding]) -> list[str]:
+def levels(findings: list[CheckResult]) -> list[str]:
     return [one.level for one in findings]
 
 
-def told(findings: list[Finding]) -> str:
+def told(findings: list[CheckResult]) -> str:
     text = "\n".join(one.line() for one in findings)
     assert SECRET not in text
     return text
@@ -81,7 +81,7 @@ def test_a_login_in_a_file_is_found_where_the_client_looks(
 ) -> None:
     keep(tmp_path / name)
     found = login_checks.login({}, tmp_path)
-    assert found == [Finding("ok", f"login for Kaggle: {said}")]
+    assert found == [CheckResult("ok", f"login for Kaggle: {said}")]
     told(found)
 
 
@@ -268,7 +268,7 @@ def test_a_login_that_is_accepted_is_told_with_what_is_left_today() -> None:
 
 
 def test_rules_that_were_not_accepted_are_an_error_that_says_where_to() -> None:
-    *_, found = login_checks.asked(lambda: door(Refused("limits of small: 403")), "small")
+    *_, found = login_checks.asked(lambda: door(KaggleRejected("limits of small: 403")), "small")
     assert (found.level, found.what) == ("error", "limits of small: 403")
     assert found.mend == "accept the rules: kaggle.com/competitions/small/rules"
 
@@ -277,8 +277,8 @@ def test_rules_that_were_not_accepted_are_an_error_that_says_where_to() -> None:
     ("error", "mend"),
     [
         (BadConfig("kaggle is 2.2.4; run: pip install kaggle"), "pip install kaggle"),
-        (Refused("Kaggle refused the login"), ""),
-        (Unknown("Kaggle does not answer"), ""),
+        (KaggleRejected("Kaggle refused the login"), ""),
+        (OutcomeUnknown("Kaggle does not answer"), ""),
     ],
 )
 def test_a_door_that_does_not_open_is_an_error(error: Exception, mend: str) -> None:

@@ -15,12 +15,12 @@ from kagglestandin_plan import Cut, Drop, Fault, Twist
 from kagglestandin_server import StandIn
 
 from parity.deploy.kaggle_api import datasets, publish
-from parity.deploy.kaggle_api.client import Door
-from parity.deploy.kaggle_api.publish import Parcel
-from parity.deploy.kaggle_api.types import Dataset
-from parity.run.errors import BadConfig, BadData, Mismatch, Refused, Unknown
+from parity.deploy.kaggle_api.client import KaggleClient
+from parity.deploy.kaggle_api.publish import DatasetUpload
+from parity.deploy.kaggle_api.types import KaggleDataset
+from parity.run.errors import BadConfig, BadData, KaggleRejected, Mismatch, OutcomeUnknown
 
-GOOD = {"ref": REF, "title": "some bundle", "licence": "other", "sizes": {}, "digest": "ab" * 32}
+GOOD = {"ref": REF, "title": "some bundle", "license": "other", "sizes": {}, "digest": "ab" * 32}
 
 
 @pytest.fixture
@@ -53,8 +53,8 @@ def changes(standin: StandIn, since: int = 0) -> list[str]:
         ({"title": "short"}, "title 'short' has not 6 to 50 characters"),
         ({"title": "a" * 51}, "has not 6 to 50 characters"),
         (
-            {"licence": ""},
-            "no licence; name it, in Kaggle's words: --set shipping.licence=\"apache",
+            {"license": ""},
+            "no license; name it, in Kaggle's words: --set shipping.license=\"apache",
         ),
     ],
 )
@@ -62,9 +62,9 @@ def test_what_kaggle_would_refuse_or_bend_is_no_parcel(
     changed: dict[str, str], words: str, tmp_path: Path
 ) -> None:
     fields: dict[str, Any] = {"folder": tmp_path, **GOOD}
-    Parcel(**fields)
+    DatasetUpload(**fields)
     with pytest.raises(BadConfig, match=re.escape(words)):
-        Parcel(**{**fields, **changed})
+        DatasetUpload(**{**fields, **changed})
 
 
 def test_a_version_is_known_by_its_notes_and_the_first_by_its_description() -> None:
@@ -75,7 +75,9 @@ def test_a_version_is_known_by_its_notes_and_the_first_by_its_description() -> N
         3: "by hand",
         4: "sha256:ab",
     }
-    found = [publish.digest_of(Dataset("READY", number, True, notes)) for number in range(1, 6)]
+    found = [
+        publish.digest_of(KaggleDataset("READY", number, True, notes)) for number in range(1, 6)
+    ]
     assert found == [here, there, "", "", ""]
 
 
@@ -83,7 +85,7 @@ def test_a_version_is_known_by_its_notes_and_the_first_by_its_description() -> N
 
 
 def test_a_content_is_sent_once(
-    door: Door, builds: Builds, scratch: Path, standin: StandIn
+    door: KaggleClient, builds: Builds, scratch: Path, standin: StandIn
 ) -> None:
     parcel = builds.build("a")
     made = publish.publish(door, parcel, scratch)
@@ -97,8 +99,8 @@ def test_a_content_is_sent_once(
     assert builds.held == [builds.contents(parcel)]
 
 
-def test_it_is_private_and_has_its_licence(
-    door: Door, builds: Builds, scratch: Path, standin: StandIn
+def test_it_is_private_and_has_its_license(
+    door: KaggleClient, builds: Builds, scratch: Path, standin: StandIn
 ) -> None:
     parcel = builds.build("a")
     publish.publish(door, parcel, scratch)
@@ -116,7 +118,7 @@ def test_it_is_private_and_has_its_licence(
 
 
 def test_another_content_is_a_new_version_and_the_old_one_again_too(
-    door: Door, builds: Builds, scratch: Path, standin: StandIn
+    door: KaggleClient, builds: Builds, scratch: Path, standin: StandIn
 ) -> None:
     contents = []
     for number, letter in enumerate("aba", start=1):
@@ -132,7 +134,7 @@ def test_another_content_is_a_new_version_and_the_old_one_again_too(
 
 
 def test_a_version_made_by_hand_is_replaced(
-    door: Door, builds: Builds, scratch: Path, standin: StandIn
+    door: KaggleClient, builds: Builds, scratch: Path, standin: StandIn
 ) -> None:
     parcel = builds.build("a")
     publish.publish(door, parcel, scratch)
@@ -141,7 +143,7 @@ def test_a_version_made_by_hand_is_replaced(
 
 
 def test_a_file_that_was_not_sealed_stops_it(
-    door: Door, builds: Builds, scratch: Path, standin: StandIn
+    door: KaggleClient, builds: Builds, scratch: Path, standin: StandIn
 ) -> None:
     parcel = builds.build("a")
     (parcel.folder / "notes.txt").write_text("not to be sent")
@@ -155,7 +157,7 @@ def test_a_file_that_was_not_sealed_stops_it(
 
 
 def test_a_dataset_that_everybody_sees_gets_nothing(
-    door: Door, builds: Builds, scratch: Path, standin: StandIn
+    door: KaggleClient, builds: Builds, scratch: Path, standin: StandIn
 ) -> None:
     known = builds.build("a")
     publish.publish(door, known, scratch)
@@ -177,7 +179,11 @@ def test_a_dataset_that_everybody_sees_gets_nothing(
 
 
 def test_all_pages_of_the_list_are_compared(
-    door: Door, builds: Builds, scratch: Path, standin: StandIn, monkeypatch: pytest.MonkeyPatch
+    door: KaggleClient,
+    builds: Builds,
+    scratch: Path,
+    standin: StandIn,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(datasets, "PAGE", 3)
     parcel = builds.build("a", files=9)
@@ -200,7 +206,11 @@ def test_all_pages_of_the_list_are_compared(
     ],
 )
 def test_what_arrived_otherwise_is_named(
-    spoil: Callable[[dict[str, Any]], None], words: str, door: Door, builds: Builds, scratch: Path
+    spoil: Callable[[dict[str, Any]], None],
+    words: str,
+    door: KaggleClient,
+    builds: Builds,
+    scratch: Path,
 ) -> None:
     def after(kaggle: Any, body: Any, reply: Any) -> Any:
         spoil(kaggle.datasets[REF].versions[-1].files)
@@ -236,7 +246,7 @@ def half_sent(standin: StandIn) -> None:
 
 
 def test_two_builds_of_equal_names_sizes_and_times_never_mix(
-    door: Door,
+    door: KaggleClient,
     builds: Builds,
     scratch: Path,
     standin: StandIn,
@@ -259,7 +269,7 @@ def test_two_builds_of_equal_names_sizes_and_times_never_mix(
 
 
 def test_they_would_mix_in_one_scratch_folder(
-    door: Door,
+    door: KaggleClient,
     builds: Builds,
     scratch: Path,
     standin: StandIn,
@@ -281,7 +291,7 @@ def test_they_would_mix_in_one_scratch_folder(
 
 
 def test_an_upload_that_was_cut_off_goes_on_at_once_where_it_was(
-    door: Door,
+    door: KaggleClient,
     builds: Builds,
     scratch: Path,
     standin: StandIn,
@@ -331,14 +341,14 @@ def test_who_is_cut_off_while_kaggle_makes_a_version_makes_no_second(
 
 
 def test_nothing_is_sent_while_kaggle_makes_a_version(
-    door: Door, builds: Builds, scratch: Path, standin: StandIn, clock: Stopwatch
+    door: KaggleClient, builds: Builds, scratch: Path, standin: StandIn, clock: Stopwatch
 ) -> None:
     publish.publish(door, builds.build("a"), scratch)
     standin.kaggle.datasets[REF].versions[-1].statuses = ["BLOBS_RECEIVED"]
     before = len(standin.calls)
     parcel = builds.build("b")
     with pytest.raises(
-        Unknown, match=f"still making a version of {REF} after 30 minutes; the same"
+        OutcomeUnknown, match=f"still making a version of {REF} after 30 minutes; the same"
     ):
         publish.publish(door, parcel, scratch)
     assert changes(standin, before) == []
@@ -347,7 +357,7 @@ def test_nothing_is_sent_while_kaggle_makes_a_version(
 
 
 def test_a_lost_reply_makes_one_version(
-    door: Door, builds: Builds, scratch: Path, standin: StandIn
+    door: KaggleClient, builds: Builds, scratch: Path, standin: StandIn
 ) -> None:
     publish.publish(door, builds.build("a"), scratch)
     parcel = builds.build("b")
@@ -358,12 +368,12 @@ def test_a_lost_reply_makes_one_version(
 
 
 def test_a_file_that_kaggle_takes_neither_time_publishes_nothing(
-    door: Door, builds: Builds, scratch: Path, standin: StandIn
+    door: KaggleClient, builds: Builds, scratch: Path, standin: StandIn
 ) -> None:
     parcel = builds.build("a")
     standin.inject("PUT-503-for-ever")
     words = r"^upload build: Upload unsuccessful: \S+; nothing was published; try again later$"
-    with pytest.raises(Refused, match=words):
+    with pytest.raises(KaggleRejected, match=words):
         publish.publish(door, parcel, scratch)
     assert builds.held == []
     standin.calm()
@@ -385,7 +395,7 @@ def listed(lines: list[str]) -> set[str]:
 
 @pytest.mark.parametrize("before", ["", "b", "a"])
 def test_steps_tells_the_calls_that_publish_makes_then(
-    before: str, door: Door, builds: Builds, scratch: Path, standin: StandIn
+    before: str, door: KaggleClient, builds: Builds, scratch: Path, standin: StandIn
 ) -> None:
     if before:
         publish.publish(door, builds.build(before), scratch)
@@ -394,7 +404,7 @@ def test_steps_tells_the_calls_that_publish_makes_then(
     lines = publish.steps(door, parcel)
     assert changes(standin, begun) == []
     begun = len(standin.calls)
-    assert bool(before) != any("licence other, private, 4 files" in line for line in lines)
+    assert bool(before) != any("license other, private, 4 files" in line for line in lines)
     made = publish.publish(door, parcel, scratch)
     assert promised(lines) == Counter(changes(standin, begun))
     assert made.sent == bool(promised(lines))

@@ -14,11 +14,11 @@ from kagglestandin_server import StandIn
 from kagglestandin_state import Dataset, Json, KernelResult, Model, Saved, Version
 
 from parity.deploy.kaggle_api import push
-from parity.deploy.kaggle_api.client import Door
-from parity.deploy.kaggle_api.types import FAILED, Kernel
-from parity.run.errors import Mismatch, Refused, Unknown
+from parity.deploy.kaggle_api.client import KaggleClient
+from parity.deploy.kaggle_api.types import FAILED, KaggleKernel
+from parity.run.errors import KaggleRejected, Mismatch, OutcomeUnknown
 
-KERNEL = Kernel(
+KERNEL = KaggleKernel(
     ref="me/small-kernel",
     title="small kernel",
     text="print(1)\n",
@@ -33,7 +33,7 @@ KERNEL = Kernel(
 
 
 @pytest.fixture
-def wanted(standin: StandIn) -> Kernel:
+def wanted(standin: StandIn) -> KaggleKernel:
     """Return a kernel whose sources are there."""
     refs = ("me/small-bundle", "me/small-wheelhouse")
     for number, ref in enumerate(refs, start=1):
@@ -151,7 +151,7 @@ def test_what_kaggle_adds_to_a_notebook_is_no_difference() -> None:
 
 
 def test_everything_is_told_on_the_wire(
-    door: Door, wanted: Kernel, scratch: Path, standin: StandIn
+    door: KaggleClient, wanted: KaggleKernel, scratch: Path, standin: StandIn
 ) -> None:
     standin.kaggle.models["you/gem/transformers/2b/3"] = Model({})
     wanted = replace(wanted, models=("you/gem/transformers/2b/3",))
@@ -179,7 +179,7 @@ def test_everything_is_told_on_the_wire(
 
 @pytest.mark.parametrize("machine", ["", "NvidiaL4"])
 def test_a_machine_is_told_where_there_is_one(
-    machine: str, door: Door, wanted: Kernel, scratch: Path, standin: StandIn
+    machine: str, door: KaggleClient, wanted: KaggleKernel, scratch: Path, standin: StandIn
 ) -> None:
     push.push(door, replace(wanted, machine=machine, gpu=bool(machine)), scratch)
     (said,) = standin.sent("SaveKernel")
@@ -189,7 +189,7 @@ def test_a_machine_is_told_where_there_is_one(
 
 @pytest.mark.parametrize("kind", ["script", "notebook"])
 def test_a_kernel_is_saved_once_in_either_form(
-    kind: str, door: Door, wanted: Kernel, scratch: Path, standin: StandIn
+    kind: str, door: KaggleClient, wanted: KaggleKernel, scratch: Path, standin: StandIn
 ) -> None:
     text = push.notebook(wanted.text) if kind == "notebook" else wanted.text
     wanted = replace(wanted, kind=kind, text=text)
@@ -200,7 +200,7 @@ def test_a_kernel_is_saved_once_in_either_form(
 
 
 def test_another_form_or_bundle_is_another_version(
-    door: Door, wanted: Kernel, scratch: Path
+    door: KaggleClient, wanted: KaggleKernel, scratch: Path
 ) -> None:
     other = replace(wanted, kind="notebook", text=push.notebook(wanted.text))
     newer = replace(wanted, text=push.keyed("print()", "bundle 2"))
@@ -219,7 +219,7 @@ def ended(standin: StandIn, status: str) -> None:
 
 @pytest.mark.parametrize("status", FAILED)
 def test_a_version_that_ended_badly_is_saved_again(
-    status: str, door: Door, wanted: Kernel, scratch: Path, standin: StandIn
+    status: str, door: KaggleClient, wanted: KaggleKernel, scratch: Path, standin: StandIn
 ) -> None:
     push.push(door, wanted, scratch)
     ended(standin, status)
@@ -229,7 +229,7 @@ def test_a_version_that_ended_badly_is_saved_again(
 
 
 def test_a_version_that_is_known_to_be_bad_is_saved_again(
-    door: Door, wanted: Kernel, scratch: Path, standin: StandIn
+    door: KaggleClient, wanted: KaggleKernel, scratch: Path, standin: StandIn
 ) -> None:
     push.push(door, wanted, scratch)  # it ended well, and its submission did not
     assert promises(push.steps(door, wanted, {1}))
@@ -253,7 +253,12 @@ def test_a_version_that_is_known_to_be_bad_is_saved_again(
     ],
 )
 def test_what_kaggle_made_otherwise_is_named_and_is_not_saved_twice(
-    changes: Json, words: str, door: Door, wanted: Kernel, scratch: Path, standin: StandIn
+    changes: Json,
+    words: str,
+    door: KaggleClient,
+    wanted: KaggleKernel,
+    scratch: Path,
+    standin: StandIn,
 ) -> None:
     standin.inject_faults(read_back(**changes))
     with pytest.raises(Mismatch, match=f"^me/small-kernel version 1: .*{re.escape(words)}"):
@@ -264,7 +269,7 @@ def test_what_kaggle_made_otherwise_is_named_and_is_not_saved_twice(
 
 
 def test_a_setting_that_stays_wrong_is_not_pushed_over_and_over(
-    door: Door, wanted: Kernel, scratch: Path, standin: StandIn
+    door: KaggleClient, wanted: KaggleKernel, scratch: Path, standin: StandIn
 ) -> None:
     standin.inject_faults(read_back(enableInternet=True))
     for _ in range(3):
@@ -276,7 +281,7 @@ def test_a_setting_that_stays_wrong_is_not_pushed_over_and_over(
 
 
 def test_versions_that_are_read_back_without_their_numbers_are_taken(
-    door: Door, wanted: Kernel, scratch: Path, standin: StandIn
+    door: KaggleClient, wanted: KaggleKernel, scratch: Path, standin: StandIn
 ) -> None:
     standin.inject_faults(read_back(datasetDataSources=["me/small-wheelhouse", "me/small-bundle"]))
     assert push.push(door, wanted, scratch).sent
@@ -284,26 +289,28 @@ def test_versions_that_are_read_back_without_their_numbers_are_taken(
 
 
 def test_a_source_that_is_not_there_is_refused_and_saved_again_once_it_is(
-    door: Door, wanted: Kernel, scratch: Path, standin: StandIn
+    door: KaggleClient, wanted: KaggleKernel, scratch: Path, standin: StandIn
 ) -> None:
     hidden = standin.kaggle.datasets.pop("me/small-bundle")
-    with pytest.raises(Refused, match=r"invalid dataset sources: me/small-bundle/1$"):
+    with pytest.raises(KaggleRejected, match=r"invalid dataset sources: me/small-bundle/1$"):
         push.push(door, wanted, scratch)
     standin.kaggle.datasets["me/small-bundle"] = hidden
     assert push.push(door, wanted, scratch).version == 2
 
 
 def test_another_sessions_end_has_to_be_waited_for(
-    door: Door, wanted: Kernel, scratch: Path, standin: StandIn
+    door: KaggleClient, wanted: KaggleKernel, scratch: Path, standin: StandIn
 ) -> None:
     standin.inject("push-error")
-    with pytest.raises(Refused, match=r"wait for another session's end, then the same command$"):
+    with pytest.raises(
+        KaggleRejected, match=r"wait for another session's end, then the same command$"
+    ):
         push.push(door, wanted, scratch)
     assert push.push(door, wanted, scratch).version == 1
 
 
 def test_a_version_of_somebody_else_is_told(
-    door: Door, wanted: Kernel, scratch: Path, standin: StandIn
+    door: KaggleClient, wanted: KaggleKernel, scratch: Path, standin: StandIn
 ) -> None:
     def after(kaggle: Kaggle, body: Json, reply: Json) -> Json:
         mine = kaggle.kernels[body["slug"]].versions[-1]
@@ -322,7 +329,7 @@ def test_a_version_of_somebody_else_is_told(
 
 
 def test_a_version_whose_reply_was_lost_is_found(
-    door: Door, wanted: Kernel, scratch: Path, standin: StandIn
+    door: KaggleClient, wanted: KaggleKernel, scratch: Path, standin: StandIn
 ) -> None:
     standin.inject_faults(Fault(("SaveKernel",), Drop(committed=True)))
     assert push.push(door, wanted, scratch) == push.Pushed("me/small-kernel", 1, sent=True)
@@ -330,7 +337,7 @@ def test_a_version_whose_reply_was_lost_is_found(
 
 
 def test_a_reply_without_a_version_is_looked_up(
-    door: Door, wanted: Kernel, scratch: Path, standin: StandIn
+    door: KaggleClient, wanted: KaggleKernel, scratch: Path, standin: StandIn
 ) -> None:
     def after(kaggle: Kaggle, body: Json, reply: Json) -> Json:
         return {name: one for name, one in reply.items() if name != "versionNumber"}
@@ -338,12 +345,16 @@ def test_a_reply_without_a_version_is_looked_up(
     standin.inject_faults(Fault(("SaveKernel",), Twist(after=after)))
     assert push.push(door, wanted, scratch).version == 1
     standin.inject_faults(Fault(("SaveKernel",), Reply(200, {"ref": "/me/small-kernel"})))
-    with pytest.raises(Unknown, match="Kaggle names no version; the same command looks"):
+    with pytest.raises(OutcomeUnknown, match="Kaggle names no version; the same command looks"):
         push.push(door, replace(wanted, text="print(7)"), scratch)
 
 
 def test_who_is_cut_off_saves_nothing_twice(
-    door: Door, wanted: Kernel, scratch: Path, standin: StandIn, monkeypatch: pytest.MonkeyPatch
+    door: KaggleClient,
+    wanted: KaggleKernel,
+    scratch: Path,
+    standin: StandIn,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
@@ -358,11 +369,13 @@ def test_who_is_cut_off_saves_nothing_twice(
 
 
 def test_a_version_that_does_not_show_is_unknown(
-    door: Door, wanted: Kernel, scratch: Path, standin: StandIn, clock: Stopwatch
+    door: KaggleClient, wanted: KaggleKernel, scratch: Path, standin: StandIn, clock: Stopwatch
 ) -> None:
     gone = {"code": 403, "message": "Permission 'kernels.get' was denied"}
     standin.inject_faults(Fault(("GetKernel",), Reply(403, gone), times=99))
-    with pytest.raises(Unknown, match=r"version 1 does not show; the same command looks again$"):
+    with pytest.raises(
+        OutcomeUnknown, match=r"version 1 does not show; the same command looks again$"
+    ):
         push.push(door, wanted, scratch)
     assert clock.time >= push.GRACE
     standin.calm()
@@ -377,7 +390,7 @@ def promises(lines: list[str]) -> bool:
 
 
 def test_steps_tells_what_push_does_then(
-    door: Door, wanted: Kernel, scratch: Path, standin: StandIn
+    door: KaggleClient, wanted: KaggleKernel, scratch: Path, standin: StandIn
 ) -> None:
     before = asdict(wanted)
     lines = push.steps(door, wanted)

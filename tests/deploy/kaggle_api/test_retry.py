@@ -14,9 +14,9 @@ from kagglestandin_plan import Fault, Reply
 from kagglestandin_server import StandIn
 
 from parity.deploy.kaggle_api import retry
-from parity.deploy.kaggle_api.client import Door
+from parity.deploy.kaggle_api.client import KaggleClient
 from parity.deploy.kaggle_api.clock import LONGEST
-from parity.run.errors import ParityError, Refused, Unknown
+from parity.run.errors import KaggleRejected, OutcomeUnknown, ParityError
 
 ADDRESS = "https://storage.example/blob?upload_id=7&X-Signature=" + "ab" * 16
 
@@ -86,22 +86,22 @@ def test_a_question_is_asked_again_where_kaggle_cannot_answer_now(
     status: int, clock: Stopwatch
 ) -> None:
     line = Line(failed(status), failed(status), "answer")
-    assert retry.ask(clock, "limits", line) == "answer"
+    assert retry.read(clock, "limits", line) == "answer"
     assert (line.called, clock.time) == (3, 2.0 + 4.0)
 
 
 @pytest.mark.parametrize("name", LOST)
 def test_a_question_is_asked_again_where_the_answer_is_lost(name: str, clock: Stopwatch) -> None:
     line = Line(lost(name), "answer")
-    assert retry.ask(clock, "limits", line) == "answer"
+    assert retry.read(clock, "limits", line) == "answer"
     assert line.called == 2
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 422])
 def test_no_is_an_answer_and_is_not_asked_for_again(status: int, clock: Stopwatch) -> None:
     line = Line(failed(status, "Not now"))
-    with pytest.raises(Refused) as caught:
-        retry.ask(clock, "limits", line)
+    with pytest.raises(KaggleRejected) as caught:
+        retry.read(clock, "limits", line)
     assert told(caught.value).startswith(f"limits: Kaggle says 'Not now' ({status})")
     assert (line.called, clock.time) == (1, 0)
 
@@ -109,8 +109,8 @@ def test_no_is_an_answer_and_is_not_asked_for_again(status: int, clock: Stopwatc
 @pytest.mark.parametrize("one", [failed(503), failed(429), lost("ReadTimeout"), lost("key")])
 def test_a_question_has_an_end(one: Exception, clock: Stopwatch) -> None:
     line = Line(*[one] * 20)
-    with pytest.raises(Unknown, match=r"^limits: .*, 6 times; try again later$") as caught:
-        retry.ask(clock, "limits", line)
+    with pytest.raises(OutcomeUnknown, match=r"^limits: .*, 6 times; try again later$") as caught:
+        retry.read(clock, "limits", line)
     told(caught.value)
     assert (line.called, clock.time) == (retry.TRIES, 2.0 + 4 + 8 + 16 + 32)
 
@@ -121,13 +121,13 @@ def test_what_is_not_there_is_none_and_nothing_else_is(clock: Stopwatch) -> None
     inside = failed(200, "Gone", {"code": 404, "message": "Gone"})
     assert retry.ask_for(clock, "kernel", Line(inside)) is None
     assert retry.ask_for(clock, "kernel", Line(failed(503), "there")) == "there"
-    with pytest.raises(Refused, match=r"^kernel: Kaggle answers 401; run: invoke doctor$"):
+    with pytest.raises(KaggleRejected, match=r"^kernel: Kaggle answers 401; run: invoke doctor$"):
         retry.ask_for(clock, "kernel", Line(failed(401)))
-    with pytest.raises(Unknown):
+    with pytest.raises(OutcomeUnknown):
         retry.ask_for(clock, "kernel", Line(*[failed(500)] * 6))
 
 
-@pytest.mark.parametrize("call", [retry.ask, retry.ask_for, retry.tell])
+@pytest.mark.parametrize("call", [retry.read, retry.ask_for, retry.write])
 def test_a_mistake_of_our_own_is_not_taken_for_kaggles(call: Any, clock: Stopwatch) -> None:
     with pytest.raises(ZeroDivisionError):
         call(clock, "limits", Line(ZeroDivisionError()))
@@ -149,7 +149,7 @@ def test_a_mistake_of_our_own_is_not_taken_for_kaggles(call: Any, clock: Stopwat
         *(("Thu, 01 Jan 2099 00:00:00 -0000", 2.0), ("Wed, 99 Foo 2099", 2.0)),
     ],
 )
-@pytest.mark.parametrize("call", [retry.ask, retry.tell])
+@pytest.mark.parametrize("call", [retry.read, retry.write])
 def test_kaggle_says_how_long_to_wait_within_reason(
     call: Any, asked: str, seconds: float, clock: Stopwatch
 ) -> None:
@@ -160,7 +160,7 @@ def test_kaggle_says_how_long_to_wait_within_reason(
 
 def test_kaggle_may_say_when(clock: Stopwatch) -> None:
     soon = format_datetime(datetime.now(tz=UTC) + timedelta(seconds=90), usegmt=True)
-    retry.ask(clock, "limits", Line(failed(429, Retry_After=soon), "answer"))
+    retry.read(clock, "limits", Line(failed(429, Retry_After=soon), "answer"))
     assert 80 < clock.time <= 90
 
 
@@ -169,14 +169,14 @@ def test_kaggle_may_say_when(clock: Stopwatch) -> None:
 
 def test_what_changes_something_is_repeated_where_kaggle_did_not_take_it(clock: Stopwatch) -> None:
     line = Line(failed(429), failed(429, Retry_After="9"), "reply")
-    assert retry.tell(clock, "push", line) == "reply"
+    assert retry.write(clock, "push", line) == "reply"
     assert (line.called, clock.time) == (3, 2.0 + 9.0)
 
 
 def test_it_is_not_repeated_for_ever(clock: Stopwatch) -> None:
     line = Line(*[failed(429, Retry_After="1")] * 20)
-    with pytest.raises(Refused) as caught:
-        retry.tell(clock, "push", line)
+    with pytest.raises(KaggleRejected) as caught:
+        retry.write(clock, "push", line)
     end = "wait some minutes, then the same command"
     assert told(caught.value) == f"push: Kaggle answers 429; {end}"
     assert (line.called, clock.time) == (retry.TRIES, 5.0)
@@ -185,8 +185,8 @@ def test_it_is_not_repeated_for_ever(clock: Stopwatch) -> None:
 @pytest.mark.parametrize("one", [failed(500), failed(503), *map(lost, LOST)])
 def test_what_may_have_been_taken_is_said_once(one: Exception, clock: Stopwatch) -> None:
     line = Line(one, "never")
-    with pytest.raises(Unknown, match=r"; whether Kaggle took it is not known$") as caught:
-        retry.tell(clock, "push", line)
+    with pytest.raises(OutcomeUnknown, match=r"; whether Kaggle took it is not known$") as caught:
+        retry.write(clock, "push", line)
     assert told(caught.value).startswith("push: ")
     assert (line.called, clock.time) == (1, 0)
 
@@ -194,32 +194,34 @@ def test_what_may_have_been_taken_is_said_once(one: Exception, clock: Stopwatch)
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409])
 def test_what_was_not_taken_is_refused(status: int, clock: Stopwatch) -> None:
     line = Line(failed(status), "never")
-    with pytest.raises(Refused, match=f"^push: Kaggle answers {status}"):
-        retry.tell(clock, "push", line)
+    with pytest.raises(KaggleRejected, match=f"^push: Kaggle answers {status}"):
+        retry.write(clock, "push", line)
     assert (line.called, clock.time) == (1, 0)
 
 
 # A code in a 200
 
 
-@pytest.mark.parametrize("call", [retry.ask, retry.tell])
+@pytest.mark.parametrize("call", [retry.read, retry.write])
 def test_a_no_inside_a_yes_is_a_no(call: Any, clock: Stopwatch) -> None:
     line = Line(failed(200, "Not yours", {"code": 403, "message": "Not yours"}))
-    with pytest.raises(Refused, match=r"^push: Kaggle says 'Not yours' \(403\); is it yours"):
+    with pytest.raises(
+        KaggleRejected, match=r"^push: Kaggle says 'Not yours' \(403\); is it yours"
+    ):
         call(clock, "push", line)
     assert line.called == 1
 
 
 def test_too_many_inside_a_yes_is_too_many(clock: Stopwatch) -> None:
     many = failed(200, "Slowly", {"code": 429, "message": "Slowly"})
-    assert retry.tell(clock, "push", Line(many, "reply")) == "reply"
-    assert retry.ask(clock, "push", Line(many, "reply")) == "reply"
+    assert retry.write(clock, "push", Line(many, "reply")) == "reply"
+    assert retry.read(clock, "push", Line(many, "reply")) == "reply"
 
 
 @pytest.mark.parametrize("body", [None, [], {}, {"code": None}, {"code": "many"}])
 def test_a_200_that_tells_no_code_is_one(body: Any, clock: Stopwatch) -> None:
-    with pytest.raises(Refused, match=r"Kaggle says 'Odd' \(200\)$"):
-        retry.tell(clock, "push", Line(failed(200, "Odd", body)))
+    with pytest.raises(KaggleRejected, match=r"Kaggle says 'Odd' \(200\)$"):
+        retry.write(clock, "push", Line(failed(200, "Odd", body)))
 
 
 # What is told
@@ -257,7 +259,7 @@ def test_no_address_and_no_token_is_told(error: Exception, said: str) -> None:
     assert said in told(retry.refusal("push", error))
 
 
-@pytest.mark.parametrize("call", [retry.ask, retry.tell])
+@pytest.mark.parametrize("call", [retry.read, retry.write])
 def test_what_the_client_prints_is_heard_by_nobody(
     call: Any, clock: Stopwatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -266,7 +268,7 @@ def test_what_the_client_prints_is_heard_by_nobody(
         sys.stderr.write(f"Request failed: {ADDRESS}")
         raise lost("ConnectionError")
 
-    with pytest.raises(Unknown):
+    with pytest.raises(OutcomeUnknown):
         call(clock, "push", chatty)
     sys.stdout.write("ours")
     assert capsys.readouterr() == ("ours", "")
@@ -278,15 +280,19 @@ def test_what_the_client_prints_is_heard_by_nobody(
 @pytest.mark.parametrize(
     ("effect", "kind", "said"),
     [
-        (Reply(200, {"code": 400, "message": f"No, {ADDRESS}"}), Refused, "'No, …' (400)"),
-        (Reply(401), Refused, "Kaggle answers 401; run: invoke doctor"),
-        (Reply(500, {"code": 500, "message": "Oh"}), Unknown, "'Oh' (500), 6 times"),
-        (Reply(200), Unknown, "the answer was not understood, 6 times"),
-        (Reply(200, {"status": "NEW_WORD"}), Unknown, "the answer was not understood, 6 times"),
+        (Reply(200, {"code": 400, "message": f"No, {ADDRESS}"}), KaggleRejected, "'No, …' (400)"),
+        (Reply(401), KaggleRejected, "Kaggle answers 401; run: invoke doctor"),
+        (Reply(500, {"code": 500, "message": "Oh"}), OutcomeUnknown, "'Oh' (500), 6 times"),
+        (Reply(200), OutcomeUnknown, "the answer was not understood, 6 times"),
+        (
+            Reply(200, {"status": "NEW_WORD"}),
+            OutcomeUnknown,
+            "the answer was not understood, 6 times",
+        ),
     ],
 )
 def test_the_real_clients_errors_are_told_in_our_words(
-    effect: Reply, kind: type[ParityError], said: str, door: Door, standin: StandIn
+    effect: Reply, kind: type[ParityError], said: str, door: KaggleClient, standin: StandIn
 ) -> None:
     standin.inject_faults(Fault(("GetKernelSessionStatus",), effect, times=9))
     with pytest.raises(kind) as caught:

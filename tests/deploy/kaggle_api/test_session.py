@@ -20,9 +20,9 @@ from kagglestandin_server import StandIn, in_process
 
 from parity.deploy.kaggle_api import retry as calls
 from parity.deploy.kaggle_api import session
-from parity.deploy.kaggle_api.client import Door
+from parity.deploy.kaggle_api.client import KaggleClient
 from parity.deploy.kaggle_api.clock import LONGEST
-from parity.run.errors import BadConfig, Refused, Unknown
+from parity.run.errors import BadConfig, KaggleRejected, OutcomeUnknown
 
 LOGINS = ("KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_TOKEN")
 
@@ -140,7 +140,7 @@ def test_a_token_that_kaggle_does_not_take_is_refused(
     inner.setenv("KAGGLE_API_TOKEN", "kp" * 9)
     reached.inject_faults(Fault(("IntrospectToken",), reply, times=9))
     line = "Kaggle refused the login; make a new token, then: invoke doctor"
-    assert refused(Refused, clock) == line
+    assert refused(KaggleRejected, clock) == line
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
@@ -149,7 +149,7 @@ def test_a_kaggle_that_does_not_answer_refuses_no_login(
 ) -> None:
     inner.setenv("KAGGLE_API_TOKEN", "kp" * 9)
     reached.inject_faults(Fault(("IntrospectToken",), Reply(status), times=9))
-    assert refused(Unknown, clock) == "Kaggle does not answer at the login; try again later"
+    assert refused(OutcomeUnknown, clock) == "Kaggle does not answer at the login; try again later"
 
 
 def test_a_token_that_kaggle_takes_tells_the_user(way: Voyage) -> None:
@@ -158,7 +158,7 @@ def test_a_token_that_kaggle_takes_tells_the_user(way: Voyage) -> None:
             inner.delenv(name, raising=False)
         inner.setenv("KAGGLE_API_TOKEN", "kp" * 9)
         with session.opened(way.clock) as api:
-            assert Door(api, way.clock).user == "me"
+            assert KaggleClient(api, way.clock).user == "me"
 
 
 def test_a_key_that_kaggle_does_not_take_is_refused_at_the_first_call(way: Voyage) -> None:
@@ -166,8 +166,8 @@ def test_a_key_that_kaggle_does_not_take_is_refused_at_the_first_call(way: Voyag
         inner.setenv("KAGGLE_KEY", "another")
         with session.opened(way.clock) as api:
             line = r"^limits of small: Kaggle says 'Unauthenticated' \(401\); run: invoke doctor$"
-            with pytest.raises(Refused, match=line):
-                Door(api, way.clock).competitions.left("small")
+            with pytest.raises(KaggleRejected, match=line):
+                KaggleClient(api, way.clock).competitions.left("small")
 
 
 # Timeouts and sleeps
@@ -341,7 +341,7 @@ def test_the_scratch_folder_is_one_place_wherever_one_goes(
         assert tempfile.gettempdir() == str(tmp_path / "here")
 
 
-@pytest.mark.parametrize("error", [Refused, KeyboardInterrupt])
+@pytest.mark.parametrize("error", [KaggleRejected, KeyboardInterrupt])
 def test_the_scratch_folder_survives_an_error_and_the_place_is_put_back(
     error: type[BaseException], tmp_path: Path
 ) -> None:
@@ -378,7 +378,7 @@ def test_a_server_that_never_answers_is_given_up(
     end_to_end.hurried(monkeypatch)
     way.standin.inject("hang")
     begun = time.monotonic()
-    with way.door() as door, pytest.raises(Unknown, match="no answer in time, 6 times"):
+    with way.door() as door, pytest.raises(OutcomeUnknown, match="no answer in time, 6 times"):
         door.competitions.left(end_to_end.COMPETITION)
     assert time.monotonic() - begun < 10
     assert way.clock.now() == sum(2.0**n for n in range(1, calls.TRIES))

@@ -11,11 +11,11 @@ from kagglestandin_server import StandIn
 from kagglestandin_state import Json, Kernel, Saved, Submission, submits
 
 from parity.deploy.kaggle_api import competitions, submit
-from parity.deploy.kaggle_api.client import Door
+from parity.deploy.kaggle_api.client import KaggleClient
 from parity.deploy.kaggle_api.follow import Version
 from parity.deploy.kaggle_api.idempotency import GRACE
 from parity.deploy.kaggle_api.submit import Submitted
-from parity.run.errors import Refused, Unknown
+from parity.run.errors import KaggleRejected, OutcomeUnknown
 
 REF = "me/small-kernel"
 ONE = Version(REF, 1)
@@ -58,7 +58,7 @@ def test_a_key_names_the_bundle_and_the_version() -> None:
 
 
 def test_the_key_is_the_description_and_the_file_is_named(
-    door: Door, standin: StandIn, scratch: Path
+    door: KaggleClient, standin: StandIn, scratch: Path
 ) -> None:
     submit.submit(door, COMPETITION, Version(REF, 2), KEY, scratch)
     assert standin.sent("CreateCodeSubmission") == [
@@ -76,21 +76,23 @@ def test_the_key_is_the_description_and_the_file_is_named(
 # Once
 
 
-def test_it_is_never_submitted_twice(door: Door, standin: StandIn, scratch: Path) -> None:
+def test_it_is_never_submitted_twice(door: KaggleClient, standin: StandIn, scratch: Path) -> None:
     assert submit.submit(door, COMPETITION, ONE, KEY, scratch) == Submitted(1001, KEY, sent=True)
     assert submit.submit(door, COMPETITION, ONE, KEY, scratch) == Submitted(1001, KEY, sent=False)
     assert made(standin) == 1
     assert list(scratch.iterdir()) == []
 
 
-def test_another_version_is_another_submission(door: Door, standin: StandIn, scratch: Path) -> None:
+def test_another_version_is_another_submission(
+    door: KaggleClient, standin: StandIn, scratch: Path
+) -> None:
     keys = [submit.key_of("ab" * 32, number) for number in (1, 2, 1)]
     found = [submit.submit(door, COMPETITION, ONE, key, scratch).ref for key in keys]
     assert found == [1001, 1002, 1001]
 
 
 def test_one_that_is_there_is_found_on_a_later_page(
-    door: Door, standin: StandIn, scratch: Path, monkeypatch: pytest.MonkeyPatch
+    door: KaggleClient, standin: StandIn, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(competitions, "PAGE", 3)
     earlier(standin, KEY, *[f"by hand {number}" for number in range(10)])
@@ -100,23 +102,25 @@ def test_one_that_is_there_is_found_on_a_later_page(
 
 @pytest.mark.parametrize("like", [f"{KEY}2", f"x{KEY}", KEY[:-1], "", KEY.upper()])
 def test_a_key_that_is_only_like_it_is_another(
-    like: str, door: Door, standin: StandIn, scratch: Path
+    like: str, door: KaggleClient, standin: StandIn, scratch: Path
 ) -> None:
     earlier(standin, like)
     assert submit.submit(door, COMPETITION, ONE, KEY, scratch).sent
 
 
-def test_a_lost_reply_makes_one(door: Door, standin: StandIn, scratch: Path) -> None:
+def test_a_lost_reply_makes_one(door: KaggleClient, standin: StandIn, scratch: Path) -> None:
     standin.inject_faults(Fault(("CreateCodeSubmission",), Drop(committed=True)))
     assert submit.submit(door, COMPETITION, ONE, KEY, scratch) == Submitted(1001, KEY, sent=True)
     assert (made(standin), len(standin.kaggle.submissions)) == (1, 1)
 
 
 def test_one_that_was_lost_on_the_way_is_unknown_and_made_by_the_next(
-    door: Door, standin: StandIn, scratch: Path, clock: Stopwatch
+    door: KaggleClient, standin: StandIn, scratch: Path, clock: Stopwatch
 ) -> None:
     standin.inject_faults(Fault(("CreateCodeSubmission",), Drop()))
-    with pytest.raises(Unknown, match=f"^submit {REF} version 1: the connection was lost; whether"):
+    with pytest.raises(
+        OutcomeUnknown, match=f"^submit {REF} version 1: the connection was lost; whether"
+    ):
         submit.submit(door, COMPETITION, ONE, KEY, scratch)
     begun = clock.time
     assert submit.submit(door, COMPETITION, ONE, KEY, scratch).sent
@@ -133,7 +137,9 @@ def late(shows: int) -> Fault:
     return Fault(("ListSubmissions",), Twist(after=after), times=shows)
 
 
-def test_one_that_shows_late_is_not_made_again(door: Door, standin: StandIn, scratch: Path) -> None:
+def test_one_that_shows_late_is_not_made_again(
+    door: KaggleClient, standin: StandIn, scratch: Path
+) -> None:
     standin.inject_faults(late(5))
     assert submit.submit(door, COMPETITION, ONE, KEY, scratch).sent
     assert not submit.submit(door, COMPETITION, ONE, KEY, scratch).sent
@@ -141,11 +147,11 @@ def test_one_that_shows_late_is_not_made_again(door: Door, standin: StandIn, scr
 
 
 def test_one_that_does_not_show_is_unknown_and_then_found(
-    door: Door, standin: StandIn, scratch: Path
+    door: KaggleClient, standin: StandIn, scratch: Path
 ) -> None:
     standin.inject_faults(late(99))
     words = rf"^submission 1001 \({KEY}\) does not show; the same command looks again$"
-    with pytest.raises(Unknown, match=words):
+    with pytest.raises(OutcomeUnknown, match=words):
         submit.submit(door, COMPETITION, ONE, KEY, scratch)
     standin.calm()
     standin.inject_faults(late(5))
@@ -156,38 +162,44 @@ def test_one_that_does_not_show_is_unknown_and_then_found(
 # None is left, or Kaggle says no
 
 
-def test_none_is_made_where_none_is_left_today(door: Door, standin: StandIn, scratch: Path) -> None:
+def test_none_is_made_where_none_is_left_today(
+    door: KaggleClient, standin: StandIn, scratch: Path
+) -> None:
     earlier(standin, "one", "two")
     standin.kaggle.competitions[COMPETITION].daily = 2
     words = f"^{COMPETITION}: no submission is left today .*; the same command tomorrow$"
     for _ in range(2):
-        with pytest.raises(Refused, match=words):
+        with pytest.raises(KaggleRejected, match=words):
             submit.submit(door, COMPETITION, ONE, KEY, scratch)
-    with pytest.raises(Refused, match=words):
+    with pytest.raises(KaggleRejected, match=words):
         submit.steps(door, COMPETITION, ONE, KEY)
     assert made(standin) == 0
     standin.kaggle.competitions[COMPETITION].daily = 3
     assert submit.submit(door, COMPETITION, ONE, KEY, scratch).sent
 
 
-def test_one_that_is_there_needs_none_left(door: Door, standin: StandIn, scratch: Path) -> None:
+def test_one_that_is_there_needs_none_left(
+    door: KaggleClient, standin: StandIn, scratch: Path
+) -> None:
     earlier(standin, KEY)
     standin.kaggle.competitions[COMPETITION].daily = 1
     assert not submit.submit(door, COMPETITION, ONE, KEY, scratch).sent
 
 
-def test_a_competition_that_is_not_there_is_refused(door: Door, scratch: Path) -> None:
-    with pytest.raises(Refused, match=r"^submissions to another: Kaggle says 'Competition not"):
+def test_a_competition_that_is_not_there_is_refused(door: KaggleClient, scratch: Path) -> None:
+    with pytest.raises(
+        KaggleRejected, match=r"^submissions to another: Kaggle says 'Competition not"
+    ):
         submit.submit(door, "another", ONE, KEY, scratch)
 
 
 def test_a_reply_without_a_number_is_a_refusal_in_kaggles_words(
-    door: Door, standin: StandIn, scratch: Path, clock: Stopwatch
+    door: KaggleClient, standin: StandIn, scratch: Path, clock: Stopwatch
 ) -> None:
     said = {"message": "You must accept the rules, see https://host/rules?t=1"}
     standin.inject_faults(Fault(("CreateCodeSubmission",), Reply(200, said)))
     words = "Kaggle made none and says 'You must accept the rules, see …'$"
-    with pytest.raises(Refused, match=words):
+    with pytest.raises(KaggleRejected, match=words):
         submit.submit(door, COMPETITION, ONE, KEY, scratch)
     assert submit.submit(door, COMPETITION, ONE, KEY, scratch).sent
     assert clock.time == 0
@@ -196,7 +208,9 @@ def test_a_reply_without_a_number_is_a_refusal_in_kaggles_words(
 # Beforehand
 
 
-def test_steps_tells_what_submit_does_then(door: Door, standin: StandIn, scratch: Path) -> None:
+def test_steps_tells_what_submit_does_then(
+    door: KaggleClient, standin: StandIn, scratch: Path
+) -> None:
     assert submit.steps(door, COMPETITION, ONE, KEY) == [
         f"{COMPETITION}: 5 submissions left today",
         f"CreateCodeSubmission {REF} version 1, submission.csv, description {KEY}",

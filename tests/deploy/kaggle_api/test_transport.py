@@ -9,9 +9,9 @@ from kagglestandin_plan import Fault, Twist
 from kagglestandin_server import StandIn
 
 from parity.deploy.kaggle_api import transport
-from parity.deploy.kaggle_api.client import Door
-from parity.deploy.kaggle_api.transport import Wire
-from parity.run.errors import Mismatch, Refused
+from parity.deploy.kaggle_api.client import KaggleClient
+from parity.deploy.kaggle_api.transport import Transport
+from parity.run.errors import KaggleRejected, Mismatch
 
 
 def test_all_pages_are_read_in_order(clock: Stopwatch) -> None:
@@ -20,12 +20,12 @@ def test_all_pages_are_read_in_order(clock: Stopwatch) -> None:
     def call(asked: Any) -> Any:
         return SimpleNamespace(name=asked.page_token, next_page_token=tokens[asked.page_token])
 
-    pages = Wire(None, clock).pages("files", call, SimpleNamespace(page_token=""))
+    pages = Transport(None, clock).pages("files", call, SimpleNamespace(page_token=""))
     assert [page.name for page in pages] == ["", "two", "three"]
 
 
 def test_a_list_without_an_end_is_not_read_for_ever(
-    door: Door, standin: StandIn, monkeypatch: pytest.MonkeyPatch
+    door: KaggleClient, standin: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transport, "_PAGES", 5)
 
@@ -56,7 +56,7 @@ def test_a_reply_that_says_nothing_is_a_yes() -> None:
     ],
 )
 def test_a_no_inside_a_reply_is_refused_in_one_line(reply: dict[str, Any], said: str) -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(KaggleRejected) as caught:
         transport.fail_on(
             "push", SimpleNamespace(**reply), ["invalid_tags", "invalid_model_sources"]
         )

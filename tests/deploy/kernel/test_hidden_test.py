@@ -7,7 +7,7 @@ import pytest
 import tiny
 
 from parity.competition.eedi import kaggle_files
-from parity.competition.lineage import normalise
+from parity.competition.lineage import normalize
 from parity.deploy.kernel import hidden_test
 from parity.run import digest
 
@@ -36,8 +36,8 @@ def test_nothing_of_it_was_seen_before(made: Path) -> None:
     for name in ("question_id", "construct_id", "construct", "subject_id", "subject"):
         before = {getattr(one, name) for one in known}
         assert not before & {getattr(one, name) for one in read.test}, name
-    texts = {normalise(one.question) for one in known}
-    assert not texts & {normalise(one.question) for one in read.test}
+    texts = {normalize(one.question) for one in known}
+    assert not texts & {normalize(one.question) for one in read.test}
 
 
 def test_train_and_misconceptions_are_the_local_files(made: Path) -> None:

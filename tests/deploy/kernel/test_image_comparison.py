@@ -11,11 +11,11 @@ from parity.competition.eedi import submission
 from parity.competition.query import MisconceptionId, Qrels, QueryId
 from parity.competition.ranking import Ranking
 from parity.deploy.kernel import image_comparison
-from parity.deploy.kernel.image_comparison import Side
+from parity.deploy.kernel.image_comparison import RunOutputs
 from parity.run import files
 from parity.run.errors import Mismatch
 
-LAYERS = {"template": "m", "exemplars": "e", "texts": "x", "tokens": "t", "ranking": "r"}
+LAYERS = {"template": "m", "examples": "e", "texts": "x", "tokens": "t", "ranking": "r"}
 VECTORS = np.eye(3, 4, dtype=np.float32)
 QUERIES = tuple(QueryId(name) for name in ("1_A", "2_B", "3_C"))
 QRELS: Qrels = {query: frozenset({MisconceptionId(0)}) for query in QUERIES}
@@ -28,28 +28,28 @@ def ranked(*first: int, width: int = 25) -> Ranking:
     return Ranking(QUERIES[: len(first)], np.array(rows, dtype=np.int64), scores)
 
 
-HERE = Side(LAYERS, VECTORS, ranked(0, 0, 0), ranked(0, 0, 0))
+HERE = RunOutputs(LAYERS, VECTORS, ranked(0, 0, 0), ranked(0, 0, 0))
 
 
 def test_equal_sides_are_equal() -> None:
     found = image_comparison.compare(HERE, HERE, QRELS)
     assert (found.unequal, found.cosine, found.overlap) == ("", 1.0, 1.0)
     assert (found.rows, found.of, found.difference) == (0, 3, 0.0)
-    image_comparison.judge(found, "fp32")
+    image_comparison.compare_outputs(found, "fp32")
     assert str(found) == (
         "token ids equal; probe cosine at least 1.0000000; overlap@25 1.0000; "
         "0 of 3 rows of the submission differ; MAP@25 of the probe +0.00000"
     )
 
 
-@pytest.mark.parametrize("name", ["template", "exemplars", "texts", "tokens"])
+@pytest.mark.parametrize("name", ["template", "examples", "texts", "tokens"])
 def test_texts_and_tokens_must_be_equal(name: str) -> None:
     there = replace(HERE, layers={**LAYERS, name: "another", "ranking": "another"})
     found = image_comparison.compare(HERE, there)
     assert found.unequal == name
     for precision in ("fp32", "fp16"):
         with pytest.raises(Mismatch, match=rf"^layer {name} differs between the environments"):
-            image_comparison.judge(found, precision)
+            image_comparison.compare_outputs(found, precision)
     assert str(found).startswith(f"first layer that differs: {name}; ")
 
 
@@ -59,7 +59,7 @@ def test_a_ranking_may_differ_and_is_counted() -> None:
     assert (found.rows, found.of) == (2, 3)  # one swapped, one with another id
     assert found.overlap == pytest.approx((1 + 1 + 24 / 25) / 3)
     assert found.difference is None
-    image_comparison.judge(found, "fp32")
+    image_comparison.compare_outputs(found, "fp32")
 
 
 def test_the_difference_of_map_is_there_less_here() -> None:
@@ -68,19 +68,21 @@ def test_the_difference_of_map_is_there_less_here() -> None:
     assert image_comparison.compare(there, HERE, QRELS).difference == pytest.approx(1 / 3)
 
 
-def turned(angle: float) -> Side:
+def turned(angle: float) -> RunOutputs:
     vectors = VECTORS.copy()
     vectors[1] = [0, np.cos(angle), np.sin(angle), 0]
     return replace(HERE, vectors=vectors)
 
 
 def test_embeddings_must_be_near_in_full_precision_alone() -> None:
-    image_comparison.judge(image_comparison.compare(HERE, turned(0.004)), "fp32")  # 1 - 8e-6
+    image_comparison.compare_outputs(
+        image_comparison.compare(HERE, turned(0.004)), "fp32"
+    )  # 1 - 8e-6
     far = image_comparison.compare(HERE, turned(0.006))  # 1 - 1.8e-5
     assert far.cosine == pytest.approx(np.cos(0.006), abs=1e-7)
     with pytest.raises(Mismatch, match=r"cosine 0\.99998\d+ with the one made here"):
-        image_comparison.judge(far, "fp32")
-    image_comparison.judge(far, "fp16")
+        image_comparison.compare_outputs(far, "fp32")
+    image_comparison.compare_outputs(far, "fp16")
 
 
 @pytest.mark.parametrize(
@@ -91,7 +93,7 @@ def test_embeddings_must_be_near_in_full_precision_alone() -> None:
         (replace(HERE, vectors=VECTORS[:, :3]), "sizes of the probe's embeddings"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(other: Side, what: str) -> None:
+def test_what_cannot_be_compared_is_refused(other: RunOutputs, what: str) -> None:
     with pytest.raises(Mismatch, match=f"^the {what} here are not those there"):
         image_comparison.compare(HERE, other)
 

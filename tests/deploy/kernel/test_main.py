@@ -75,7 +75,7 @@ def reseal(place: Path) -> None:
     sealed_folder.seal(folder, "bundle", files.read_json(folder / "manifest.json")["facts"])
 
 
-def test_prompts_of_the_chain_do_carry_exemplars(chain: Chain) -> None:
+def test_prompts_of_the_chain_do_carry_examples(chain: Chain) -> None:
     texts = files.read_jsonl(chain.run.workspace.texts(0, "best"))
     assert all(row["text"].count("<response>") == 2 for row in texts)
 
@@ -227,7 +227,7 @@ def test_another_corpus_is_named(
     copy: Path, fault: Fault, change: Callable[[list[list[str]]], list[list[str]]]
 ) -> None:
     rewritten(competition(copy) / kaggle_files.MAPPING, change)
-    assert re.match(r"layer corpus: |exemplar \w+: its text here is not the one", fault())
+    assert re.match(r"layer corpus: |few-shot example \w+: its text here is not the one", fault())
 
 
 def test_a_corpus_in_another_order_is_the_same(copy: Path, chain: Chain) -> None:
@@ -259,24 +259,24 @@ def ids(chain: Chain, name: str) -> list[str]:
 def test_a_changed_text_of_the_probe_is_named_by_its_row(
     copy: Path, chain: Chain, fault: Fault
 ) -> None:
-    asked = next(one for one in ids(chain, "probe") if one not in ids(chain, "exemplars"))
+    asked = next(one for one in ids(chain, "probe") if one not in ids(chain, "examples"))
     spoilt(copy, asked, Answer_Text="12345")
     assert fault().startswith(f"probe {asked}: its prompt here is not the one that the adapter")
 
 
-def test_a_changed_text_of_an_exemplar_that_the_probe_never_shows_is_named(
+def test_a_changed_text_of_an_example_that_the_probe_never_shows_is_named(
     copy: Path, chain: Chain, fault: Fault
 ) -> None:
-    beside = next(one for one in ids(chain, "exemplars") if one not in ids(chain, "probe"))
+    beside = next(one for one in ids(chain, "examples") if one not in ids(chain, "probe"))
     spoilt(copy, beside, Answer_Text="12345")
-    assert fault() == f"exemplar {beside}: its text here is not the one it was packed with"
+    assert fault() == f"example {beside}: its text here is not the one it was packed with"
 
 
-@pytest.mark.parametrize("name", ["probe", "exemplars"])
+@pytest.mark.parametrize("name", ["probe", "examples"])
 def test_rows_without_digests_are_proven_by_their_layer(
     copy: Path, chain: Chain, fault: Fault, name: str
 ) -> None:
-    other = {"probe": "exemplars", "exemplars": "probe"}[name]
+    other = {"probe": "examples", "examples": "probe"}[name]
     path = part(copy, "bundle") / f"{name}.jsonl"
     kept = [{key: row[key] for key in row if key != "sha256"} for row in files.read_jsonl(path)]
     files.write_jsonl(path, kept)
@@ -284,29 +284,29 @@ def test_rows_without_digests_are_proven_by_their_layer(
     spoilt(
         copy, next(one for one in ids(chain, name) if one not in ids(chain, other)), Answer_Text="1"
     )
-    assert fault().startswith({"probe": "layer texts: ", "exemplars": "layer pool: "}[name])
+    assert fault().startswith({"probe": "layer texts: ", "examples": "layer pool: "}[name])
 
 
-def test_an_exemplar_that_train_lacks_is_named(copy: Path, fault: Fault) -> None:
-    path = part(copy, "bundle") / "exemplars.jsonl"
+def test_an_example_that_train_lacks_is_named(copy: Path, fault: Fault) -> None:
+    path = part(copy, "bundle") / "examples.jsonl"
     first, *rest = files.read_jsonl(path)
     files.write_jsonl(path, [{**first, "query_id": "99999_A"}, *rest])
     reseal(copy)
-    problem = "exemplars.jsonl, line 1: no labelled row '99999_A' in train.csv"
+    problem = "examples.jsonl, line 1: no labeled row '99999_A' in train.csv"
     assert fault(3).endswith(problem)
 
 
 def test_a_label_that_is_gone_from_train_is_named(copy: Path, chain: Chain, fault: Fault) -> None:
-    query_id = next(one for one in ids(chain, "probe") if one not in ids(chain, "exemplars"))
+    query_id = next(one for one in ids(chain, "probe") if one not in ids(chain, "examples"))
     spoilt(copy, query_id, Misconception_Id="")
-    assert fault(3) == f"probe: {query_id} is no labelled row of the mounted train.csv"
+    assert fault(3) == f"probe: {query_id} is no labeled row of the mounted train.csv"
 
 
-def test_fewer_exemplars_are_named(copy: Path, fault: Fault) -> None:
-    path = part(copy, "bundle") / "exemplars.jsonl"
+def test_fewer_examples_are_named(copy: Path, fault: Fault) -> None:
+    path = part(copy, "bundle") / "examples.jsonl"
     files.write_jsonl(path, files.read_jsonl(path)[:1])
     reseal(copy)
-    assert fault().startswith("layer exemplars: ")
+    assert fault().startswith("layer few-shot examples: ")
 
 
 def test_a_competition_that_is_not_attached_is_named(copy: Path, fault: Fault) -> None:

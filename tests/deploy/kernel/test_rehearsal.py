@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from parity.deploy.kernel import mounts, rehearsal
-from parity.deploy.kernel.sandbox import Isolation
+from parity.deploy.kernel.sandbox import Sandbox
 from parity.run.errors import Mismatch
 
 
@@ -19,7 +19,7 @@ def kaggle(tmp_path: Path) -> Path:
 
 def run(kaggle: Path, code: str) -> str:
     """Run a kernel that is not kept apart at all: how is the caller's choice."""
-    plain = Isolation("none", [sys.executable, "-c", f"import os, sys\n{code}"], dict(os.environ))
+    plain = Sandbox("none", [sys.executable, "-c", f"import os, sys\n{code}"], dict(os.environ))
     return rehearsal.run(kaggle, plain, 1.0).output
 
 
@@ -102,7 +102,7 @@ def test_progress_is_passed_on_and_noise_is_not(
 
 def test_it_works_in_the_working_folder_and_is_timed(kaggle: Path) -> None:
     words = [sys.executable, "-c", "import os, time; time.sleep(0.2); print(os.getcwd())"]
-    ran = rehearsal.run(kaggle, Isolation("an engine", words, {}), 1.0)
+    ran = rehearsal.run(kaggle, Sandbox("an engine", words, {}), 1.0)
     assert ran.output == f"{kaggle / 'working'}\n"
     assert ran.isolation == "an engine"
     assert 0.2 <= ran.seconds < 20

@@ -10,7 +10,7 @@ import tiny
 
 from parity.competition import ranking as rankings
 from parity.competition.eedi import kaggle_files
-from parity.competition.few_shot import Exemplar
+from parity.competition.few_shot import Example
 from parity.competition.query import Corpus, MisconceptionId
 from parity.competition.ranking import Ranking
 from parity.deploy.bundle import bundle
@@ -62,7 +62,7 @@ def test_the_probe_is_found_by_id_in_the_bundles_order(tmp_path: Path) -> None:
 
 def test_a_probe_row_that_the_mounted_files_lack_is_named(tmp_path: Path) -> None:
     without = [one for one in tiny.queries() if one.query_id != "10_B"]
-    with pytest.raises(BadData, match=r"^probe: 10_B is no labelled row of the mounted train\.csv"):
+    with pytest.raises(BadData, match=r"^probe: 10_B is no labeled row of the mounted train\.csv"):
         run_report.probe(shipped(tmp_path), without)
 
 
@@ -86,8 +86,8 @@ def test_the_corpus_layer_sees_ids_and_sentences_and_not_their_order() -> None:
     assert len({first, *map(corpus_layer, (swapped, renamed, fewer))}) == 4
 
 
-def test_the_pool_layer_sees_every_text_of_every_exemplar() -> None:
-    one, other = (Exemplar(query, MisconceptionId(1), "x") for query in tiny.queries()[:2])
+def test_the_pool_layer_sees_every_text_of_every_example() -> None:
+    one, other = (Example(query, MisconceptionId(1), "x") for query in tiny.queries()[:2])
     texts: list[dict[str, Any]] = [
         {name: "?"} for name in ("question", "construct", "subject", "correct", "wrong")
     ]
@@ -183,7 +183,7 @@ def test_a_prompt_that_differs_is_named_by_its_row(tmp_path: Path) -> None:
         run_report.prove(there, changed, ["one", "three"])
 
 
-@pytest.mark.parametrize("name", ["corpus", "exemplars", "template"])
+@pytest.mark.parametrize("name", ["corpus", "examples", "template"])
 def test_what_decides_the_prompts_is_named_before_them(tmp_path: Path, name: str) -> None:
     there = packed(tmp_path, ["one", "two"])
     changed = {**there.layers, name: "another", "texts": "others"}

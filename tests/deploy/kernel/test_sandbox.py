@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from parity.deploy.kernel import mounts, rehearsal, sandbox
-from parity.deploy.kernel.sandbox import Isolation
+from parity.deploy.kernel.sandbox import Sandbox
 from parity.run.errors import Mismatch
 
 WAYS = {
@@ -31,7 +31,7 @@ class Kernel:
         self.script.touch()
         self.way = self.apart()
 
-    def apart(self, threads: int = 0) -> Isolation:
+    def apart(self, threads: int = 0) -> Sandbox:
         return sandbox.isolated(self.script, self.root, hidden=[self.hidden], threads=threads)
 
     def run(self, code: str) -> str:

@@ -13,18 +13,18 @@ from parity.deploy.planning import costs
 from parity.deploy.planning.costs import Setting, Span, exactly
 from parity.deploy.planning.devices import DEVICES
 from parity.retrieval.models import shape as weights
-from parity.retrieval.models.shape import Shape
+from parity.retrieval.models.shape import ModelShape
 
 H100, T4 = DEVICES["h100"].chip, DEVICES["t4x2"].chip
 
 
-def decoder(*sizes: int) -> Shape:
+def decoder(*sizes: int) -> ModelShape:
     """Return the shape of a decoder: width, inner, heads, groups, head, layers, vocabulary."""
     width, inner, heads, groups, head, layers, vocabulary = sizes
     asked, kept = heads * head, groups * head
     attention = [(asked, width), (kept, width), (kept, width), (width, asked)]
     matrices = [*attention, (inner, width), (inner, width), (width, inner)]
-    return Shape(
+    return ModelShape(
         linear=layers * sum(rows * columns for rows, columns in matrices),
         other=vocabulary * width + (2 * layers + 1) * width,
         inputs=layers * sum(columns for _, columns in matrices),
@@ -87,7 +87,7 @@ One H100, fp16, torch 2.11 with CUDA 13, transformers 5.17, peft 0.19.1, bitsand
 with a dense mask, inference mode, mean of 3 (large packs) or 10 after 2; 2026-11-25."""
 
 
-def split(line: str) -> tuple[Shape, Setting, int, int, float]:
+def split(line: str) -> tuple[ModelShape, Setting, int, int, float]:
     name, nodes, peak, seconds = line.split()
     family, _, marks = name.partition("-")
     shape = DECODERS[family]
@@ -144,8 +144,8 @@ def test_weights_weigh_what_their_file_does(
     assert costs.weight_bytes(weights.shape(tmp_path), precision) == size
 
 
-def running(shape: Shape, setting: Setting, nodes: int = 4096, **changes: int | str) -> Span:
-    asked = {"rows": 16000, "gpus": 2, "spread": "queries", **changes}
+def running(shape: ModelShape, setting: Setting, nodes: int = 4096, **changes: int | str) -> Span:
+    asked = {"rows": 16000, "gpus": 2, "parallelism": "queries", **changes}
     return costs.running_bytes(shape, setting, nodes=nodes, **asked)  # type: ignore[arg-type]
 
 
@@ -157,13 +157,13 @@ def test_seven_billion_fit_a_t4_in_four_bits_or_over_two_and_not_in_fp16(tmp_pat
     half, four = Setting(T4, "fp16", lora=lora), Setting(T4, "fp16", four_bit=True, lora=lora)
     assert costs.weight_bytes(shape, "fp16") == pytest.approx(14.22e9, rel=1e-3)
     assert running(shape, half).lower > T4.usable
-    assert running(shape, half, spread="model").upper < T4.usable
+    assert running(shape, half, parallelism="model").upper < T4.usable
     assert running(shape, four).upper < T4.usable
 
 
 def test_fourteen_billion_fit_two_t4_in_four_bits_only(tmp_path: Path) -> None:
     shape = weights.shape(sparse_checkpoints.write(tmp_path / "base", sparse_checkpoints.QWEN_14B))
-    assert running(shape, Setting(T4, "fp16"), spread="model").expected > 0.9 * T4.usable
+    assert running(shape, Setting(T4, "fp16"), parallelism="model").expected > 0.9 * T4.usable
     assert running(shape, Setting(T4, "fp16", four_bit=True)).upper < T4.usable
 
 
@@ -193,9 +193,9 @@ def test_embeddings_of_many_rows_count() -> None:
 def test_two_gpus_halve_the_time_of_queries_and_not_that_of_a_model_over_both() -> None:
     shape, setting = DECODERS["mistral"], Setting(T4, "fp16")
 
-    def took(gpus: int, spread: costs.Spread) -> float:
+    def took(gpus: int, parallelism: costs.Parallelism) -> float:
         return costs.encode_seconds(
-            shape, setting, exactly(1e6), packs=200, gpus=gpus, spread=spread
+            shape, setting, exactly(1e6), packs=200, gpus=gpus, parallelism=parallelism
         ).expected
 
     assert took(1, "queries") == pytest.approx(2 * took(2, "queries"))
@@ -206,7 +206,7 @@ def test_whole_packs_are_dealt() -> None:
     shape, setting = DECODERS["mistral"], Setting(T4, "fp16")
     one, three = (
         costs.encode_seconds(
-            shape, setting, exactly(4096.0 * packs), packs=packs, gpus=2, spread="queries"
+            shape, setting, exactly(4096.0 * packs), packs=packs, gpus=2, parallelism="queries"
         ).expected
         for packs in (1, 3)
     )

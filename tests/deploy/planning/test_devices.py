@@ -41,13 +41,13 @@ def test_a_gpu_has_more_memory_than_is_usable_and_a_cpu_has_none_of_its_own() ->
         ("NVIDIA H100 80GB HBM3, 81559 MiB", "h100"),
     ],
 )
-def test_a_chip_is_recognised_by_what_nvidia_smi_says(said: str, name: str) -> None:
-    assert devices.recognised(said) == devices.DEVICES[name].chip
+def test_a_chip_is_recognized_by_what_nvidia_smi_says(said: str, name: str) -> None:
+    assert devices.recognized(said) == devices.DEVICES[name].chip
 
 
 @pytest.mark.parametrize("said", ["NVIDIA L40S, 46068 MiB", "NVIDIA GeForce RTX 4090, 24564 MiB"])
 def test_a_chip_that_kaggle_does_not_have_is_not_taken_for_another(said: str) -> None:
-    assert devices.recognised(said) is None
+    assert devices.recognized(said) is None
 
 
 def test_a_machine_is_known_by_what_its_driver_says() -> None:

@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 
 from parity.deploy.planning import devices, local_plan
-from parity.deploy.planning.local_plan import Listed, Seen, Work
-from parity.retrieval.models.shape import Shape
+from parity.deploy.planning.local_plan import LocalJob, MeasuredSpeed, TextList
+from parity.retrieval.models.shape import ModelShape
 from parity.run.config.run_file import EncoderConfig, TrainingConfig
 
-SEVEN = Shape(
+SEVEN = ModelShape(
     linear=6_979_321_856,
     other=262_409_216,
     inputs=32 * 38_912,
@@ -25,21 +25,21 @@ SEVEN = Shape(
 )
 H100 = devices.machine("NVIDIA H100 80GB HBM3, 81559 MiB", cpus=16, ram=128 << 30)
 LISTS = (
-    Listed("mine corpus", "base", 2_587, 38_805, 33_120, 3, 16_384),
-    Listed("mine queries", "base", 1_000_000, 200_000_000, 41_000_000, 2_510, 16_384),
-    Listed("train epoch", "train", 40_000, 9_876_543, 1_234_567, 250, 6_000),
+    TextList("mine corpus", "base", 2_587, 38_805, 33_120, 3, 16_384),
+    TextList("mine queries", "base", 1_000_000, 200_000_000, 41_000_000, 2_510, 16_384),
+    TextList("train epoch", "train", 40_000, 9_876_543, 1_234_567, 250, 6_000),
 )
 
 
 @pytest.fixture
-def work() -> Work:
-    training = TrainingConfig(rank=32)
+def work() -> LocalJob:
+    training = TrainingConfig(r=32)
     encoder = EncoderConfig(precision="bf16", token_budget=16_384)
     lora = 32 * (SEVEN.inputs + SEVEN.outputs)
-    return Work("seven, round 0", H100, encoder, training, SEVEN, lora, LISTS)
+    return LocalJob("seven, round 0", H100, encoder, training, SEVEN, lora, LISTS)
 
 
-def test_it_is_a_table_of_at_most_80_columns_with_what_it_took(work: Work) -> None:
+def test_it_is_a_table_of_at_most_80_columns_with_what_it_took(work: LocalJob) -> None:
     took = {"mine corpus": -1.0, "mine queries": 5400.0}
     text = local_plan.make(replace(work, took=took, notes=("words " * 40,))).as_text()
     assert max(map(len, text.splitlines())) <= 80
@@ -52,7 +52,7 @@ def test_it_is_a_table_of_at_most_80_columns_with_what_it_took(work: Work) -> No
     assert "train mem" in text
 
 
-def test_what_gradcache_embeds_first_takes_a_forward_more(work: Work) -> None:
+def test_what_gradcache_embeds_first_takes_a_forward_more(work: LocalJob) -> None:
     step = LISTS[2]
     twice = replace(step, again=step.packed)
     forward = replace(step, kind="adapter")
@@ -61,17 +61,17 @@ def test_what_gradcache_embeds_first_takes_a_forward_more(work: Work) -> None:
     assert more > 0.2 * once
 
 
-def test_it_is_told_to_a_program(work: Work) -> None:
+def test_it_is_told_to_a_program(work: LocalJob) -> None:
     told = json.loads(json.dumps(local_plan.make(work).as_json()))
     assert [one["packed"] for one in told["lists"]] == [33_120, 41_000_000, 1_234_567]
     assert told["seconds"]["train epoch"]["expected"] > 0
     assert {need["fits"] for need in told["needs"]} <= {"yes", "unsure", "no"}
 
 
-def test_a_speed_seen_here_takes_the_place_of_paper(work: Work) -> None:
+def test_a_speed_seen_here_takes_the_place_of_paper(work: LocalJob) -> None:
     paper = local_plan.make(work)
     assert "not measured here" in " ".join(paper.notes)
-    seen = Seen("mine", "base", 100_000, 10, 50.0)
+    seen = MeasuredSpeed("mine", "base", 100_000, 10, 50.0)
     found = local_plan.make(replace(work, seen=(seen,)))
     expected = found.seconds["mine queries"].expected
     assert expected == pytest.approx(41_000_000 / 2_000, rel=0.2)
@@ -81,18 +81,20 @@ def test_a_speed_seen_here_takes_the_place_of_paper(work: Work) -> None:
     assert local_plan.make(replace(work, seen=(few,))).seconds == paper.seconds
 
 
-def test_a_training_step_costs_its_backward_and_once_more_with_checkpointing(work: Work) -> None:
+def test_a_training_step_costs_its_backward_and_once_more_with_checkpointing(
+    work: LocalJob,
+) -> None:
     lists = (LISTS[0], replace(LISTS[0], name="train", kind="train"))
     plain = local_plan.make(replace(work, lists=lists, lora=0)).seconds
     assert plain["train"].expected == pytest.approx(3 * plain["mine corpus"].expected)
-    again = TrainingConfig(rank=32, gradient_checkpointing=True)
+    again = TrainingConfig(r=32, gradient_checkpointing=True)
     more = local_plan.make(replace(work, lists=lists, lora=0, training=again))
     assert more.seconds["train"].expected == pytest.approx(4 * plain["mine corpus"].expected)
 
 
-def test_a_training_seen_here_tells_of_training_and_not_of_encoding(work: Work) -> None:
-    encoding = Seen("mine", "base", 100_000, 10, 50.0)
-    training = Seen("train", "train", 900_000, 180, 600.0)
+def test_a_training_seen_here_tells_of_training_and_not_of_encoding(work: LocalJob) -> None:
+    encoding = MeasuredSpeed("mine", "base", 100_000, 10, 50.0)
+    training = MeasuredSpeed("train", "train", 900_000, 180, 600.0)
     from_encoding = local_plan.make(replace(work, seen=(encoding,)))
     both = local_plan.make(replace(work, seen=(encoding, training)))
     expected = both.seconds["train epoch"]
@@ -105,14 +107,14 @@ def test_a_training_seen_here_tells_of_training_and_not_of_encoding(work: Work) 
     assert "not measured here" in " ".join(alone.notes)
 
 
-def test_checkpointing_holds_less(work: Work) -> None:
+def test_checkpointing_holds_less(work: LocalJob) -> None:
     _, plain = local_plan.make(work).needs
-    again = TrainingConfig(rank=32, gradient_checkpointing=True)
+    again = TrainingConfig(r=32, gradient_checkpointing=True)
     _, less = local_plan.make(replace(work, training=again)).needs
     assert less.takes.upper < plain.takes.lower
 
 
-def test_bytes_seen_here_take_the_place_of_shapes(work: Work) -> None:
+def test_bytes_seen_here_take_the_place_of_shapes(work: LocalJob) -> None:
     guessed = local_plan.make(work).needs[0].takes
     found = local_plan.make(replace(work, nodes={"base": 4e6}))
     seen = found.needs[0].takes
@@ -123,7 +125,7 @@ def test_bytes_seen_here_take_the_place_of_shapes(work: Work) -> None:
     assert "seen here" in " ".join(found.notes)
 
 
-def test_the_largest_budget_that_fits_for_certain_is_named(work: Work) -> None:
+def test_the_largest_budget_that_fits_for_certain_is_named(work: LocalJob) -> None:
     lists = (replace(LISTS[0], held=1 << 20),)
     over = replace(work, lists=lists, nodes={"base": 1e6})
     found = local_plan.make(over)

@@ -11,7 +11,7 @@ from parity.deploy.planning.plan_result import Need, Plan, refusal
 def plan(*needs: Need, mends: tuple[str, ...] = ()) -> Plan:
     parts = {"start": Span(20, 60, 200), "encode": Span(5400, 7200, 90_000)}
     return Plan(
-        "small, round 0: 16,000 queries on t4x2 (2 × T4, queries spread), fp16",
+        "small, round 0: 16,000 queries on t4x2 (2 × T4, queries), fp16",
         Span(180_000, 205_000, 1_234_567_890),
         parts,
         needs,
@@ -48,12 +48,12 @@ def test_it_fits_as_well_as_the_worst_of_its_needs(needs: tuple[Need, ...], fits
 
 def test_only_what_is_over_at_its_lower_bound_is_refused_in_one_line() -> None:
     assert refusal(plan(FITTING, UNSURE)) == ""
-    mends = ("--set=encoder.quantise=4bit", "--set=encoder.spread=model")
+    mends = ("--set=encoder.quantize=4bit", "--set=encoder.parallelism=model")
     said = refusal(plan(hours(12, 13, 14), OVER, mends=mends))
     assert said == (
-        "small, round 0: 16,000 queries on t4x2 (2 × T4, queries spread), fp16: time is at least "
+        "small, round 0: 16,000 queries on t4x2 (2 × T4, queries), fp16: time is at least "
         "12.0 h of 9.0 h and GPU memory is at least 15.90 GB of 15.68 GB; it may fit with "
-        "--set=encoder.quantise=4bit or with --set=encoder.spread=model"
+        "--set=encoder.quantize=4bit or with --set=encoder.parallelism=model"
     )
     assert refusal(plan(OVER)).endswith("; it may fit with a smaller base")
 

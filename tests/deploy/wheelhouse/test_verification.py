@@ -49,7 +49,7 @@ def locked(folder: Path) -> list[Wheel]:
 
 @pytest.mark.usefixtures("python")
 def test_what_is_locked_is_what_pip_would_install(house: Path) -> None:
-    found = verification.prove(locked(house), house, FROZEN)
+    found = verification.verify(locked(house), house, FROZEN)
     assert found.proven
     assert found.told.startswith("proven: into the image, 3 packages, pip would install what is ")
     assert "3 of 3 wheels, and nothing else" in found.told
@@ -57,7 +57,8 @@ def test_what_is_locked_is_what_pip_would_install(house: Path) -> None:
 
 def test_a_run_that_names_nothing_has_nothing_to_prove(tmp_path: Path) -> None:
     assert (
-        verification.prove([], tmp_path, FROZEN).told == "nothing to prove: the run names no wheels"
+        verification.verify([], tmp_path, FROZEN).told
+        == "nothing to prove: the run names no wheels"
     )
 
 
@@ -66,7 +67,7 @@ def test_a_locked_wheel_that_does_not_lie_there_is_refused(house: Path) -> None:
     wheels = locked(house)
     (house / wheels[0].file).unlink()
     with pytest.raises(Mismatch, match=r"bits-.*-any\.whl is missing or no wheel; run:"):
-        verification.prove(wheels, house, FROZEN)
+        verification.verify(wheels, house, FROZEN)
 
 
 @pytest.mark.usefixtures("python")
@@ -88,7 +89,7 @@ def test_what_a_wheel_needs_and_is_nowhere_is_refused_whatever_pip_is_told_of(
     with pytest.raises(
         Mismatch, match=r"not what the image lacks: ERROR: No matching .* helper-lib"
     ):
-        verification.prove(locked(house), house, FROZEN)
+        verification.verify(locked(house), house, FROZEN)
 
 
 @pytest.mark.usefixtures("python")
@@ -98,7 +99,7 @@ def test_what_comes_along_unlocked_is_refused(house: Path) -> None:
         "of helper-lib the lock has nothing, pip would install 1.2 helper_lib-1.2-py3-none-any.whl"
     )
     with pytest.raises(Mismatch, match=told):
-        verification.prove(wheels, house, FROZEN)
+        verification.verify(wheels, house, FROZEN)
 
 
 @pytest.mark.usefixtures("python")
@@ -108,7 +109,7 @@ def test_another_file_of_the_same_version_is_refused(house: Path) -> None:
     with pytest.raises(
         Mismatch, match=r"of bits the lock has 0\.50\.2 bits-.*-any\.whl, pip would"
     ):
-        verification.prove(wheels, house, FROZEN)
+        verification.verify(wheels, house, FROZEN)
 
 
 def test_what_would_move_a_package_of_the_image_is_refused(python: Path, tmp_path: Path) -> None:
@@ -139,7 +140,7 @@ def test_without_a_python_like_the_images_nothing_is_called_proven(
 
     monkeypatch.setattr(interpreters, "find", none)
     monkeypatch.delenv("PARITY_PYTHON312", raising=False)
-    found = verification.prove(locked(house), house, FROZEN)
+    found = verification.verify(locked(house), house, FROZEN)
     assert (found.proven, found.told) == (False, "not proven: no Python 3.12 here")
 
 
@@ -148,7 +149,7 @@ def test_a_python_that_was_named_and_is_none_is_an_error(
 ) -> None:
     monkeypatch.setenv("PARITY_PYTHON312", str(house / "python"))
     with pytest.raises(BadConfig, match=r"is no Python 3\.12 that runs"):
-        verification.prove(locked(house), house, FROZEN)
+        verification.verify(locked(house), house, FROZEN)
 
 
 def test_stubs_are_what_pip_takes_for_installed_packages(python: Path, tmp_path: Path) -> None:
@@ -186,4 +187,4 @@ def test_the_kept_lock_is_proven_where_its_wheels_lie(root: Path) -> None:
     if gone := wheel_lock.missing(lock.wheels, folder):
         pytest.skip(f"{gone[0].file} was not fetched; run: invoke wheels")
     frozen = freeze.parse((root / "kaggle" / "image-freeze.txt").read_text(encoding="utf-8"))
-    assert verification.prove(lock.wheels, folder, frozen).proven
+    assert verification.verify(lock.wheels, folder, frozen).proven

@@ -15,7 +15,7 @@ from parity.run import files, ledger
 from parity.run.ledger import Evidence
 
 GOLDEN = Path(__file__).parents[4] / "shared" / "seed" / "runs.csv"
-COLUMNS = "run,split,round,epoch,adapter,quantised,cv_map25,cv_recall25,lb_public,notes"
+COLUMNS = "run,split,round,epoch,adapter,quantized,cv_map25,cv_recall25,lb_public,notes"
 Told = Callable[..., tuple[int, dict[str, Any], str]]
 
 
@@ -106,11 +106,11 @@ def test_two_runs_are_compared_by_the_rows_both_ranked(made: Bench, told: Told) 
     assert "not decided by these rows" in said
 
 
-def test_polluted_scores_advise_nothing(made: Bench, told: Told) -> None:
+def test_contaminated_scores_advise_nothing(made: Bench, told: Told) -> None:
     for one in others(made, 5):
         shown(made, one, 0.3)
     path = made.run().workspace.ledger
-    path.write_text(path.read_text().replace('"clean"', '"polluted"'))
+    path.write_text(path.read_text().replace('"clean"', '"contaminated"'))
     code, found, _ = told()
     assert code != 0
     assert "no CV yet to advise from; run: invoke eval" in found["error"]
@@ -133,7 +133,10 @@ def test_a_wrong_word_or_an_empty_ledger_is_one_line(
 
 def test_a_log_counts_an_adapter_that_was_measured_again_once(bench: Bench, told: Told) -> None:
     rows = [f"icl-r{n},v3,{n},1,true,,{0.40 + n / 50},,{0.30 + n / 100}," for n in range(5)]
-    rows += ["icl-r0-recheck,v3,0,1,true,,0.402,,0.3,", "icl-dirty-POLLUTED,v3,0,1,true,,0.9,,0.2,"]
+    rows += [
+        "icl-r0-recheck,v3,0,1,true,,0.402,,0.3,",
+        "icl-dirty-CONTAMINATED,v3,0,1,true,,0.9,,0.2,",
+    ]
     Path("log.csv").write_text("\n".join([COLUMNS, *rows]) + "\n")
     code, found, said = told("log.csv")
     assert (code, found["pairs"]) == (0, 5)

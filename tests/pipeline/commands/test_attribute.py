@@ -82,13 +82,13 @@ def test_the_steps_are_what_eval_itself_scores_under_the_same_settings(
     ready: Bench, told: Told
 ) -> None:
     """The slow twin: each rung's score is an evaluation of its own."""
-    b = scored(ready, OTHER, "prompt.exemplars=question", "prompt.exemplar_count=1")
+    b = scored(ready, OTHER, "prompt.examples=question", "prompt.example_count=1")
     _, found, _ = told(first(ready), b)
     between = scored(ready, OTHER)
     records = {ledger.id_of(one): one for one in ledger.read(ready.run().workspace.ledger)}
     rungs = {one["layer"]: one["after"] for one in found["ladder"]["rungs"]}
-    assert list(rungs) == ["template", "exemplars", "remainder"]
-    for layer, name in (("template", between), ("exemplars", b), ("remainder", b)):
+    assert list(rungs) == ["template", "examples", "remainder"]
+    for layer, name in (("template", between), ("examples", b), ("remainder", b)):
         value = records[name].score["all"]["map@25"]["value"]
         assert rungs[layer] == pytest.approx(value, abs=1e-9)
 
@@ -123,7 +123,7 @@ def test_another_split_is_told_as_rows(ready: Bench, told: Told) -> None:
     assert "rows that A alone scored are left out" in said
 
 
-def test_what_is_gone_is_named_and_the_artefacts_still_tell_the_gap(
+def test_what_is_gone_is_named_and_the_artifacts_still_tell_the_gap(
     ready: Bench, told: Told
 ) -> None:
     a, b = first(ready), scored(ready, OTHER)
@@ -182,7 +182,7 @@ def test_a_number_alone_is_weighed_by_the_unseen_share(ready: Bench, told: Told)
 
 
 def test_the_order_of_the_swaps_is_that_of_the_walk() -> None:
-    order = ("base", "adapter", "template", "exemplars", "precision", "device", "budget")
+    order = ("base", "adapter", "template", "examples", "precision", "device", "budget")
     assert order == attribute.SWAPPED
 
 

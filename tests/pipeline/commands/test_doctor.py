@@ -12,12 +12,12 @@ from pipeline.run_fixture import Bench
 from parity.__main__ import main
 from parity.deploy.bundle import bundle_checks as shipping
 from parity.deploy.image import image_checks
-from parity.deploy.image.image_checks import Finding
+from parity.deploy.image.image_checks import CheckResult
 from parity.deploy.kaggle_api import login_checks as outside
 from parity.pipeline.commands import doctor
 from parity.run import environment, files
 from parity.run.errors import BadConfig, Mismatch
-from parity.run.paths import Workspace
+from parity.run.paths import RunPaths
 
 
 @pytest.fixture(autouse=True)
@@ -35,16 +35,16 @@ def _quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     )
 
 
-def look(bench: Bench, *sets: str) -> list[Finding]:
+def look(bench: Bench, *sets: str) -> list[CheckResult]:
     return list(doctor.local(bench.run(*sets)))
 
 
-def about(findings: list[Finding], words: str) -> Finding:
+def about(findings: list[CheckResult], words: str) -> CheckResult:
     (found,) = (one for one in findings if words in one.what)
     return found
 
 
-def errors(findings: list[Finding]) -> list[str]:
+def errors(findings: list[CheckResult]) -> list[str]:
     return [one.what for one in findings if one.level == "error"]
 
 
@@ -88,11 +88,11 @@ def test_the_first_error_is_raised_with_its_mend_and_all_findings(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    first = Finding(level, "a thing is wrong", "mend it", kind)
-    second = Finding(
+    first = CheckResult(level, "a thing is wrong", "mend it", kind)
+    second = CheckResult(
         "error", "another", "", "local" if kind == "configuration" else "configuration"
     )
-    found = [Finding("warning", "a doubt"), first, second]
+    found = [CheckResult("warning", "a doubt"), first, second]
     monkeypatch.setattr(doctor, "local", lambda run: found)
     with pytest.raises(error) as caught:
         doctor.doctor(bench.run())
@@ -178,7 +178,7 @@ def test_no_engine_and_no_other_python_are_warnings(
         raise BadConfig("none here; install one")
 
     monkeypatch.setattr(doctor, "engines", SimpleNamespace(find=none))
-    monkeypatch.setattr(doctor, "pythons", SimpleNamespace(find=none))
+    monkeypatch.setattr(doctor, "interpreters", SimpleNamespace(find=none))
     found = [one for one in look(bench) if one.what.startswith("none here")]
     assert [one.level for one in found] == ["warning", "warning"]
 
@@ -186,10 +186,10 @@ def test_no_engine_and_no_other_python_are_warnings(
 def test_outside_a_checkout_the_rest_is_still_looked_at(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def none(_: Workspace) -> Path:
+    def none(_: RunPaths) -> Path:
         raise BadConfig("this needs a checkout of the project, not only its wheel: git clone it")
 
-    monkeypatch.setattr(Workspace, "checkout", property(none))
+    monkeypatch.setattr(RunPaths, "checkout", property(none))
     found = look(bench)
     assert about(found, "needs a checkout").level == "warning"
     assert about(found, "Kaggle client").level == "ok"
@@ -198,7 +198,7 @@ def test_outside_a_checkout_the_rest_is_still_looked_at(
 
 def test_an_adapter_is_checked_against_its_base(made: Bench) -> None:
     assert about(look(made), "adapter of small, round 0: LoRA of rank 4").level == "ok"
-    found = about(look(made, "encoder.layers=1"), "trained on 0 layers")
+    found = about(look(made, "encoder.num_layers=1"), "trained on 0 layers")
     assert (found.level, found.kind, found.mend) == ("error", "local", "invoke train")
     record = made.run().workspace.adapter(0) / "adapter.json"
     files.write_json(record, {**files.read_json(record), "base": "0" * 64})
@@ -212,9 +212,9 @@ def test_a_run_without_an_adapter_is_well(bench: Bench) -> None:
 def test_kaggle_is_asked_only_when_told_to(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
-    def answer(_: object, competition: str) -> list[Finding]:
+    def answer(_: object, competition: str) -> list[CheckResult]:
         asked.append(competition)
-        return [Finding("ok", "Kaggle accepts the login of ann")]
+        return [CheckResult("ok", "Kaggle accepts the login of ann")]
 
     monkeypatch.setattr(outside, "asked", answer)
     doctor.doctor(bench.run())

@@ -17,9 +17,9 @@ from parity.pipeline import dag, dataset
 from parity.pipeline.commands import forecast
 from parity.pipeline.stages import evaluate
 from parity.run import ledger
-from parity.run.errors import BadConfig, Polluted, StaleInput
+from parity.run.errors import BadConfig, Contaminated, StaleInput
 from parity.run.experiment import Run
-from parity.run.ledger import Evidence, Foretold
+from parity.run.ledger import Evidence, ForecastRecord
 
 Told = Callable[..., tuple[int, dict[str, Any]]]
 
@@ -36,7 +36,7 @@ def told(capsys: pytest.CaptureFixture[str]) -> Told:
     return start
 
 
-def written(run: Run) -> list[Foretold]:
+def written(run: Run) -> list[ForecastRecord]:
     return ledger.forecasts(run.workspace.ledger)
 
 
@@ -155,19 +155,21 @@ def test_refuses_without_a_cv(bench: Bench) -> None:
 
 def test_refuses_a_stale_cv(made: Bench) -> None:
     with pytest.raises(StaleInput, match=r"stale .*; run: invoke eval --run small.toml"):
-        forecast.forecast(made.run("prompt.query_max=64"), "best")
+        forecast.forecast(made.run("prompt.query_max_length=64"), "best")
     with pytest.raises(StaleInput, match=r"no CV of base .* --adapter base"):
         forecast.forecast(made.run(), "base")
 
 
-def test_refuses_a_polluted_cv(made: Bench) -> None:
+def test_refuses_a_contaminated_cv(made: Bench) -> None:
     run = made.run()
     split = dataset.load(run).split
     trained = dag.folder(run, "train")
     Lineage(frozenset({*split.train, split.valid[0]})).write(trained / "adapter" / "lineage.json")
     benches.seal(trained)
-    evaluate.evaluate(run, accept_polluted=True)
-    with pytest.raises(Polluted, match=r"polluted: .*; train it on this split: invoke train"):
+    evaluate.evaluate(run, accept_contaminated=True)
+    with pytest.raises(
+        Contaminated, match=r"contaminated: .*; train it on this split: invoke train"
+    ):
         forecast.forecast(run, "best")
     assert written(run) == []
 

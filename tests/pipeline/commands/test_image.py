@@ -16,7 +16,7 @@ from parity.pipeline.commands import image
 from parity.run import environment, files
 from parity.run.errors import BadConfig, BadData, Mismatch, StaleInput
 from parity.run.experiment import Run, open_run
-from parity.run.paths import Workspace
+from parity.run.paths import RunPaths
 
 DOCKER = f"""#!{sys.executable}
 import json, os, pathlib, sys
@@ -51,7 +51,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     (tmp_path / "bin" / "docker").chmod(0o755)
     (tmp_path / "small.toml").write_text("")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    monkeypatch.setattr(Workspace, "checkout", property(lambda _: checkout))
+    monkeypatch.setattr(RunPaths, "checkout", property(lambda _: checkout))
     monkeypatch.chdir(tmp_path)
     return open_run(Path("small.toml"))
 

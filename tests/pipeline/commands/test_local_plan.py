@@ -92,7 +92,7 @@ def test_speeds_come_from_this_machine_and_this_base_alone(made: Bench) -> None:
     run = made.run()
     assert {one.where for one in local_plan._seen(run, "")} == {"mine", "eval", "predict", "train"}
     assert not list(local_plan._seen(run, GPU))
-    assert not list(local_plan._seen(made.run("encoder.layers=1"), ""))
+    assert not list(local_plan._seen(made.run("encoder.num_layers=1"), ""))
     other = made.run("training.gradient_checkpointing=true")
     assert {one.where for one in local_plan._seen(other, "")} == {"mine", "eval", "predict"}
 
@@ -117,7 +117,7 @@ def test_mining_in_fewer_bits_tells_no_speed_of_whole_ones(made: Bench) -> None:
     folder = dag.folder(run, "mine")
     known = manifests.read(folder)
     assert known is not None
-    mining = {**known.config["mining"], "quantise": "fp8"}
+    mining = {**known.config["mining"], "quantize": "fp8"}
     manifests.write(
         folder.with_name("mine-fp8"), replace(known, config={**known.config, "mining": mining}), []
     )
@@ -125,7 +125,7 @@ def test_mining_in_fewer_bits_tells_no_speed_of_whole_ones(made: Bench) -> None:
     assert [one.where for one in seen].count("mine") == 2  # corpus and queries, once
     assert {
         one.where
-        for one in local_plan._seen(encoder_loading.mining(made.run("mining.quantise=fp8")), "")
+        for one in local_plan._seen(encoder_loading.mining(made.run("mining.quantize=fp8")), "")
     } == {"mine"}
     files.remove(folder.with_name("mine-fp8"))
 
@@ -141,7 +141,7 @@ def test_bytes_of_a_token_are_remembered_by_device_and_base(bench: Bench) -> Non
         "base": 10_000.0
     }
     assert local_plan.seen_nodes(run, "Tesla T4, 15360 MiB") == {}
-    assert local_plan.seen_nodes(bench.run("encoder.quantise=4bit"), GPU) == {}
+    assert local_plan.seen_nodes(bench.run("encoder.quantize=4bit"), GPU) == {}
 
 
 def test_a_list_that_fills_no_pack_tells_nothing_of_a_token(bench: Bench) -> None:

@@ -8,24 +8,24 @@ from pipeline import run_fixture as benches
 from pipeline.run_fixture import Bench
 
 from parity.deploy.planning import kernel_plan
-from parity.deploy.planning.kernel_plan import Job
+from parity.deploy.planning.kernel_plan import KernelJob
 from parity.deploy.planning.plan_result import Plan
 from parity.pipeline import dag, dataset, encoder_loading
 from parity.pipeline.commands import plan
 from parity.retrieval.engine import trie
-from parity.retrieval.retrieve import ask, passages
+from parity.retrieval.retrieve import passages, render_queries
 from parity.run import manifest as manifests
 from parity.run.errors import BadConfig, Mismatch, StaleInput
 from parity.run.experiment import Run
 
 
 @pytest.fixture
-def jobs(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
+def jobs(monkeypatch: pytest.MonkeyPatch) -> list[KernelJob]:
     """Return what is planned, as it comes."""
-    seen: list[Job] = []
+    seen: list[KernelJob] = []
     make = kernel_plan.make
 
-    def noted(job: Job) -> Plan:
+    def noted(job: KernelJob) -> Plan:
         seen.append(job)
         return make(job)
 
@@ -50,13 +50,13 @@ def note_speed(run: Run, stage: str, **changes: Any) -> None:
     manifests.write(place, found, list(found.outputs))
 
 
-def test_tokens_are_those_that_the_encoder_packs(bench: Bench, jobs: list[Job]) -> None:
+def test_tokens_are_those_that_the_encoder_packs(bench: Bench, jobs: list[KernelJob]) -> None:
     run = bench.make("prepare")
     found = plan.planned(run)
     encoder, known, prompt = encoder_loading.encoder(run), dataset.load(run), run.config.prompt
     rows = [*known.test, *known.queries]
-    asked = ask(encoder, prompt, rows, dataset.shown(known, prompt, rows))
-    probe = ask(encoder, prompt, known.probe, dataset.shown(known, prompt, known.probe))
+    asked = render_queries(encoder, prompt, rows, dataset.shown(known, prompt, rows))
+    probe = render_queries(encoder, prompt, known.probe, dataset.shown(known, prompt, known.probe))
     nodes = [
         sum(map(len, trie.pack(sequences, encoder.config.token_budget)))
         for sequences in (asked.tokens, passages(encoder, prompt, known.corpus), probe.tokens)
@@ -71,7 +71,7 @@ def test_tokens_are_those_that_the_encoder_packs(bench: Bench, jobs: list[Job]) 
     assert found.tokens.expected > nodes[0] * 16_000 / len(rows) / 2
 
 
-def test_so_many_rows_as_there_are_need_no_guess(bench: Bench, jobs: list[Job]) -> None:
+def test_so_many_rows_as_there_are_need_no_guess(bench: Bench, jobs: list[KernelJob]) -> None:
     run = bench.make("prepare")
     known = dataset.load(run)
     rows = len(known.test) + len(known.queries)
@@ -105,7 +105,7 @@ def test_a_fitting_run_is_printed_and_told(
 
 
 def test_device_and_queries_come_from_the_run_unless_they_are_named(
-    bench: Bench, jobs: list[Job]
+    bench: Bench, jobs: list[KernelJob]
 ) -> None:
     bench.make("prepare")
     run = bench.run("shipping.device=l4x1", "shipping.queries=900", "shipping.hours=2.5")
@@ -128,10 +128,10 @@ def test_a_run_over_the_limit_is_printed_then_refused(
     assert "invoke push --run small.toml --set=shipping.hours=0.001 --accept-risk" in str(refused)
 
 
-def test_fewer_exemplars_are_named_where_they_would_do(bench: Bench) -> None:
-    bench.write("shown", prompt={"exemplars": "random", "exemplar_count": 3, "query_max": 400})
+def test_fewer_examples_are_named_where_they_would_do(bench: Bench) -> None:
+    bench.write("shown", prompt={"examples": "random", "example_count": 3, "query_max_length": 400})
     run = bench.make("prepare", name="shown")
-    less = run.config.prompt.model_copy(update={"exemplars": "none", "exemplar_count": 0})
+    less = run.config.prompt.model_copy(update={"examples": "none", "example_count": 0})
     with_, without = (
         plan.planned(one, "cpu", 2_000_000).parts["encode"].lower / 3600
         for one in (
@@ -144,11 +144,11 @@ def test_fewer_exemplars_are_named_where_they_would_do(bench: Bench) -> None:
     tight = bench.run(*sets, "shipping.queries=2000000", name="shown")
     found = plan.planned(tight)
     assert found.fits == "no"
-    assert found.mends[-1].startswith("--set=prompt.exemplars=none")
+    assert found.mends[-1].startswith("--set=prompt.examples=none")
 
 
 def test_an_adapter_is_counted_or_where_there_is_none_yet_foreseen(
-    made: Bench, jobs: list[Job]
+    made: Bench, jobs: list[KernelJob]
 ) -> None:
     run = made.run()
     plan.planned(run)
@@ -160,7 +160,7 @@ def test_an_adapter_is_counted_or_where_there_is_none_yet_foreseen(
     assert jobs[2].lora == 0
 
 
-def test_what_the_package_carries_is_hashed_too(bench: Bench, jobs: list[Job]) -> None:
+def test_what_the_package_carries_is_hashed_too(bench: Bench, jobs: list[KernelJob]) -> None:
     run = bench.make("prepare")
     folder = dag.folder(run, "package") / "bundle"
     folder.mkdir(parents=True)
@@ -169,7 +169,7 @@ def test_what_the_package_carries_is_hashed_too(bench: Bench, jobs: list[Job]) -
     assert jobs[0].carried == 1000
 
 
-def test_a_speed_that_a_stage_noted_is_used(made: Bench, jobs: list[Job]) -> None:
+def test_a_speed_that_a_stage_noted_is_used(made: Bench, jobs: list[KernelJob]) -> None:
     run = made.run()
     note_speed(run, "predict")
     found = plan.planned(run)
@@ -178,7 +178,7 @@ def test_a_speed_that_a_stage_noted_is_used(made: Bench, jobs: list[Job]) -> Non
     assert (seen.packs, seen.precision, seen.four_bit, seen.processes) == (100, "fp16", False, 1)
 
 
-def test_a_list_that_was_kept_on_disk_tells_no_speed(made: Bench, jobs: list[Job]) -> None:
+def test_a_list_that_was_kept_on_disk_tells_no_speed(made: Bench, jobs: list[KernelJob]) -> None:
     run = made.run()
     note_speed(run, "predict", tokens=0, packs=0)
     plan.planned(run)
@@ -186,7 +186,7 @@ def test_a_list_that_was_kept_on_disk_tells_no_speed(made: Bench, jobs: list[Job
 
 
 def test_a_speed_on_a_gpu_that_kaggle_does_not_have_is_left_out(
-    made: Bench, jobs: list[Job]
+    made: Bench, jobs: list[KernelJob]
 ) -> None:
     run = made.run()
     note_speed(run, "predict", gpu="NVIDIA GeForce RTX 4090, 24564 MiB")
@@ -194,7 +194,7 @@ def test_a_speed_on_a_gpu_that_kaggle_does_not_have_is_left_out(
     assert "predict" not in {one.where for one in jobs[0].measured}
 
 
-def test_a_speed_of_a_stale_stage_is_left_out(made: Bench, jobs: list[Job]) -> None:
+def test_a_speed_of_a_stale_stage_is_left_out(made: Bench, jobs: list[KernelJob]) -> None:
     run = made.run()
     note_speed(run, "predict")
     (dag.folder(run, "predict") / "ranking.jsonl").write_text("")

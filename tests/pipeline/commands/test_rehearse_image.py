@@ -15,7 +15,7 @@ from deploy.bundle.finished_run import Chain
 
 from parity.deploy.image import engines, image_lock
 from parity.deploy.image.engines import Engine
-from parity.deploy.image.run_in_image import Job, Place
+from parity.deploy.image.run_in_image import ContainerJob, Mount
 from parity.deploy.kernel import run_report
 from parity.pipeline.commands import rehearse_image, run_in_image
 from parity.run import files, ledger
@@ -30,10 +30,10 @@ class Played:
     """An image whose kernel leaves what a folder holds."""
 
     def __init__(self, run: Run, left: Path) -> None:
-        self.run, self.left, self.jobs = run, left, list[Job]()
+        self.run, self.left, self.jobs = run, left, list[ContainerJob]()
 
     @contextmanager
-    def entered(self, engine: Engine, identity: str, job: Job) -> Iterator[list[str]]:
+    def entered(self, engine: Engine, identity: str, job: ContainerJob) -> Iterator[list[str]]:
         assert (engine, identity) == (ENGINE, "a" * 64)
         self.jobs.append(job)
         (working,) = (str(one.source) for one in job.places if one.writable)
@@ -97,9 +97,9 @@ def test_kaggle_is_where_kaggle_has_it(played: Played) -> None:
     root = played.run.workspace.stage("rehearse", 0) / "image"
     assert list(job.command) == ["python", "/kaggle/src/script.py"]
     assert list(job.places) == [
-        Place(root / "input", Path("/kaggle/input")),
-        Place(root / "working", Path("/kaggle/working"), writable=True),
-        Place(played.run.workspace.kernel, Path("/kaggle/src/script.py")),
+        Mount(root / "input", Path("/kaggle/input")),
+        Mount(root / "working", Path("/kaggle/working"), writable=True),
+        Mount(played.run.workspace.kernel, Path("/kaggle/src/script.py")),
     ]
     assert job.cwd == Path("/kaggle/working")
     assert not job.gpu

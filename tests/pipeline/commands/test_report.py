@@ -15,7 +15,7 @@ from parity.pipeline.commands.attribute import attribute
 from parity.pipeline.commands.report_sections import standings
 from parity.run import ledger
 from parity.run.experiment import Run
-from parity.run.ledger import Evidence, Foretold
+from parity.run.ledger import Evidence, ForecastRecord
 
 SECTIONS = (
     *("stages", "scores", "hidden", "against", "epochs", "layers", "parts"),
@@ -36,7 +36,7 @@ def forecast(run: Run, *, median: float, made: str) -> None:
     told = {"median": median, "mean": median, "half": [0.3, 0.4], "wide": [0.2, 0.5], "pairs": 0}
     told |= {"sources": {}, "share": [0.2, 0.1, 0.3], "factor": [1.0, 0.9, 1.1]}
     layers = {name: value for name, value in cv_of(run).layers.items() if value}
-    one = Foretold(run.config.name, 0, "best", "public", layers, "", told, {}, made)
+    one = ForecastRecord(run.config.name, 0, "best", "public", layers, "", told, {}, made)
     assert ledger.append_forecast(run.workspace.ledger, one)
 
 

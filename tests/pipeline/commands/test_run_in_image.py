@@ -20,7 +20,7 @@ from parity.pipeline.commands.image import RECORD, sources
 from parity.pipeline.commands.run_in_image import inside, within
 from parity.run import files
 from parity.run.errors import BadConfig, StaleInput
-from parity.run.paths import Workspace
+from parity.run.paths import RunPaths
 
 BASE = "localhost/base:1"
 DOCKER = f"""#!{sys.executable}
@@ -49,7 +49,7 @@ def built(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
     house.mkdir()
     kept = wheelhouses.ROOT / "kaggle" / "image.lock"
     wheelhouses.lock_toy(house, freeze.fingerprint(freeze.parse(image_lock.freeze(kept))))
-    monkeypatch.setattr(Workspace, "wheelhouse", property(lambda _: house))
+    monkeypatch.setattr(RunPaths, "wheelhouse", property(lambda _: house))
     made, _, _ = sources(bench.run(), BASE)
     record = {"engine": "docker", "tag": made.tag, "id": "ab" * 32, "layers": asdict(made)}
     files.write_json(bench.data / RECORD, record)

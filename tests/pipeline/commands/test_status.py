@@ -167,7 +167,7 @@ def test_a_run_file_that_is_wrong_is_refused(bench: Bench) -> None:
     with pytest.raises(BadConfig, match=r"absent\.toml: no such run file \(there: small\.toml\)"):
         story(Path("absent.toml"))
     with pytest.raises(BadConfig, match=r"training\.rank: "):
-        story(Path("small.toml"), ("training.rank=many",))
+        story(Path("small.toml"), ("training.r=many",))
 
 
 def test_a_story_loads_no_torch_and_changes_nothing(made: Bench) -> None:

@@ -14,7 +14,7 @@ from parity.pipeline.commands.wheels import wheels
 from parity.run import digest, files
 from parity.run.errors import BadConfig, StaleInput
 from parity.run.experiment import Run, open_run
-from parity.run.paths import Workspace
+from parity.run.paths import RunPaths
 
 ROOT = Path(__file__).parents[3]
 FROZEN = "kaggle==2.0.2\nnumpy==2.0.2\ntorch==2.10.0+cu128\n"
@@ -44,7 +44,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         shutil.copy(ROOT / name, place / name)
     shutil.copytree(ROOT / "src", place / "src")
     freeze_is(place, FROZEN)
-    monkeypatch.setattr(Workspace, "checkout", property(lambda _: place))
+    monkeypatch.setattr(RunPaths, "checkout", property(lambda _: place))
     return place
 
 

@@ -15,7 +15,7 @@ from parity.pipeline import dag, dataset, encoder_loading, epochs
 from parity.pipeline.commands import report
 from parity.pipeline.stages import evaluate
 from parity.run import files, ledger
-from parity.run.errors import BadConfig, Mismatch, Polluted, StaleInput
+from parity.run.errors import BadConfig, Contaminated, Mismatch, StaleInput
 from parity.run.experiment import Run
 from parity.run.ledger import Evidence
 
@@ -47,7 +47,7 @@ def trained_on(bench: Bench, lineage: Lineage | None, folder: str = "adapter") -
     return run
 
 
-def polluted(bench: Bench, folder: str = "adapter") -> Run:
+def contaminated(bench: Bench, folder: str = "adapter") -> Run:
     split = dataset.load(bench.run()).split
     return trained_on(bench, Lineage(frozenset({*split.train, split.valid[0]})), folder)
 
@@ -100,7 +100,7 @@ def test_the_lexical_baselines_are_always_in_the_table(made: Bench, capsys: Capt
     capsys.readouterr()
     evaluate.evaluate(run, "epoch-1")
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == "valid: 21 queries, 0 with exemplars, 0 cut to fit"
+    assert said[0] == "valid: 21 queries, 0 with few-shot examples, 0 cut to fit"
     assert said[1] == "21 rows of 13 questions, 6 of them (29 %) with an unseen misconception."
     rows = [line.split()[0] for line in said if re.match(r"[a-z].* \.\d", line)]
     assert rows == ["bm25", "tfidf", "epoch-1"] * 2
@@ -139,22 +139,22 @@ def test_where_nothing_is_held_out_there_is_no_score(bench: Bench) -> None:
 @pytest.mark.parametrize("label", ["best", "epoch-1"])
 def test_b7_a_score_on_rows_it_was_trained_on_is_refused(made: Bench, label: str) -> None:
     folder = "adapter" if label == "best" else label
-    run = polluted(made, folder)
+    run = contaminated(made, folder)
     before = evidence(run)
     first = dataset.load(run).split.valid[0]
-    with pytest.raises(Polluted, match=rf"\b1 of 13 questions\b.*\b{first}\b") as caught:
+    with pytest.raises(Contaminated, match=rf"\b1 of 13 questions\b.*\b{first}\b") as caught:
         evaluate.evaluate(run, label)
     assert caught.value.exit_code == 5
     assert evidence(run) == before
     assert not (place(run, label) / "manifest.json").exists()
 
 
-def test_b8_unknown_lineage_counts_as_polluted(made: Bench) -> None:
+def test_b8_unknown_lineage_counts_as_contaminated(made: Bench) -> None:
     run = trained_on(made, None)
-    with pytest.raises(Polluted):
+    with pytest.raises(Contaminated):
         evaluate.evaluate(run)
-    evaluate.evaluate(run, accept_polluted=True)
-    assert evidence(run)[-1].status == "polluted"
+    evaluate.evaluate(run, accept_contaminated=True)
+    assert evidence(run)[-1].status == "contaminated"
 
 
 def test_a5_a_question_with_the_text_of_a_trained_one_counts_as_trained(made: Bench) -> None:
@@ -176,12 +176,12 @@ def test_b7_an_accepted_score_is_marked_and_kept_out_of_every_table(
     made: Bench, capsys: Capture
 ) -> None:
     assert names(made.run()) == ["BM25", "TF-IDF", "round 0"]
-    run = polluted(made)
+    run = contaminated(made)
     capsys.readouterr()
-    evaluate.evaluate(run, accept_polluted=True)
-    assert "POLLUTED: trained on rows it was scored on; kept out of" in capsys.readouterr().out
+    evaluate.evaluate(run, accept_contaminated=True)
+    assert "CONTAMINATED: trained on rows it was scored on; kept out of" in capsys.readouterr().out
     last = evidence(run)[-1]
-    assert (last.kind, last.label, last.status) == ("cv", "best", "polluted")
+    assert (last.kind, last.label, last.status) == ("cv", "best", "contaminated")
     assert last.score == recorded(run).as_json()
     assert evaluate.read(run, "best") == {}
     assert names(run) == []
@@ -192,9 +192,9 @@ def test_b7_an_accepted_score_is_marked_and_kept_out_of_every_table(
     assert written.split("## Evidence")[1].count("| cv |") == 1
 
 
-def test_a_clean_score_that_pollution_was_accepted_for_is_clean(made: Bench) -> None:
+def test_a_clean_score_that_contamination_was_accepted_for_is_clean(made: Bench) -> None:
     run = made.run()
-    evaluate.evaluate(run, accept_polluted=True)
+    evaluate.evaluate(run, accept_contaminated=True)
     assert evidence(run)[-1].status == "clean"
 
 
@@ -211,7 +211,7 @@ def test_each_layer_of_the_evidence_is_filled_in_up_to_the_ranking(made: Bench) 
     assert found.layers["adapter"] == encoder.adapter
     assert found.layers["split"] == dataset.load(run).split.digest()
     in_training = files.read_json(trained(run) / "epoch-2.json")["layers"]
-    for name in ("template", "exemplars", "texts", "tokens", "embeddings", "ranking"):
+    for name in ("template", "examples", "texts", "tokens", "embeddings", "ranking"):
         assert found.layers[name] == in_training[name]
 
 
@@ -268,14 +268,14 @@ def test_a4_of_two_runs_the_better_one_is_named(
     assert f"\nlab against grab: {winner} is better (difference {sign}0." in told
 
 
-def test_b7_a_polluted_score_is_not_compared(made: Bench) -> None:
+def test_b7_a_contaminated_score_is_not_compared(made: Bench) -> None:
     shutil.copy("small.toml", "other.toml")
     shutil.copytree(made.run().workspace.root, made.run().workspace.root.with_name("other"))
-    run = polluted(made)
-    evaluate.evaluate(run, accept_polluted=True)
-    with pytest.raises(Polluted, match="that is not compared"):
-        evaluate.evaluate(run, accept_polluted=True, against=Path("other.toml"))
-    with pytest.raises(Polluted, match="that is not compared"):
+    run = contaminated(made)
+    evaluate.evaluate(run, accept_contaminated=True)
+    with pytest.raises(Contaminated, match="that is not compared"):
+        evaluate.evaluate(run, accept_contaminated=True, against=Path("other.toml"))
+    with pytest.raises(Contaminated, match="that is not compared"):
         evaluate.evaluate(made.run(name="other"), against=Path("small.toml"))
 
 

@@ -19,7 +19,7 @@ from kagglestandin_state import Competition, Json, KernelResult
 from parity.__main__ import main
 from parity.deploy.kaggle_api import session
 from parity.pipeline import dag, dataset
-from parity.pipeline.dag import Survey
+from parity.pipeline.dag import StageGraph
 from parity.pipeline.stages import follow, package, publish, push, submit
 from parity.run import files, ledger
 from parity.run.errors import BadConfig, BadData, Mismatch, ParityError, RunFailed, StaleInput
@@ -62,7 +62,7 @@ def shore(made: chains.Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     shutil.copytree(made.run.workspace.data, tmp_path / "data")
     monkeypatch.setenv("PARITY_DATA", str(tmp_path / "data"))
     monkeypatch.setattr(session, "TIMEOUT", (10.0, 10.0))
-    run = open_run(made.run.file, ("shipping.base_licence=Apache-2.0",))
+    run = open_run(made.run.file, ("shipping.base_license=Apache-2.0",))
     working = dag.folder(run, "rehearse") / "kaggle" / "working"
     put_out = {path.name: path.read_bytes() for path in working.iterdir()}
 
@@ -100,7 +100,7 @@ def test_an_adapter_goes_all_the_way_to_its_score(
     assert public.layers == ledger.read(shore.run.workspace.ledger)[-3].layers
     steps = [one.step for one in ledger.steps(shore.run.workspace.ledger)]
     assert steps == ["publish"] * 3 + ["push", "follow", "submit"]
-    states = {Survey().standing(shore.run, one).state for one in dag.STAGES[:-1]}
+    states = {StageGraph().standing(shore.run, one).state for one in dag.STAGES[:-1]}
     assert (states, dag.STAGES[-1]) == ({"done"}, "reconcile")
 
 
@@ -143,7 +143,7 @@ def test_a_notebook_holds_the_same_source(shore: Shore) -> None:
 def test_what_cannot_fit_is_pushed_only_at_a_risk_that_is_recorded(shore: Shore) -> None:
     publish.publish(shore.run, "base", clock=shore.clock)
     publish.publish(shore.run, clock=shore.clock)
-    sets = ("shipping.base_licence=Apache-2.0", "shipping.hours=0.001")
+    sets = ("shipping.base_license=Apache-2.0", "shipping.hours=0.001")
     late = open_run(shore.run.file, sets)
     with pytest.raises(Mismatch, match=r"invoke push .*--accept-risk"):
         push.push(late, clock=shore.clock)
@@ -189,12 +189,12 @@ def test_a_dry_run_tells_every_call_and_makes_none(
     assert capsys.readouterr().out.count("would: ") == len(told) + 7
 
 
-def test_no_licence_no_publishing(made: chains.Chain, shore: Shore) -> None:
-    run = open_run(made.run.file, ("shipping.licence=",))
-    with pytest.raises(BadConfig, match=r"no licence; name it.*shipping\.licence"):
+def test_no_license_no_publishing(made: chains.Chain, shore: Shore) -> None:
+    run = open_run(made.run.file, ("shipping.license=",))
+    with pytest.raises(BadConfig, match=r"no license; name it.*shipping\.license"):
         publish.publish(run, clock=shore.clock)
     bare = open_run(made.run.file, ())
-    with pytest.raises(BadConfig, match="its licence is not known"):
+    with pytest.raises(BadConfig, match="its license is not known"):
         publish.publish(bare, "base", clock=shore.clock)
     assert not any("bundle" in ref or "base" in ref for ref in shore.standin.kaggle.datasets)
 
@@ -207,14 +207,14 @@ def test_a_secret_that_came_after_packing_is_not_sent(shore: Shore) -> None:
     assert not shore.changed()
 
 
-def test_text_without_a_licence_does_not_get_into_a_bundle(
+def test_text_without_a_license_does_not_get_into_a_bundle(
     shore: Shore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = dataset.load(shore.run).queries[0].question
     monkeypatch.setattr(package, "_card", lambda *_: f"For example: {text * 3}\n")
     with pytest.raises(BadData, match=r"README\.md holds text of the competition"):
         package.package(shore.run)
-    licensed = open_run(shore.run.file, ("data.licence=CC0-1.0",))
+    licensed = open_run(shore.run.file, ("data.license=CC0-1.0",))
     with pytest.raises(StaleInput):  # prepared under another word of it
         package.package(licensed)
 
@@ -270,7 +270,7 @@ def test_a_machine_is_told_in_json(
     shore: Shore, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publish, "WallClock", Stopwatch)
-    words = ["publish", str(shore.run.file), "--set=shipping.base_licence=Apache-2.0", "--json"]
+    words = ["publish", str(shore.run.file), "--set=shipping.base_license=Apache-2.0", "--json"]
     assert main(words) == 0
     told = capsys.readouterr()
     assert json.loads(told.out) == {

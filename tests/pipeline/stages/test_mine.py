@@ -32,7 +32,7 @@ def mined(run: Run) -> Negatives:
 
 
 def facts(run: Run) -> dict[str, object]:
-    found = dag.Survey().standing(run, "mine").manifest
+    found = dag.StageGraph().standing(run, "mine").manifest
     assert found is not None
     return found.facts
 
@@ -41,7 +41,7 @@ def test_f33_prepare_and_mine_write_the_same_bytes_under_another_hash_seed(made:
     run = made.run()
     folders = (run.workspace.prepare, place(run))
     before = [benches.contents(folder, ".jsonl", "v0.4.json") for folder in folders]
-    digests = [dag.Survey().standing(run, name).manifest for name in ("prepare", "mine")]
+    digests = [dag.StageGraph().standing(run, name).manifest for name in ("prepare", "mine")]
     for folder in folders:
         for path in folder.rglob("*.json*"):
             path.unlink()
@@ -50,7 +50,7 @@ def test_f33_prepare_and_mine_write_the_same_bytes_under_another_hash_seed(made:
     assert answer.returncode == 0, answer.stderr
     assert sys.flags.hash_randomization  # nor did this process have that seed
     assert [benches.contents(folder, ".jsonl", "v0.4.json") for folder in folders] == before
-    again = [dag.Survey().standing(run, name).manifest for name in ("prepare", "mine")]
+    again = [dag.StageGraph().standing(run, name).manifest for name in ("prepare", "mine")]
     assert [one.digest() for one in again if one] == [one.digest() for one in digests if one]
 
 
@@ -94,14 +94,14 @@ def test_mining_alone_may_run_in_fewer_bits(
 ) -> None:
     bench.make("prepare", "mine")
     whole, before = mined(bench.run()), facts(bench.run())
-    bench.write(mining={"quantise": "fp8"})
+    bench.write(mining={"quantize": "fp8"})
     run = bench.make("mine")
     assert "mined by the bare base in fp8, strategy" in capsys.readouterr().out
     assert str(facts(run)["speed"]).count("float32/fp8") == 1
     assert mined(run).miner != whole.miner == before["miner"]
     assert encoder_loading.encoder(encoder_loading.mining(run)).digest() == mined(run).miner
-    assert run.config.encoder.quantise == "none"
-    assert dag.Survey().standing(run, "train").state == "missing"  # not refused
+    assert run.config.encoder.quantize == "none"
+    assert dag.StageGraph().standing(run, "train").state == "missing"  # not refused
 
 
 def test_a_window_of_ranks_is_as_deep_as_its_upper_end(bench: Bench) -> None:
@@ -154,9 +154,9 @@ def test_what_was_exported_is_taken_back_with_the_same_negatives(
     assert str(after.miner).startswith("imported:")
     assert "imported from flagembedding.jsonl: 0 negatives dropped" in capsys.readouterr().out
     assert not (place(run) / "ranking.jsonl").exists()
-    found = dag.Survey().standing(run, "mine")
+    found = dag.StageGraph().standing(run, "mine")
     assert found.state == "done"
-    assert dag.Survey().standing(run, "train").why == "mine of round 0 was made anew since"
+    assert dag.StageGraph().standing(run, "train").why == "mine of round 0 was made anew since"
     made.make("train")
 
 
@@ -197,7 +197,7 @@ def test_a_file_that_is_not_of_this_run_is_refused(
     file.write_text("\n".join(rows))
     with pytest.raises(error, match=told):
         mine(run, file)
-    assert dag.Survey().standing(run, "mine").state == "missing"
+    assert dag.StageGraph().standing(run, "mine").state == "missing"
 
 
 def test_a_file_that_is_not_there_is_refused(made: Bench) -> None:

@@ -11,7 +11,7 @@ from pipeline.run_fixture import Bench
 from parity.competition.query import QueryId
 from parity.competition.splits.split import Split
 from parity.pipeline import dag, dataset
-from parity.pipeline.dataset import Nouns
+from parity.pipeline.dataset import Dataset
 from parity.run.errors import BadConfig, BadData
 from parity.run.experiment import Run
 
@@ -51,7 +51,7 @@ WRONG: dict[str, tuple[Spoil, str]] = {
 }
 
 
-def prepared(bench: Bench) -> tuple[Run, Nouns]:
+def prepared(bench: Bench) -> tuple[Run, Dataset]:
     run = bench.make("prepare")
     return run, dataset.load(run)
 
@@ -86,7 +86,7 @@ def test_a_file_gone_wrong_since_leaves_what_was_made_of_the_right_one(
     with pytest.raises(BadData):
         tiny_bench.make("prepare")
     assert benches.contents(tiny_bench.data) == before
-    assert dag.Survey().standing(run, "prepare").state == "stale"
+    assert dag.StageGraph().standing(run, "prepare").state == "stale"
 
 
 def test_a_folder_that_is_not_there_says_how_to_name_one(bench: Bench) -> None:
@@ -110,7 +110,7 @@ def test_prepare_writes_the_nouns_by_their_names(bench: Bench) -> None:
     run = bench.make("prepare")
     assert sorted(benches.contents(run.workspace.prepare)) == [
         "corpus.jsonl",
-        "exemplars.jsonl",
+        "examples.jsonl",
         "manifest.json",
         "probe.jsonl",
         "qrels.jsonl",
@@ -127,7 +127,7 @@ def test_the_nouns_of_the_tiny_competition_are_those_worked_out_by_hand(tiny_ben
     assert known.test == tiny.hidden_queries()
     assert known.corpus == tiny.corpus()
     assert [one.query_id for one in known.probe] == ["10_B", "11_B", "12_A", "20_A", "21_B", "30_A"]
-    manifest = dag.Survey().standing(run, "prepare").manifest
+    manifest = dag.StageGraph().standing(run, "prepare").manifest
     assert manifest is not None
     assert manifest.facts["queries"] == len(tiny.queries())
     assert manifest.facts["test"] == len(tiny.sample())
@@ -151,7 +151,7 @@ def test_the_two_sides_share_no_question_and_are_all_there_is(bench: Bench) -> N
         assert unseen == (query.query_id in split.unseen)
 
 
-def test_b9_exemplars_come_from_train_alone(bench: Bench) -> None:
+def test_b9_examples_come_from_train_alone(bench: Bench) -> None:
     _, known = prepared(bench)
     shown = [one.query.query_id for one in known.pool]
     assert sorted(shown) == sorted(query.query_id for query in known.train)
@@ -162,15 +162,15 @@ def test_a1_the_unseen_share_is_printed_beside_the_split(
 ) -> None:
     _, known = prepared(bench)
     said = capsys.readouterr().out
-    assert said.startswith("52 labelled rows, 12 rows to predict, 40 misconceptions\n")
+    assert said.startswith("52 labeled rows, 12 rows to predict, 40 misconceptions\n")
     assert "split random-s0-v0.4, seed 0, digest " in said
     share = len(known.split.unseen) / len(known.valid)
     assert f"{share:.1%}".replace("%", " %") in said
 
 
-def test_no_sentence_of_the_competition_is_in_an_exemplar_or_the_probe(bench: Bench) -> None:
+def test_no_sentence_of_the_competition_is_in_an_example_or_the_probe(bench: Bench) -> None:
     run = bench.make("prepare")
-    for name in ("exemplars.jsonl", "probe.jsonl"):
+    for name in ("examples.jsonl", "probe.jsonl"):
         text = (run.workspace.prepare / name).read_text()
         assert " " not in text  # ids alone
 
@@ -178,9 +178,9 @@ def test_no_sentence_of_the_competition_is_in_an_exemplar_or_the_probe(bench: Be
 def test_preparing_again_writes_the_same_bytes(bench: Bench) -> None:
     run = bench.make("prepare")
     first = benches.digests(run.workspace.prepare)
-    before = dag.Survey().standing(run, "prepare").manifest
+    before = dag.StageGraph().standing(run, "prepare").manifest
     bench.make("prepare")
-    again = dag.Survey().standing(run, "prepare").manifest
+    again = dag.StageGraph().standing(run, "prepare").manifest
     assert before is not None
     assert again is not None
     assert again.digest() == before.digest()

@@ -19,10 +19,10 @@ from safetensors.numpy import load_file
 from parity.deploy.kernel import run_report
 from parity.pipeline import dag, evidence_lookup
 from parity.pipeline.commands import status
-from parity.pipeline.dag import Survey
+from parity.pipeline.dag import StageGraph
 from parity.pipeline.stages import evaluate, reconcile
 from parity.run import digest, files, ledger
-from parity.run.errors import BadConfig, Different, StaleInput
+from parity.run.errors import BadConfig, ResultsDiffer, StaleInput
 from parity.run.experiment import open_run
 
 Told = Callable[..., tuple[int, dict[str, Any]]]
@@ -128,10 +128,10 @@ def test_the_story_holds_the_verdict_until_further_evidence_comes(
     file, run = str(chain.run.file), chain.run
     kernel = replace(chain.evidence("rehearsal"), kind="kernel")
     assert told("--run", file)[1]["verdict"] == "same"
-    assert Survey().standing(run, "reconcile").state == "done"
+    assert StageGraph().standing(run, "reconcile").state == "done"
     benches.pretend(run, "publish", "push", "follow")
     ledger.append(run.workspace.ledger, kernel)
-    assert Survey().standing(run, "reconcile").why == "evidence of kernel has come since"
+    assert StageGraph().standing(run, "reconcile").why == "evidence of kernel has come since"
     assert told("--run", file)[1]["verdict"] == "same"
     swapped = replace(kernel, layers={**kernel.layers, "adapter": "f" * 64})
     ledger.append(run.workspace.ledger, swapped)
@@ -154,7 +154,7 @@ def test_a_score_that_nothing_explains_is_the_runs_verdict(chain: Chain, told: T
     code, found = told("--run", str(run.file))
     assert (code, found["verdict"], found["public"]["verdict"]) == (10, "same", "neither")
     assert found["error"].startswith("different: explained neither by sampling")
-    verdict = Survey().standing(run, "reconcile").manifest
+    verdict = StageGraph().standing(run, "reconcile").manifest
     assert verdict is not None
     assert verdict.facts["verdict"] == found["error"]
 
@@ -234,7 +234,7 @@ def test_a_number_is_weighed_against_the_cv_of_the_same_adapter(chain: Chain, to
 def test_the_terminal_has_80_columns(made: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     other = scored(made, label="epoch-1")
     capsys.readouterr()
-    with pytest.raises(Different, match=r"^different because adapter: .*; next: "):
+    with pytest.raises(ResultsDiffer, match=r"^different because adapter: .*; next: "):
         reconcile.reconcile([first(made), other])
     said = capsys.readouterr().out
     assert max(map(len, said.splitlines())) <= 80

@@ -20,7 +20,7 @@ from parity.pipeline.stages import rehearse
 from parity.run import digest, environment, ledger
 from parity.run import manifest as manifests
 from parity.run.errors import Mismatch
-from parity.run.paths import Workspace
+from parity.run.paths import RunPaths
 
 SPEED = ("tokens", "packs", "seconds", "budget")
 pytestmark = pytest.mark.xdist_group("chain")  # which takes a while to make
@@ -119,7 +119,7 @@ def two_gpus(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(folder))
 
 
-def through_the_script(place: Path) -> rehearsal.Ran:
+def through_the_script(place: Path) -> rehearsal.RehearsalRun:
     apart = sandbox.isolated(attached.KERNEL, place, threads=1)
     assert apart.name == "guard"
     env = {**apart.env, "GLOO_SOCKET_IFNAME": "lo"}  # a CPU's way of talking
@@ -163,7 +163,7 @@ def test_a_long_test_leaves_nothing_where_the_kernel_fails(
 ) -> None:
     script = tmp_path / "kernel.py"
     script.write_text("raise SystemExit('error: no such layer')\n")
-    monkeypatch.setattr(Workspace, "kernel", script)
+    monkeypatch.setattr(RunPaths, "kernel", script)
     source = Path(chain.run.config.data.source)
     with pytest.raises(Mismatch, match=r"^the kernel failed with exit code 1: no such layer$"):
         rehearse._hidden(chain.run, tmp_path / "hidden", source)

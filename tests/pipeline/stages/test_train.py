@@ -13,7 +13,7 @@ from parity.competition import ranking as rankings
 from parity.competition.lineage import Lineage
 from parity.competition.scoring.metrics import Scores
 from parity.pipeline import dag, dataset, epochs
-from parity.pipeline.epochs import Epoch
+from parity.pipeline.epochs import SavedEpoch
 from parity.pipeline.stages.mine import mine
 from parity.pipeline.stages.train import train
 from parity.retrieval.models import adapter as adapters
@@ -27,13 +27,13 @@ def place(run: Run) -> Path:
 
 
 def facts(run: Run) -> dict[str, Any]:
-    found = dag.Survey().standing(run, "train")
+    found = dag.StageGraph().standing(run, "train")
     assert found.state == "done"
     assert found.manifest is not None
     return found.manifest.facts
 
 
-def epoch(run: Run, number: int) -> Epoch:
+def epoch(run: Run, number: int) -> SavedEpoch:
     found = epochs.read(place(run), number)
     assert found is not None
     return found
@@ -65,7 +65,7 @@ def test_each_epoch_has_a_folder_a_ranking_probe_embeddings_and_scores(made: Ben
 
 def test_everything_a_later_stage_reads_is_in_the_manifest(made: Bench) -> None:
     run = made.run()
-    found = dag.Survey().standing(run, "train").manifest
+    found = dag.StageGraph().standing(run, "train").manifest
     assert found is not None
     written = set(benches.contents(place(run))) - {"manifest.json", "training.json"}
     assert set(found.outputs) == written
@@ -105,7 +105,7 @@ def test_b24_another_config_sets_the_old_epochs_aside(
 
 def test_nothing_is_learnt_through_rounded_layers(made: Bench) -> None:
     with pytest.raises(BadConfig, match="for encoding alone: train with none or 4bit"):
-        train(made.run("encoder.quantise=fp8"))
+        train(made.run("encoder.quantize=fp8"))
 
 
 def test_b24_training_again_leaves_the_epochs_that_are_there(made: Bench) -> None:
@@ -121,7 +121,7 @@ def test_b24_training_again_leaves_the_epochs_that_are_there(made: Bench) -> Non
     before = touched()
     made.make("train")
     assert touched() == before
-    assert dag.Survey().standing(run, "predict").state == "done"
+    assert dag.StageGraph().standing(run, "predict").state == "done"
 
 
 @pytest.mark.parametrize(
@@ -143,12 +143,12 @@ def test_training_again_mends_an_epoch_that_was_lost_or_changed(
     path = place(run) / name
     path.unlink() if lost else path.write_bytes(path.read_bytes().replace(b"1", b"2"))
     with pytest.raises(StaleInput, match="run: invoke train --run "):
-        dag.Survey().require(run, "predict")
+        dag.StageGraph().require(run, "predict")
     made.make("train")
     after = benches.contents(place(run))
     del before["manifest.json"], after["manifest.json"]
     assert after == before
-    assert dag.Survey().standing(run, "predict").state == "done"
+    assert dag.StageGraph().standing(run, "predict").state == "done"
 
 
 def test_scores_told_another_way_are_scored_and_chosen_by_that_way(made: Bench) -> None:
@@ -239,11 +239,11 @@ def test_an_epoch_without_a_projection_is_judged_by_its_map(made: Bench) -> None
     found = scores(made.run(), 1)
     assert found.projection is not None
     assert found.all.map is not None
-    assert Epoch(1, 4, found).value == found.projection.value
+    assert SavedEpoch(1, 4, found).value == found.projection.value
     without = Scores(found.k, found.all, found.seen, found.unseen, None, found.seen_share)
-    assert Epoch(1, 4, without).value == found.all.map.value
-    assert Epoch(1, 4, without).line.endswith("projection -")
-    assert [Epoch(number, 4, None).value for number in (1, 2)] == [1, 2]
+    assert SavedEpoch(1, 4, without).value == found.all.map.value
+    assert SavedEpoch(1, 4, without).line.endswith("projection -")
+    assert [SavedEpoch(number, 4, None).value for number in (1, 2)] == [1, 2]
 
 
 def test_where_nothing_is_held_out_nothing_is_scored_and_the_last_epoch_is_taken(
@@ -269,7 +269,7 @@ def test_f32_what_each_epoch_is_made_of_is_told_before_the_first_step(
     capsys.readouterr()
     run = bench.make("train")
     told = facts(run)["course"]
-    assert told[0] == "train: 31 queries, 0 with exemplars, 0 cut to fit"
+    assert told[0] == "train: 31 queries, 0 with few-shot examples, 0 cut to fit"
     assert told[1].startswith("epoch 1: 4 batches of 31 queries and ")
     assert "a positive is shared in " in told[2]
     assert "false negatives: 0 masked" in told[2]

@@ -17,7 +17,7 @@ from parity.retrieval.engine import block_attention as blocks
 from parity.retrieval.engine.attention import Backend
 from parity.retrieval.engine.block_attention import scaled
 from parity.retrieval.models import adapter
-from parity.retrieval.models.base_model import Base
+from parity.retrieval.models.base_model import BaseModel
 from parity.run.errors import Mismatch
 
 CLOSE = 1e-5
@@ -28,7 +28,7 @@ lists = st.lists(st.lists(st.integers(3, 5), min_size=1, max_size=14), min_size=
 
 
 @pytest.fixture(scope="module")
-def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Base]:
+def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, BaseModel]:
     folder = tmp_path_factory.mktemp("bases")
     return {family: models.write(folder / family, family) for family in models.CAUSAL}
 
@@ -71,7 +71,9 @@ def check_gradients(model: Any, first: torch.Tensor, second: torch.Tensor) -> in
 
 
 @pytest.mark.parametrize("family", models.CAUSAL)
-def test_packed_embeddings_are_those_of_one_at_a_time(bases: dict[str, Base], family: str) -> None:
+def test_packed_embeddings_are_those_of_one_at_a_time(
+    bases: dict[str, BaseModel], family: str
+) -> None:
     asked = models.sequences()
     found = torch.from_numpy(models.load(bases[family]).embed(asked))
     with torch.no_grad():
@@ -84,7 +86,7 @@ def test_packed_embeddings_are_those_of_one_at_a_time(bases: dict[str, Base], fa
 @some
 @given(asked=lists, budget=st.integers(1, 40))
 def test_any_sequences_under_any_budget_are_those_of_one_at_a_time(
-    bases: dict[str, Base], family: str, kind: Backend, asked: list[list[int]], budget: int
+    bases: dict[str, BaseModel], family: str, kind: Backend, asked: list[list[int]], budget: int
 ) -> None:
     model, plain = _cached(bases[family])
     with torch.no_grad():
@@ -94,7 +96,7 @@ def test_any_sequences_under_any_budget_are_those_of_one_at_a_time(
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("family", models.CAUSAL)
 def test_every_layout_computes_what_all_pairs_under_one_mask_give(
-    bases: dict[str, Base], family: str
+    bases: dict[str, BaseModel], family: str
 ) -> None:
     # Long enough for several blocks, with paths that begin in one and end in another.
     asked = [[*row, *models.sequences(seed=8)[0]] for row in models.sequences(seed=7, count=120)]
@@ -157,7 +159,7 @@ def test_a_block_mask_takes_blocks_in_whole_and_in_part_as_the_pairs_say(window:
 @pytest.mark.parametrize("kind", ["dense", "blocks"])
 @pytest.mark.parametrize("family", ["llama", "mistral", "gemma2"])
 def test_gradients_of_every_layout_are_those_of_one_at_a_time(
-    bases: dict[str, Base], family: str, kind: Backend
+    bases: dict[str, BaseModel], family: str, kind: Backend
 ) -> None:
     asked = [[*row, *models.sequences(seed=8)[0]] for row in models.sequences(seed=7, count=40)]
     encoder = models.load(bases[family])
@@ -169,7 +171,7 @@ def test_gradients_of_every_layout_are_those_of_one_at_a_time(
         assert apart(ours[name], expected) <= CLOSE * float(expected.abs().max()), name
 
 
-def test_a_padded_batch_is_refused_by_a_model_that_runs_tries(bases: dict[str, Base]) -> None:
+def test_a_padded_batch_is_refused_by_a_model_that_runs_tries(bases: dict[str, BaseModel]) -> None:
     model, _ = _cached(bases["llama"])
     with pytest.raises(Mismatch, match="padded batch"):
         model(
@@ -194,7 +196,7 @@ def test_a_model_whose_attention_cannot_be_replaced_runs_unpadded_and_says_so(
 _MODELS: dict[str, tuple[Any, Any]] = {}
 
 
-def _cached(base: Base) -> tuple[Any, Any]:
+def _cached(base: BaseModel) -> tuple[Any, Any]:
     """Return the model as an encoder runs it, and as transformers alone does."""
     if base.name not in _MODELS:
         _MODELS[base.name] = models.load(base).model, models.plain(base)
@@ -203,7 +205,7 @@ def _cached(base: Base) -> tuple[Any, Any]:
 
 @pytest.mark.parametrize("family", models.CAUSAL)
 def test_budgets_that_cut_prefixes_give_the_same_embeddings(
-    bases: dict[str, Base], family: str
+    bases: dict[str, BaseModel], family: str
 ) -> None:
     asked = models.sequences(seed=3)
     narrow, wide = models.load(bases[family]), models.load(bases[family], token_budget=4096)
@@ -215,7 +217,7 @@ def test_budgets_that_cut_prefixes_give_the_same_embeddings(
 
 @pytest.mark.parametrize("family", models.SLIDING)
 def test_the_window_of_the_tests_matters(
-    bases: dict[str, Base], family: str, tmp_path: Path
+    bases: dict[str, BaseModel], family: str, tmp_path: Path
 ) -> None:
     asked = models.sequences()
     assert models.LONGEST > 2 * models.WINDOW
@@ -237,7 +239,7 @@ def test_mistral_without_a_window_slides_nowhere(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("family", models.CAUSAL)
 def test_gradients_of_all_weights_are_those_of_one_at_a_time(
-    bases: dict[str, Base], family: str
+    bases: dict[str, BaseModel], family: str
 ) -> None:
     encoder, asked = models.load(bases[family]), models.sequences(seed=1)
     encoder.model.requires_grad_(True)
@@ -247,7 +249,7 @@ def test_gradients_of_all_weights_are_those_of_one_at_a_time(
 
 @pytest.mark.parametrize("family", ["mistral", "qwen3-sliding", "gemma"])
 def test_gradients_of_a_trained_adapter_are_those_of_one_at_a_time(
-    bases: dict[str, Base], family: str
+    bases: dict[str, BaseModel], family: str
 ) -> None:
     encoder, asked = models.load(bases[family]), models.sequences(seed=1)
     models.attach(encoder)
@@ -258,7 +260,7 @@ def test_gradients_of_a_trained_adapter_are_those_of_one_at_a_time(
 
 @pytest.mark.parametrize("family", ["mistral", "qwen3-sliding", "gemma"])
 def test_an_adapter_runs_packed_as_peft_runs_it_one_at_a_time(
-    bases: dict[str, Base], family: str, tmp_path: Path
+    bases: dict[str, BaseModel], family: str, tmp_path: Path
 ) -> None:
     base, asked = bases[family], models.sequences(seed=2)
     trained = models.load(base)
@@ -274,7 +276,7 @@ def test_an_adapter_runs_packed_as_peft_runs_it_one_at_a_time(
 
 
 def test_a_kernel_may_lay_its_output_out_as_it_likes(
-    bases: dict[str, Base], monkeypatch: pytest.MonkeyPatch
+    bases: dict[str, BaseModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def otherwise(*args: Any) -> torch.Tensor:  # as CUDA's fp32 kernel does
         return scaled(*args).transpose(1, 2).contiguous().transpose(1, 2)
@@ -288,26 +290,30 @@ def test_a_kernel_may_lay_its_output_out_as_it_likes(
 
 
 @pytest.mark.parametrize("family", ["mistral", "qwen2"])
-def test_four_bits_packed_are_four_bits_one_at_a_time(bases: dict[str, Base], family: str) -> None:
-    encoder, asked = models.load(bases[family], quantise="4bit"), models.sequences()
+def test_four_bits_packed_are_four_bits_one_at_a_time(
+    bases: dict[str, BaseModel], family: str
+) -> None:
+    encoder, asked = models.load(bases[family], quantize="4bit"), models.sequences()
     found = torch.from_numpy(encoder.embed(asked))
     with torch.no_grad():
         expected = models.alone(encoder.model, asked)
     assert apart(found, expected) <= CLOSE
     full = torch.from_numpy(models.load(bases[family]).embed(asked))
-    assert apart(found, full) > 1e-2  # it is quantised
+    assert apart(found, full) > 1e-2  # it is quantized
 
 
-def test_an_adapter_trains_and_loads_on_four_bits(bases: dict[str, Base], tmp_path: Path) -> None:
+def test_an_adapter_trains_and_loads_on_four_bits(
+    bases: dict[str, BaseModel], tmp_path: Path
+) -> None:
     base, asked = bases["mistral"], models.sequences()
-    trained = models.load(base, quantise="4bit")
+    trained = models.load(base, quantize="4bit")
     models.attach(trained)
     before = torch.from_numpy(trained.embed(asked))  # as an evaluation between two steps does
     twins = models.alone(trained.model, asked)
     assert apart(before, twins) <= CLOSE
     assert check_gradients(trained.model, models.encode(trained, asked), twins) == 2 * 2 * 7
     adapter.save(trained.model, tmp_path / "adapter", base, layers=0, template="t")
-    again = models.load(base, tmp_path / "adapter", quantise="4bit")
+    again = models.load(base, tmp_path / "adapter", quantize="4bit")
     np.testing.assert_array_equal(again.embed(asked), trained.embed(asked))
 
 

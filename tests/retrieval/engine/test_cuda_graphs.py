@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from parity.retrieval.engine import cuda_graphs
-from parity.retrieval.engine.cuda_graphs import Recorded, Room
+from parity.retrieval.engine.cuda_graphs import CapturedStep, GraphPool
 
 
 class Graphs:
@@ -41,8 +41,8 @@ def test_a_recording_is_not_replayed_while_its_backward_is_awaited(
         ran.append(len(ids))
         return weight[ids] ** 2
 
-    room = Room()
-    one, another = Recorded(run, [weight], room), Recorded(run, [weight], room)
+    room = GraphPool()
+    one, another = CapturedStep(run, [weight], room), CapturedStep(run, [weight], room)
     ids, others = torch.tensor([0, 1, 1]), torch.tensor([1, 0, 0])
     with torch.no_grad():
         torch.testing.assert_close(one(ids), run(ids))  # GradCache's first pass replays as well
@@ -60,7 +60,7 @@ def test_a_recording_is_not_replayed_while_its_backward_is_awaited(
     assert Graphs.made == 1
 
 
-def step(one: Recorded, ids: torch.Tensor) -> None:
+def step(one: CapturedStep, ids: torch.Tensor) -> None:
     one(ids).sum().backward()  # type: ignore[no-untyped-call]  # torch's own
 
 
@@ -68,7 +68,7 @@ def step(one: Recorded, ids: torch.Tensor) -> None:
 def test_gradients_add_up_in_the_weights_whatever_became_of_their_buffers() -> None:
     weight = torch.nn.Parameter(torch.arange(6.0, device="cuda").view(2, 3))
     ids = torch.tensor([0, 1, 1], device="cuda")
-    one = Recorded(lambda places: weight[places] ** 2, [weight], Room())
+    one = CapturedStep(lambda places: weight[places] ** 2, [weight], GraphPool())
     once = 2 * weight.detach() * torch.tensor([[1.0], [2.0]], device="cuda")
     step(one, ids)
     torch.testing.assert_close(weight.grad, once)  # recording itself added nothing
@@ -90,7 +90,7 @@ def test_gradients_add_up_in_the_weights_whatever_became_of_their_buffers() -> N
 @pytest.mark.gpu
 def test_recordings_of_several_sizes_take_the_memory_of_the_largest() -> None:
     weight = torch.nn.Parameter(torch.full((256, 256), 1 / 256, device="cuda"))
-    room = Room()
+    room = GraphPool()
 
     def run(ids: torch.Tensor) -> torch.Tensor:
         found = ids[:, None].float().expand(-1, 256)
@@ -101,7 +101,7 @@ def test_recordings_of_several_sizes_take_the_memory_of_the_largest() -> None:
     held = []
     recordings = []  # whose memory is theirs as long as they are
     for size in (65536, 49152, 32768):  # 2 GiB of activations, and less
-        recordings.append(Recorded(run, [weight], room))
+        recordings.append(CapturedStep(run, [weight], room))
         step(recordings[-1], torch.arange(size, device="cuda"))
         torch.cuda.empty_cache()
         held.append(torch.cuda.memory_reserved())

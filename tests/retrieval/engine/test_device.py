@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from parity.retrieval.engine import device as hardware
-from parity.retrieval.engine.distributed import Workers
+from parity.retrieval.engine.distributed import ProcessGroup
 from parity.run.config.run_file import EncoderConfig
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
 @pytest.mark.parametrize(
-    ("spread", "quantise", "device", "count", "wanted"),
+    ("spread", "quantize", "device", "count", "wanted"),
     [
         ("queries", "none", CUDA, 2, None),
         ("queries", "4bit", CUDA, 2, {"": CUDA}),
@@ -28,13 +28,13 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 def test_layers_are_spread_where_the_run_says_so_and_there_are_several_gpus(
     monkeypatch: pytest.MonkeyPatch,
     spread: str,
-    quantise: str,
+    quantize: str,
     device: torch.device,
     count: int,
     wanted: object,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
-    config = EncoderConfig.model_validate({"spread": spread, "quantise": quantise})
+    config = EncoderConfig.model_validate({"spread": spread, "quantize": quantize})
     assert hardware.device_map(config, device) == wanted
 
 
@@ -53,11 +53,11 @@ def test_without_a_gpu_there_is_none_to_tell_of(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_peak_of_a_process_is_what_it_has_really_used() -> None:
-    before = hardware.peak(Workers(), CPU)
+    before = hardware.peak(ProcessGroup(), CPU)
     assert before["gpus"] == []
     assert 5e7 < before["host"] < 1e12
     held = torch.ones(60_000_000)  # 240 MB, written to
-    after = hardware.peak(Workers(), CPU)["host"]
+    after = hardware.peak(ProcessGroup(), CPU)["host"]
     assert after >= before["host"]
     assert after > held.nbytes
 
@@ -69,6 +69,6 @@ def test_threads_are_torchs() -> None:
 @pytest.mark.gpu
 def test_the_peak_of_each_gpu_is_told() -> None:
     held = torch.ones(1 << 28, device="cuda")  # 1 GiB
-    found = hardware.peak(Workers(), CUDA)["gpus"]
+    found = hardware.peak(ProcessGroup(), CUDA)["gpus"]
     assert len(found) == torch.cuda.device_count() == len(hardware.gpus())
     assert found[0] >= held.nbytes

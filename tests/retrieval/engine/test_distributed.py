@@ -13,14 +13,14 @@ from safetensors.torch import load_file, save_file
 
 from parity.retrieval.encoder import Encoder
 from parity.retrieval.engine import trie
-from parity.retrieval.engine.distributed import Workers, launched
+from parity.retrieval.engine.distributed import ProcessGroup, launched
 from parity.retrieval.models import base_model
 from parity.run.config.run_file import EncoderConfig
 
 Tensors = dict[str, torch.Tensor]
 
 
-def measure(folder: Path, workers: Workers) -> tuple[Tensors, Tensors]:
+def measure(folder: Path, workers: ProcessGroup) -> tuple[Tensors, Tensors]:
     """Return embeddings, and the gradients of one training step, as this process sees them."""
     config = EncoderConfig(precision="fp32", device="cpu", token_budget=64)
     encoder = Encoder(base_model.describe("mistral", folder), config, workers=workers)
@@ -62,20 +62,20 @@ def work(folder: Path, target: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> base_model.Base:
+def base(tmp_path_factory: pytest.TempPathFactory) -> base_model.BaseModel:
     return models.write(tmp_path_factory.mktemp("bases") / "mistral", "mistral")
 
 
 @pytest.fixture(scope="module")
-def seen(base: base_model.Base, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def seen(base: base_model.BaseModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Let two processes work, and return the folder of what they saw."""
     target = tmp_path_factory.mktemp("seen")
     pair.run(__file__, str(base.folder), str(target))
     return target
 
 
-def test_two_processes_embed_to_the_bytes_of_one(base: base_model.Base, seen: Path) -> None:
-    expected, _ = measure(base.folder, Workers())
+def test_two_processes_embed_to_the_bytes_of_one(base: base_model.BaseModel, seen: Path) -> None:
+    expected, _ = measure(base.folder, ProcessGroup())
     for rank in range(2):
         found = load_file(seen / f"embeddings-{rank}")
         assert found.keys() == expected.keys()
@@ -84,9 +84,9 @@ def test_two_processes_embed_to_the_bytes_of_one(base: base_model.Base, seen: Pa
 
 
 def test_gradients_of_two_processes_add_up_to_those_of_one(
-    base: base_model.Base, seen: Path
+    base: base_model.BaseModel, seen: Path
 ) -> None:
-    _, expected = measure(base.folder, Workers())
+    _, expected = measure(base.folder, ProcessGroup())
     first, second = (load_file(seen / f"gradients-{rank}") for rank in range(2))
     assert first.keys() == second.keys() == expected.keys()
     for name, gradient in expected.items():
@@ -95,7 +95,7 @@ def test_gradients_of_two_processes_add_up_to_those_of_one(
 
 
 def test_every_pack_has_one_owner() -> None:
-    workers = [Workers(rank, 3) for rank in range(3)]
+    workers = [ProcessGroup(rank, 3) for rank in range(3)]
     sizes = [5, 9, 2, 7, 5, 1, 3]
     assert {one.deal(sizes) for one in workers} == {(2, 0, 0, 1, 2, 1, 1)}
     assert [one.main for one in workers] == [True, False, False]
@@ -104,7 +104,7 @@ def test_every_pack_has_one_owner() -> None:
 def test_alone_all_is_owned_and_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     alone = launched()
-    assert alone == Workers(0, 1)
+    assert alone == ProcessGroup(0, 1)
     assert alone.main
     assert alone.deal([7, 9]) == (0, 0)
     parts = [torch.ones(2, requires_grad=True)]

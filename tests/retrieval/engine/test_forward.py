@@ -13,7 +13,7 @@ from torch._dynamo.testing import CompileCounter
 from parity.retrieval.encoder import Encoder
 from parity.retrieval.engine import flex_attention, forward, trie
 from parity.retrieval.engine.forward import Forward
-from parity.retrieval.models.base_model import Base
+from parity.retrieval.models.base_model import BaseModel
 from parity.run.config.run_file import TrainingConfig
 from parity.training.batches import Batch
 from parity.training.gradcache import gradient
@@ -23,7 +23,7 @@ CLOSE = 1e-5
 
 
 @pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Base:
+def llama(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
     return models.write(tmp_path_factory.mktemp("llama"), "llama", head_dim=16)
 
 
@@ -47,7 +47,7 @@ def test_a_filled_pack_keeps_its_nodes_and_adds_some_that_see_themselves_only() 
 
 
 def test_layers_that_cannot_be_compiled_run_in_blocks_and_it_is_said(
-    llama: Base, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    llama: BaseModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(_: Any) -> None:
         raise TorchDynamoException("no compiler\nand much more")
@@ -67,7 +67,7 @@ def test_layers_that_cannot_be_compiled_run_in_blocks_and_it_is_said(
 
 
 def test_one_compilation_serves_all_layers_and_sizes_of_a_training(
-    llama: Base, monkeypatch: pytest.MonkeyPatch
+    llama: BaseModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counter = CompileCounter()
     compile_by = torch.nn.Module.compile
@@ -103,7 +103,7 @@ class Everything:
         return torch.nn.functional.scaled_dot_product_attention(query, key, value, enable_gqa=True)
 
 
-def on_gpu(base: Base, **changes: Any) -> Encoder:
+def on_gpu(base: BaseModel, **changes: Any) -> Encoder:
     return models.load(base, device="cuda", token_budget=4096, **changes)
 
 
@@ -131,7 +131,7 @@ def step_of(encoder: Encoder, budget: int, dropout: float) -> tuple[float, list[
     """Return the loss and the gradients of a batch in training mode."""
     asked = [[*row, *models.sequences(seed=8)[0]] for row in models.sequences(seed=7, count=47)]
     batch = Batch(tuple("abcdefgh"), tuple(range(40)), tuple(range(0, 40, 5)), ((),) * 8)  # type: ignore[arg-type]
-    config = TrainingConfig(token_budget=budget, dropout=dropout, temperature=0.1)
+    config = TrainingConfig(token_budget=budget, lora_dropout=dropout, temperature=0.1)
     encoder.model.train()
     loss = gradient(encoder, (asked[:8], asked[8:48]), batch, config, seed="one").loss.item()
     weights = [weight for weight in encoder.model.parameters() if weight.requires_grad]
@@ -163,7 +163,7 @@ def test_a_recorded_step_has_the_gradient_of_the_cpu(
 
 @pytest.mark.gpu
 def test_a_recorded_step_is_the_unrecorded_one_bit_by_bit_dropout_included(
-    llama: Base, monkeypatch: pytest.MonkeyPatch
+    llama: BaseModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = []
     monkeypatch.setattr(

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from parity.retrieval.engine import trie
-from parity.retrieval.engine.last_layer import Tail
-from parity.retrieval.models.base_model import Base
+from parity.retrieval.engine.last_layer import LastLayer
+from parity.retrieval.models.base_model import BaseModel
 
 CLOSE = 1e-5
 
 
 @pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Base:
+def llama(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
     return models.write(tmp_path_factory.mktemp("llama"), "llama")
 
 
@@ -33,7 +33,7 @@ def seen_by_mlps(model: Any) -> list[list[int]]:
     return seen
 
 
-def test_the_last_mlp_runs_for_the_ends_of_sequences_alone(llama: Base) -> None:
+def test_the_last_mlp_runs_for_the_ends_of_sequences_alone(llama: BaseModel) -> None:
     asked = models.sequences()
     encoder = models.load(llama, token_budget=4096)
     (pack,) = encoder.packs(asked)
@@ -55,7 +55,7 @@ def test_what_is_read_is_what_a_whole_layer_gives(family: str, tmp_path: Path) -
     )
 
 
-def test_a_step_that_learns_runs_whole_layers_without_hooks(llama: Base) -> None:
+def test_a_step_that_learns_runs_whole_layers_without_hooks(llama: BaseModel) -> None:
     asked = models.sequences()
     encoder = models.load(llama, token_budget=4096)
     (pack,) = encoder.packs(asked)
@@ -85,11 +85,11 @@ class Several(torch.nn.Linear):
 
 @pytest.mark.parametrize("kind", [Mixing, Several])
 def test_an_mlp_that_does_not_go_node_by_node_runs_whole(
-    llama: Base, kind: type[torch.nn.Linear]
+    llama: BaseModel, kind: type[torch.nn.Linear]
 ) -> None:
     model = models.load(llama).model
     model.layers[-1].mlp = kind(32, 32)
-    tail = Tail(model)
+    tail = LastLayer(model)
     assert not tail.able
     (pack,) = trie.pack(models.sequences(), 10**6)
     with tail.only(pack, torch.device("cpu")):

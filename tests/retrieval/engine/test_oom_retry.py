@@ -10,8 +10,8 @@ import torch
 
 from parity.retrieval.encoder import Encoder
 from parity.retrieval.engine import oom_retry
-from parity.retrieval.engine.distributed import Workers
-from parity.retrieval.models.base_model import Base
+from parity.retrieval.engine.distributed import ProcessGroup
+from parity.retrieval.models.base_model import BaseModel
 from parity.run.errors import BadConfig
 
 CPU = torch.device("cpu")
@@ -23,7 +23,7 @@ CPU_SAYS = RuntimeError(
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
+def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
     return models.write(tmp_path_factory.mktemp("base"), "llama")
 
 
@@ -42,7 +42,7 @@ def narrow(encoder: Encoder, most: int, error: RuntimeError = CUDA_SAYS) -> list
 
 @pytest.mark.parametrize("error", [CUDA_SAYS, CPU_SAYS], ids=["cuda", "cpu"])
 def test_a_halved_budget_gives_the_bytes_of_one_asked_for_from_the_start(
-    base: Base, error: RuntimeError, capsys: pytest.CaptureFixture[str]
+    base: BaseModel, error: RuntimeError, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = models.sequences(count=80)
     surprised, expected = (
@@ -63,7 +63,7 @@ def test_a_halved_budget_gives_the_bytes_of_one_asked_for_from_the_start(
 
 
 def test_later_lists_begin_with_the_smaller_budget(
-    base: Base, capsys: pytest.CaptureFixture[str]
+    base: BaseModel, capsys: pytest.CaptureFixture[str]
 ) -> None:
     encoder = models.load(base, token_budget=500)
     narrow(encoder, 140)
@@ -78,7 +78,7 @@ def test_later_lists_begin_with_the_smaller_budget(
     assert encoder.took()["second"]["budget"] == encoder.speed()["budget"] == 125
 
 
-def test_at_the_floor_the_setting_and_the_way_out_are_named(base: Base) -> None:
+def test_at_the_floor_the_setting_and_the_way_out_are_named(base: BaseModel) -> None:
     encoder = models.load(base, token_budget=200)
     seen = narrow(encoder, 10)
     with pytest.raises(
@@ -90,7 +90,7 @@ def test_at_the_floor_the_setting_and_the_way_out_are_named(base: Base) -> None:
     assert len(seen) == 3  # 200, 100, 64
 
 
-def test_no_budget_below_the_longest_sequence_is_tried(base: Base) -> None:
+def test_no_budget_below_the_longest_sequence_is_tried(base: BaseModel) -> None:
     long = [[models.BOS, *[5] * 88, models.EOS], [models.BOS, *[6] * 98, models.EOS]]
     encoder = models.load(base, token_budget=300)
     narrow(encoder, 10)
@@ -98,7 +98,7 @@ def test_no_budget_below_the_longest_sequence_is_tried(base: Base) -> None:
         encoder.embed(long)
 
 
-def test_another_error_is_no_lack_of_memory(base: Base) -> None:
+def test_another_error_is_no_lack_of_memory(base: BaseModel) -> None:
     encoder = models.load(base)
     narrow(encoder, 10, RuntimeError("CUDA error: device-side assert triggered"))
     with pytest.raises(RuntimeError, match="device-side assert"):
@@ -109,7 +109,7 @@ def test_what_ran_out_of_memory_is_let_go_before_the_next_try() -> None:
     left: list[weakref.ref[torch.Tensor]] = []
 
     def attempt(most: int) -> int:
-        with oom_retry.together(Workers(), CPU):
+        with oom_retry.together(ProcessGroup(), CPU):
             held = torch.zeros(most)
             assert all(one() is None for one in left)
             left.append(weakref.ref(held))
@@ -127,7 +127,7 @@ def test_what_ran_out_of_memory_is_let_go_before_the_next_try() -> None:
 
 @pytest.mark.parametrize("mine", [True, False], ids=["here", "elsewhere"])
 def test_all_processes_run_short_where_one_does(mine: bool) -> None:
-    class Pair(Workers):
+    class Pair(ProcessGroup):
         def add_up(self, tensors: list[torch.Tensor]) -> None:
             for tensor in tensors:
                 tensor += int(not mine)  # what the other process has
@@ -138,13 +138,13 @@ def test_all_processes_run_short_where_one_does(mine: bool) -> None:
                 raise CUDA_SAYS
 
     told = "Tried to allocate 2.00 GiB" if mine else "in another process"
-    with pytest.raises(oom_retry.Short, match=told):
+    with pytest.raises(oom_retry.OutOfMemory, match=told):
         work()
 
 
 def test_of_what_a_library_says_the_beginning_is_kept() -> None:
     def attempt(_: int) -> int:
-        with oom_retry.together(Workers(), CPU):
+        with oom_retry.together(ProcessGroup(), CPU):
             raise torch.cuda.OutOfMemoryError(
                 "CUDA out of memory. " + "more words " * 40 + "\nhint"
             )
@@ -160,7 +160,7 @@ def test_of_what_a_library_says_the_beginning_is_kept() -> None:
 
 
 def test_nobody_runs_short_where_all_have_room() -> None:
-    class Pair(Workers):
+    class Pair(ProcessGroup):
         def add_up(self, tensors: list[torch.Tensor]) -> None:
             pass
 

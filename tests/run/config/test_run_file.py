@@ -17,9 +17,9 @@ PLAIN = Config(name="plain")
 SECTIONS = tuple(name for name in Config.model_fields if name not in {"name", "overrides"})
 CHANGED: dict[str, object] = {
     "split.fold": {"folds": 5, "fold": 1},
-    "prompt.exemplars": {"exemplars": "fixed", "exemplar_count": 1},
-    "prompt.exemplar_count": {"exemplars": "random", "exemplar_count": 2},
-    "training.targets": {"targets": ["q_proj"]},
+    "prompt.examples": {"examples": "fixed", "example_count": 1},
+    "prompt.example_count": {"examples": "random", "example_count": 2},
+    "training.target_modules": {"targets": ["q_proj"]},
     "shipping.owner": {"owner": "somebody"},
     "shipping.model": {"model": "owner/model/transformers/small/1"},
     "shipping.wheels": {"wheels": ["faiss-cpu"]},
@@ -76,8 +76,8 @@ def test_values_are_read_into_their_sections(tmp_path: Path) -> None:
         )
     )
     assert config.training.epochs == 5
-    assert config.training.alpha == 64.0
-    assert config.training.targets == ("q_proj", "v_proj")
+    assert config.training.lora_alpha == 64.0
+    assert config.training.target_modules == ("q_proj", "v_proj")
     assert config.prompt.instruction == "One\nTwo"
 
 
@@ -98,17 +98,20 @@ def test_values_are_read_into_their_sections(tmp_path: Path) -> None:
         ('[training]\nepochs = "3"\n', "training.epochs: Input should be a valid integer"),
         ("[training]\nepochs = 3.0\n", "training.epochs: Input should be a valid integer"),
         ("[training]\nepochs = true\n", "training.epochs: Input should be a valid integer"),
-        ("[data]\nlicence = 0\n", "data.licence: Input should be a valid string"),
+        ("[data]\nlicense = 0\n", "data.license: Input should be a valid string"),
         ('[split]\nkind = "Random"\n', "split.kind: Input should be 'random', "),
         ("[split]\nvalid = 1.0\n", "split.valid: Input should be less than 1"),
         ("[split]\nfolds = 5\nfold = 5\n", "split: fold 5 of 5 does not exist"),
         ("[split]\nfolds = 1\n", "split: fold 0 of 1 does not exist"),
         ("[split]\nfold = 1\n", "split: fold 1 of 0 does not exist"),
-        ('[prompt]\nexemplars = "fixed"\n', "prompt: exemplars = 'fixed' with exemplar_count = 0"),
-        ("[prompt]\nexemplar_count = 2\n", "prompt: exemplars = 'none' with exemplar_count = 2"),
-        ("[training]\nclip = inf\n", "training.clip: Out of range float values"),
-        ("[training]\nclip = nan\n", "training.clip: Out of range float values"),
-        ('[encoder]\nspread = "layers"\n', "encoder.spread: Input should be 'queries' or 'model'"),
+        ('[prompt]\nexamples = "fixed"\n', "prompt: examples = 'fixed' with example_count = 0"),
+        ("[prompt]\nexample_count = 2\n", "prompt: examples = 'none' with example_count = 2"),
+        ("[training]\nclip = inf\n", "training.max_grad_norm: Out of range float values"),
+        ("[training]\nclip = nan\n", "training.max_grad_norm: Out of range float values"),
+        (
+            '[encoder]\nspread = "layers"\n',
+            "encoder.parallelism: Input should be 'queries' or 'model'",
+        ),
         ('[shipping]\ndevice = "t4"\n', "shipping.device: Input should be 'cpu', 't4x2', "),
         ("[shipping]\nhours = 0.0\n", "shipping.hours: Input should be greater than 0"),
         (
@@ -179,7 +182,7 @@ def test_a_name_that_kaggle_has_not_or_that_is_not_pinned_is_refused(
 
 def test_a_file_in_another_encoding_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "first.toml"
-    path.write_bytes('[data]\nlicence = "é"\n'.encode("cp1252"))
+    path.write_bytes('[data]\nlicense = "é"\n'.encode("cp1252"))
     assert refusal(path).startswith("not TOML (")
 
 
@@ -193,16 +196,16 @@ def test_overrides_are_typed_and_recorded_in_order(tmp_path: Path) -> None:
     given_ = (
         "training.epochs=3",
         "training.gradient_checkpointing=true",
-        'training.targets=["q_proj"]',
+        'training.target_modules=["q_proj"]',
         "split.unseen = 0.5",
         "training.epochs=4",
     )
     config = load(run_file(tmp_path, "[training]\nepochs = 9\nrank = 2\n"), given_)
     assert config.overrides == given_
     assert config.training.epochs == 4
-    assert config.training.rank == 2
+    assert config.training.r == 2
     assert config.training.gradient_checkpointing is True
-    assert config.training.targets == ("q_proj",)
+    assert config.training.target_modules == ("q_proj",)
     assert config.split.unseen == 0.5
 
 

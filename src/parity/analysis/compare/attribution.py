@@ -45,7 +45,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Rung:
+class AttributionStep:
     """A layer's part of the gap.
 
     Attributes:
@@ -62,7 +62,7 @@ class Rung:
 
 
 @dataclass(frozen=True, slots=True)
-class Ladder:
+class Attribution:
     """A gap in parts: `start`, and the parts of all rungs, make `end`.
 
     Attributes:
@@ -78,7 +78,7 @@ class Ladder:
     rows: int
     start: float
     end: float
-    rungs: tuple[Rung, ...]
+    rungs: tuple[AttributionStep, ...]
     notes: tuple[str, ...] = ()
 
     @property
@@ -91,9 +91,9 @@ class Ladder:
         return {**asdict(self), "notes": list(self.notes), "gap": self.gap}
 
 
-def ladder(
+def attribute(
     a: Values, b: Values, steps: Sequence[Step], scoring: ScoringConfig, *, k: int = 25
-) -> Ladder:
+) -> Attribution:
     """Return the parts of the gap between two scores.
 
     Args:
@@ -124,12 +124,12 @@ def ladder(
     kept = {row: _snapped(value) for row, value in rest.items()}  # without float's own rest
     bounds = estimate(kept, frozenset(), scoring).all
     rungs = _stacked(_mean(a), _mean(b), parts, bounds)
-    return Ladder(k, len(both), _mean(a), _mean(b), rungs)
+    return Attribution(k, len(both), _mean(a), _mean(b), rungs)
 
 
 def of_number(
     a: Values, unseen: frozenset[QueryId], number: float, scoring: ScoringConfig, *, k: int = 25
-) -> Ladder:
+) -> Attribution:
     """Return what the unseen share makes of the gap between a CV and a leaderboard's number.
 
     Nothing can be swapped on rows nobody has; but seen and unseen rows can be weighed anew, as p
@@ -155,10 +155,10 @@ def of_number(
         parts.append(("unseen share", told, replace(part, value=_snapped(part.value))))
     rest = Interval(0.0, number - known.high, number - known.low)
     rungs = _stacked(_mean(a), _snapped(number), parts, rest)
-    return Ladder(k, len(a), _mean(a), _snapped(number), rungs, notes)
+    return Attribution(k, len(a), _mean(a), _snapped(number), rungs, notes)
 
 
-def text(found: Ladder, a: str, b: str) -> str:
+def text(found: Attribution, a: str, b: str) -> str:
     """Return the ladder for a terminal of 80 columns.
 
     Args:
@@ -187,13 +187,13 @@ def text(found: Ladder, a: str, b: str) -> str:
 
 def _stacked(
     start: float, end: float, parts: Sequence[tuple[str, str, Interval]], rest: Interval
-) -> tuple[Rung, ...]:
+) -> tuple[AttributionStep, ...]:
     """Return the rungs from A's mean to B's; the last has what is left, within `rest`'s ends."""
-    rungs, now = list[Rung](), start
+    rungs, now = list[AttributionStep](), start
     for layer, told, part in parts:
         now += part.value
-        rungs.append(Rung(layer, told, part, now))
-    return (*rungs, Rung(REMAINDER, "", replace(rest, value=end - now), end))
+        rungs.append(AttributionStep(layer, told, part, now))
+    return (*rungs, AttributionStep(REMAINDER, "", replace(rest, value=end - now), end))
 
 
 def _paired(before: Values, after: Values, scoring: ScoringConfig) -> Interval:

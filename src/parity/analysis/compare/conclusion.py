@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from parity.analysis.compare import diff, layer_diffs, layer_values, leaderboard_gap
-from parity.analysis.compare.evidence_record import Known, Side
-from parity.analysis.compare.layer_diffs import Found, State
+from parity.analysis.compare.evidence_record import Artifacts, EvidenceRecord
+from parity.analysis.compare.layer_diffs import LayerDiff, State
 from parity.competition.scoring.metrics import Scores
 from parity.run import ledger
 from parity.run.progress import wrapped
@@ -20,11 +20,11 @@ _NEXT = {
     "base": "load the base that the adapter names, then: invoke eval",
     "adapter": "score the adapter that was meant: invoke eval --adapter, or invoke package",
     "template": "give both run files one [prompt], then: invoke mine and what follows",
-    "exemplars": "give both one pool and policy of exemplars, then: invoke prepare, invoke eval",
+    "examples": "use one pool and policy of few-shot examples for both: invoke prepare, invoke eval",
     "texts": "one prompts.py writes all texts: bring both to one version of this project",
     "tokens": "install the locked versions of tokenizers and transformers: invoke doctor",
     "packages": "install the locked versions: invoke doctor",
-    "precision": "compare like with like: --set encoder.precision and encoder.quantise",
+    "precision": "compare like with like: --set encoder.precision and encoder.quantize",
     "device": "run both on one device: --set encoder.device",
     "budget": "run both with one --set encoder.token_budget, threads and processes",
     "embeddings": "reload the adapter beside its base: invoke train checks the round trip",
@@ -53,7 +53,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Conclusion:
     """What two records have in common.
 
     Attributes:
@@ -101,7 +101,7 @@ class Verdict:
         }
 
 
-def judge(a: Side, b: Side, known: Known) -> Verdict:
+def conclude(a: EvidenceRecord, b: EvidenceRecord, known: Artifacts) -> Conclusion:
     """Walk the layers in order and name the first that differs by more than noise."""
     found = _measure(a, b, known)
     walked = {
@@ -115,13 +115,13 @@ def judge(a: Side, b: Side, known: Known) -> Verdict:
         for name, one in walked.items()
     )
     if first:
-        return Verdict("different", first, _NEXT[first], _bound(a, b, found), findings)
+        return Conclusion("different", first, _NEXT[first], _bound(a, b, found), findings)
     noisy = any(found[name].state == "near" for name in ("embeddings", "ranking", "submission"))
     said: Said = "same within numeric noise" if noisy else "same"
-    return Verdict(said, "", "", _bound(a, b, found) if noisy else None, findings)
+    return Conclusion(said, "", "", _bound(a, b, found) if noisy else None, findings)
 
 
-def text(verdict: Verdict, a: Side, b: Side) -> str:
+def text(verdict: Conclusion, a: EvidenceRecord, b: EvidenceRecord) -> str:
     """Return the verdict for a terminal of 80 columns."""
     lines = [f"{letter}  {one.short}  {one.name}" for letter, one in (("A", a), ("B", b))]
     lines += ["", *wrapped(verdict.line)]
@@ -137,7 +137,7 @@ def text(verdict: Verdict, a: Side, b: Side) -> str:
     return "\n".join(lines)
 
 
-def _measure(a: Side, b: Side, known: Known) -> dict[str, Found]:
+def _measure(a: EvidenceRecord, b: EvidenceRecord, known: Artifacts) -> dict[str, LayerDiff]:
     near = layer_diffs.embeddings(a, b)
     ranked = layer_diffs.ranking(a, b, known)
     states = {near.state, ranked.state}
@@ -149,7 +149,7 @@ def _measure(a: Side, b: Side, known: Known) -> dict[str, Found]:
     return found
 
 
-def _score(a: Side, b: Side, known: Known, noise: State) -> Found:
+def _score(a: EvidenceRecord, b: EvidenceRecord, known: Artifacts, noise: State) -> LayerDiff:
     """Compare scores of the same rows, or a CV with the number of a leaderboard."""
     kinds = [one.evidence.kind for one in (a, b)]
     for cv, other in ((a, b), (b, a)):
@@ -157,35 +157,35 @@ def _score(a: Side, b: Side, known: Known, noise: State) -> Found:
             number = layer_values.value(other.evidence.score)
             scores = whole(cv)
             if number is None or scores is None:
-                return Found("unknown")
-            judged = leaderboard_gap.judge(scores, number)
-            return Found("differs" if judged.cause == "neither" else "near", judged.told)
+                return LayerDiff("unknown")
+            judged = leaderboard_gap.explain_gap(scores, number)
+            return LayerDiff("differs" if judged.cause == "neither" else "near", judged.told)
     if set(kinds) == set(ledger.BOARDS):
-        return Found("unknown", ("public and private are scores of other rows",))
+        return LayerDiff("unknown", ("public and private are scores of other rows",))
     return layer_diffs.score(a, b, known, noise)
 
 
-def whole(side: Side) -> Scores | None:
+def whole(side: EvidenceRecord) -> Scores | None:
     """Return the scores of a CV, None where the record holds none with slices."""
     record: Mapping[str, Any] = side.evidence.score
     return Scores.from_json(record) if "all" in record else None
 
 
-def _given(layer: str, a: Side, b: Side, known: Known) -> Found:
+def _given(layer: str, a: EvidenceRecord, b: EvidenceRecord, known: Artifacts) -> LayerDiff:
     """Compare a layer that was given, not computed."""
     mine, theirs = layer_values.values(a).get(layer), layer_values.values(b).get(layer)
     if mine is None or theirs is None:
-        return Found("unknown")
+        return LayerDiff("unknown")
     if layer == "packages":  # the digest has the model's alone
         differ = mine != theirs or bool(diff.packages_that_differ(a, b))
     else:
         differ = mine != theirs
     if not differ:
-        return Found("equal")
-    return Found("differs", tuple(diff.told(layer, a, b, known)))
+        return LayerDiff("equal")
+    return LayerDiff("differs", tuple(diff.told(layer, a, b, known)))
 
 
-def _weigh_soft(walked: dict[str, Found], a: Side, b: Side) -> None:
+def _weigh_soft(walked: dict[str, LayerDiff], a: EvidenceRecord, b: EvidenceRecord) -> None:
     """Let off the layers that may differ, where embeddings and rankings agree within rounding."""
     results = [walked[name].state for name in ("embeddings", "ranking")]
     for name in layer_values.SOFT:
@@ -193,21 +193,27 @@ def _weigh_soft(walked: dict[str, Found], a: Side, b: Side) -> None:
         if one.state != "differs":
             continue
         if name == "packages" and not _matters(a, b):
-            walked[name] = Found("near", (*one.told, "harmless: none of them moves an embedding"))
+            walked[name] = LayerDiff(
+                "near", (*one.told, "harmless: none of them moves an embedding")
+            )
         elif set(results) == {"unknown"}:
-            walked[name] = Found("unknown", (*one.told, "whether it matters was not measured"))
+            walked[name] = LayerDiff("unknown", (*one.told, "whether it matters was not measured"))
         elif walked["embeddings"].sure:
-            walked[name] = Found("near", (*one.told, "not the cause, which the embeddings show"))
+            walked[name] = LayerDiff(
+                "near", (*one.told, "not the cause, which the embeddings show")
+            )
         elif "differs" not in results:
-            walked[name] = Found("near", (*one.told, "harmless: embeddings agree within the bound"))
+            walked[name] = LayerDiff(
+                "near", (*one.told, "harmless: embeddings agree within the bound")
+            )
 
 
-def _matters(a: Side, b: Side) -> bool:
+def _matters(a: EvidenceRecord, b: EvidenceRecord) -> bool:
     odd = diff.packages_that_differ(a, b)
     return not odd or any(name in diff.MATTERS for name in odd)
 
 
-def _bound(a: Side, b: Side, found: dict[str, Found]) -> float | None:
+def _bound(a: EvidenceRecord, b: EvidenceRecord, found: dict[str, LayerDiff]) -> float | None:
     return None if found["embeddings"].state in ("equal", "unknown") else layer_diffs.bound(a, b)
 
 

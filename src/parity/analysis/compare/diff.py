@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from parity.analysis.compare import layer_values
-from parity.analysis.compare.evidence_record import Known, Side
+from parity.analysis.compare.evidence_record import Artifacts, EvidenceRecord
 from parity.competition.scoring.bootstrap import question_of
 
-_POLICY = ("exemplars", "exemplar_count", "exemplar_seed")
-_TEMPLATE = ("format", "instruction", "query", "passage", "query_max", "passage_max")
+_POLICY = ("examples", "example_count", "example_seed")
+_TEMPLATE = ("format", "instruction", "query", "passage", "query_max_length", "passage_max_length")
 _AROUND = 24  # characters shown each side of the first that differs
 _SHOWN = 12  # of a digest
 _MARKS = {"\n": "<newline>", "\t": "<tab>", "\r": "<return>", "\\": "<backslash>", "\xa0": "<nbsp>"}
@@ -17,7 +17,7 @@ MATTERS = {
     "transformers": "reads the model and the tokenizer",
     "tokenizers": "decides token ids",
     "peft": "applies the adapter",
-    "bitsandbytes": "quantises",
+    "bitsandbytes": "quantizes",
     "safetensors": "reads the weights",
     "accelerate": "places the weights",
     "kaggle-parity": "writes prompts, packs and ranks",
@@ -26,11 +26,11 @@ MATTERS = {
 """Packages that can move an embedding, and by what."""
 
 
-def told(layer: str, a: Side, b: Side, known: Known) -> list[str]:
-    """Return lines on how a layer differs, as far as evidence and artefacts can tell."""
+def told(layer: str, a: EvidenceRecord, b: EvidenceRecord, known: Artifacts) -> list[str]:
+    """Return lines on how a layer differs, as far as evidence and artifacts can tell."""
     special = {
         "template": lambda: _keys(a, b, _TEMPLATE),
-        "exemplars": lambda: _exemplars(a, b),
+        "examples": lambda: _examples(a, b),
         "texts": lambda: _texts(a, b, known),
         "tokens": lambda: _tokens(a, b, known),
         "packages": lambda: _packages(a, b),
@@ -44,7 +44,7 @@ def told(layer: str, a: Side, b: Side, known: Known) -> list[str]:
     return [*lines, *_elsewhere(layer, a, b, known)]
 
 
-def packages_that_differ(a: Side, b: Side) -> dict[str, tuple[str, str]]:
+def packages_that_differ(a: EvidenceRecord, b: EvidenceRecord) -> dict[str, tuple[str, str]]:
     """Return package → version on either side, of those that differ."""
     mine, theirs = layer_values.packages(a), layer_values.packages(b)
     names = [name for name in mine if name in theirs] if mine and theirs else []
@@ -87,15 +87,15 @@ def _cut(value: str) -> str:
     return " ".join(one[:_SHOWN] if len(one) == 64 else one for one in words)
 
 
-def _names(layer: str, a: Side, b: Side) -> list[str]:
+def _names(layer: str, a: EvidenceRecord, b: EvidenceRecord) -> list[str]:
     if layer == "split":
         names = [one.evidence.facts.get("split", "") for one in (a, b)]
         return [f"named {names[0]} and {names[1]}"] if all(names) else []
-    bad = [name for name, one in (("A", a), ("B", b)) if one.evidence.status == "polluted"]
+    bad = [name for name, one in (("A", a), ("B", b)) if one.evidence.status == "contaminated"]
     return [f"{name} was scored on rows its adapter was trained on: no score" for name in bad]
 
 
-def _elsewhere(layer: str, a: Side, b: Side, known: Known) -> list[str]:
+def _elsewhere(layer: str, a: EvidenceRecord, b: EvidenceRecord, known: Artifacts) -> list[str]:
     """Return what other record has B's adapter, base or split, or A's: a mix-up shows so."""
     if layer not in ("adapter", "base", "split", "lineage"):
         return []
@@ -121,11 +121,11 @@ def _elsewhere(layer: str, a: Side, b: Side, known: Known) -> list[str]:
     return lines
 
 
-def _settings(one: Side) -> Mapping[str, Any]:
+def _settings(one: EvidenceRecord) -> Mapping[str, Any]:
     return one.settings or one.evidence.facts.get("prompt", {})
 
 
-def _keys(a: Side, b: Side, names: Sequence[str]) -> list[str]:
+def _keys(a: EvidenceRecord, b: EvidenceRecord, names: Sequence[str]) -> list[str]:
     whole = a.settings and b.settings
     mine, theirs = (
         (one.settings if whole else one.evidence.facts.get("prompt", {})) or {} for one in (a, b)
@@ -143,20 +143,22 @@ def _keys(a: Side, b: Side, names: Sequence[str]) -> list[str]:
     return lines
 
 
-def _exemplars(a: Side, b: Side) -> list[str]:
+def _examples(a: EvidenceRecord, b: EvidenceRecord) -> list[str]:
     lines = _keys(a, b, _POLICY)
     pairs = list(zip(a.rows, b.rows, strict=False))
-    odd = [(x, y) for x, y in pairs if x["exemplars"] != y["exemplars"]]
+    odd = [(x, y) for x, y in pairs if x["examples"] != y["examples"]]
     if odd:
         x, y = odd[0]
         lines.append(f"{len(odd)} of {len(pairs)} probe rows; first {x['query_id']}:")
-        lines.append(f"A shows {_listed(x['exemplars'])}, B {_listed(y['exemplars'])}")
+        lines.append(f"A shows {_listed(x['examples'])}, B {_listed(y['examples'])}")
         if not lines[0].startswith("prompt."):
-            lines.append("the policy is the same: exemplars were drawn anew, or from another pool")
+            lines.append(
+                "the policy is the same: few-shot examples were drawn anew, or from another pool"
+            )
     for letter, one in (("A", a), ("B", b)):
-        on = _settings(one).get("exemplars", "none") != "none"
-        if on and one.rows and not any(row["exemplars"] for row in one.rows):
-            lines.append(f"{letter} has exemplars switched on, and no row carries one")
+        on = _settings(one).get("examples", "none") != "none"
+        if on and one.rows and not any(row["examples"] for row in one.rows):
+            lines.append(f"{letter} has few-shot examples switched on, and no row carries one")
         own = [row["query_id"] for row in one.rows if _own(row)]
         if own:
             lines.append(f"{letter} shows {len(own)} rows their own question; first {own[0]}")
@@ -165,21 +167,21 @@ def _exemplars(a: Side, b: Side) -> list[str]:
 
 def _own(row: Mapping[str, Any]) -> bool:
     question = question_of(row["query_id"])
-    return any(question_of(one) == question for one in row["exemplars"])
+    return any(question_of(one) == question for one in row["examples"])
 
 
 def _listed(ids: Sequence[str]) -> str:
     return " ".join(ids) or "none"
 
 
-def _row(a: Side, b: Side, key: str) -> list[str]:
+def _row(a: EvidenceRecord, b: EvidenceRecord, key: str) -> list[str]:
     """Return the first row that differs, by the digests that the evidence carries."""
     pairs = list(zip(a.rows, b.rows, strict=False))
     odd = [x["query_id"] for x, y in pairs if x[key] != y[key]]
     return [f"{len(odd)} of {len(pairs)} probe rows; first {odd[0]}"] if odd else []
 
 
-def _texts(a: Side, b: Side, known: Known) -> list[str]:
+def _texts(a: EvidenceRecord, b: EvidenceRecord, known: Artifacts) -> list[str]:
     lines = _row(a, b, "text")
     both = _both(a, b, "text")
     if both is None:
@@ -201,12 +203,12 @@ def _characters(one: str, other: str, *, shown: bool) -> list[str]:
     return lines
 
 
-def _both(a: Side, b: Side, key: str) -> tuple[str, Any, Any] | None:
+def _both(a: EvidenceRecord, b: EvidenceRecord, key: str) -> tuple[str, Any, Any] | None:
     rows = zip(a.texts or [], b.texts or [], strict=False)
     return next(((x["query_id"], x[key], y[key]) for x, y in rows if x[key] != y[key]), None)
 
 
-def _tokens(a: Side, b: Side, known: Known) -> list[str]:
+def _tokens(a: EvidenceRecord, b: EvidenceRecord, known: Artifacts) -> list[str]:
     lines = _row(a, b, "tokens")
     both = _both(a, b, "tokens")
     if both is not None:
@@ -225,7 +227,7 @@ def _tokens(a: Side, b: Side, known: Known) -> list[str]:
     return lines
 
 
-def _piece(ids: Sequence[int], place: int, known: Known) -> str:
+def _piece(ids: Sequence[int], place: int, known: Artifacts) -> str:
     if place >= len(ids):
         return "the end"
     piece = known.pieces.get(ids[place])
@@ -235,7 +237,7 @@ def _piece(ids: Sequence[int], place: int, known: Known) -> str:
     return f"{ids[place]} {'(a piece of text)' if hidden else repr(piece)}"
 
 
-def _packages(a: Side, b: Side) -> list[str]:
+def _packages(a: EvidenceRecord, b: EvidenceRecord) -> list[str]:
     return [
         f"{name}: A {mine or 'none'}, B {theirs or 'none'} "
         f"({MATTERS.get(name, 'moves no embedding')})"

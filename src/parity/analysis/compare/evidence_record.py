@@ -1,4 +1,4 @@
-"""One side of a comparison: a record of evidence and whatever of its artefacts is at hand."""
+"""One side of a comparison: a record of evidence and whatever of its artifacts is at hand."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,8 +15,8 @@ from parity.run.ledger import Evidence
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
-    """What was measured once; an artefact that is not at hand, or is of another run, is None.
+class EvidenceRecord:
+    """What was measured once; an artifact that is not at hand, or is of another run, is None.
 
     Attributes:
         evidence: the record; a CV's with the submission that `predict` made of its adapter.
@@ -59,11 +59,11 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class Artifacts:
     """What helps to judge both sides.
 
     Attributes:
-        qrels: labels of all labelled rows; empty where they are not at hand.
+        qrels: labels of all labeled rows; empty where they are not at hand.
         unseen: valid rows whose misconceptions train never shows.
         scoring: seen share and bootstrap.
         records: all evidence there is, to say what else has the same digest.

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.analysis.compare import layer_values
-from parity.analysis.compare.evidence_record import Known, Side
+from parity.analysis.compare.evidence_record import Artifacts, EvidenceRecord
 from parity.competition.query import Qrels, QueryId
 from parity.competition.ranking import Ranking
 from parity.competition.scoring import significance
@@ -34,7 +34,7 @@ Vectors = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class LayerDiff:
     """What a measured layer showed; `sure` where it shows by itself what went wrong."""
 
     state: State
@@ -50,26 +50,26 @@ class _Swaps:
     first: QueryId | None
 
 
-def bound(a: Side, b: Side) -> float:
+def bound(a: EvidenceRecord, b: EvidenceRecord) -> float:
     """Return how far below 1 cosines may lie for the difference to be rounding.
 
     Weights rounded to few bits are another model: against whole ones they have fp32's bound.
     """
     told = [one.evidence.layers.get("precision") or "float32/none" for one in (a, b)]
-    dtypes, quantised = zip(*(one.partition("/")[::2] for one in told), strict=True)
-    if quantised[0] != quantised[1]:
+    dtypes, quantized = zip(*(one.partition("/")[::2] for one in told), strict=True)
+    if quantized[0] != quantized[1]:
         return NEAR
     return max(BOUNDS.get(dtype, NEAR) for dtype in dtypes)
 
 
-def embeddings(a: Side, b: Side) -> Found:
+def embeddings(a: EvidenceRecord, b: EvidenceRecord) -> LayerDiff:
     """Compare the probe's embeddings: digests, then cosines against the bound."""
     if settled := _settled(a, b, "embeddings"):
         return settled
     if a.vectors is None or b.vectors is None:
         return _unmeasured(a, b)
     if a.vectors.shape != b.vectors.shape:
-        return Found("differs", (f"sizes {a.vectors.shape} and {b.vectors.shape}",))
+        return LayerDiff("differs", (f"sizes {a.vectors.shape} and {b.vectors.shape}",))
     found = cosines(a.vectors, b.vectors)
     drift, most = 1 - found.min(initial=1.0), bound(a, b)
     worst = a.rows[int(found.argmin())]["query_id"] if a.rows else f"row {int(found.argmin())}"
@@ -81,27 +81,27 @@ def embeddings(a: Side, b: Side) -> Found:
     if not odd:
         lines = ["the prompts' are equal to the bit; the corpus' differ"]
     if drift <= most:
-        return Found("near", tuple(lines))
+        return LayerDiff("near", tuple(lines))
     proof = _proof(a, b)
-    return Found("differs", (*lines, *proof), sure=bool(proof))
+    return LayerDiff("differs", (*lines, *proof), sure=bool(proof))
 
 
-def _settled(a: Side, b: Side, layer: str) -> Found | None:
+def _settled(a: EvidenceRecord, b: EvidenceRecord, layer: str) -> LayerDiff | None:
     """Return what a layer's digests say by themselves; None where they differ."""
     one, other = (side.evidence.layers.get(layer, "") for side in (a, b))
     if not (one and other):
-        return Found("unknown")
-    return Found("equal") if one == other else None
+        return LayerDiff("unknown")
+    return LayerDiff("equal") if one == other else None
 
 
-def ranking(a: Side, b: Side, known: Known) -> Found:
+def ranking(a: EvidenceRecord, b: EvidenceRecord, known: Artifacts) -> LayerDiff:
     """Compare the probe's rankings: swaps that the drift explains against real ones."""
     if settled := _settled(a, b, "ranking"):
         return settled
     if a.probe is None or b.probe is None:
-        return Found("unknown", ("the rankings are not at hand: swaps cannot be counted",))
+        return LayerDiff("unknown", ("the rankings are not at hand: swaps cannot be counted",))
     if set(a.probe.query_ids) != set(b.probe.query_ids):
-        return Found("differs", ("the probes hold other rows",))
+        return LayerDiff("differs", ("the probes hold other rows",))
     there = b.probe.of(a.probe.query_ids)
     margin = _margin(a, b)
     swaps = _swaps(a.probe, there, margin)
@@ -115,22 +115,22 @@ def ranking(a: Side, b: Side, known: Known) -> Found:
         lines += reordered(a.probe, there)
     lines += paired(a.probe, there, known, what="the probe, which is no CV")
     noise = not swaps.real and shared >= _ALIKE
-    return Found("near" if noise else "differs", tuple(lines))
+    return LayerDiff("near" if noise else "differs", tuple(lines))
 
 
-def submission(a: Side, b: Side, noise: State) -> Found:
+def submission(a: EvidenceRecord, b: EvidenceRecord, noise: State) -> LayerDiff:
     """Compare submissions; some ids may change where embeddings (`noise`) did so within bounds."""
     if settled := _settled(a, b, "submission"):
         return settled
     one, other = a.submission, b.submission
     if one is None or other is None:
         state: State = "unknown" if noise == "near" else "differs"
-        return Found(state, ("the files differ and are not both at hand",))
+        return LayerDiff(state, ("the files differ and are not both at hand",))
     if one.query_ids != other.query_ids:
-        return Found("differs", (_rows_told(one, other),))
+        return LayerDiff("differs", (_rows_told(one, other),))
     if one.ids.shape != other.ids.shape:
         widths = one.ids.shape[1], other.ids.shape[1]
-        return Found("differs", (f"ids a row: A {widths[0]}, B {widths[1]}",))
+        return LayerDiff("differs", (f"ids a row: A {widths[0]}, B {widths[1]}",))
     shared = overlaps(one.ids, other.ids)
     odd = [n for n in range(len(one.ids)) if one.ids[n].tolist() != other.ids[n].tolist()]
     mean = float(np.mean(shared))
@@ -139,7 +139,7 @@ def submission(a: Side, b: Side, noise: State) -> Found:
         f"overlap@{one.ids.shape[1]} {mean:.4f}",
         *reordered(one, other),
     ]
-    return Found("near" if noise == "near" and mean >= _ALIKE else "differs", tuple(lines))
+    return LayerDiff("near" if noise == "near" and mean >= _ALIKE else "differs", tuple(lines))
 
 
 def reordered(one: Ranking, other: Ranking) -> list[str]:
@@ -150,7 +150,7 @@ def reordered(one: Ranking, other: Ranking) -> list[str]:
     return ["the same answers under other query ids: rows were reordered after they were ranked"]
 
 
-def paired(one: Ranking, other: Ranking, known: Known, *, what: str) -> list[str]:
+def paired(one: Ranking, other: Ranking, known: Artifacts, *, what: str) -> list[str]:
     """Return a line on the difference of MAP with its paired interval, where labels are at hand."""
     ids = tuple(row for row in one.query_ids if row in known.qrels)
     if not ids:
@@ -165,44 +165,44 @@ def paired(one: Ranking, other: Ranking, known: Known, *, what: str) -> list[str
     ]
 
 
-def metric(a: Side, b: Side) -> Found:
+def metric(a: EvidenceRecord, b: EvidenceRecord) -> LayerDiff:
     """Compare what the scores are scores of; one ranking with two scores has two metrics."""
     mine, theirs = (layer_values.metric(one.evidence.score) for one in (a, b))
     if not mine or not theirs:
-        return Found("unknown")
+        return LayerDiff("unknown")
     one, other = (layer_values.depth(side.evidence.score) for side in (a, b))
     apart = {a.evidence.kind, b.evidence.kind} & {*ledger.BOARDS}
     if one != other or (mine != theirs and not apart):
-        return Found("differs", (f"A {mine}, B {theirs}",))
+        return LayerDiff("differs", (f"A {mine}, B {theirs}",))
     same = [side.evidence.facts.get("valid") for side in (a, b)]
     scores = [layer_values.value(side.evidence.score) for side in (a, b)]
     if same[0] and same[0] == same[1] and scores[0] != scores[1]:
         line = f"one ranking, two scores: A {scores[0]:.4f}, B {scores[1]:.4f}"
-        return Found("differs", (f"{line}; another k or other labels under the same name",))
-    return Found("equal")
+        return LayerDiff("differs", (f"{line}; another k or other labels under the same name",))
+    return LayerDiff("equal")
 
 
-def score(a: Side, b: Side, known: Known, noise: State) -> Found:
+def score(a: EvidenceRecord, b: EvidenceRecord, known: Artifacts, noise: State) -> LayerDiff:
     """Compare two scores of the same rows, by a paired bootstrap where the rankings are there."""
     mine, theirs = (layer_values.value(one.evidence.score) for one in (a, b))
     if mine is None or theirs is None:
-        return Found("unknown")
+        return LayerDiff("unknown")
     adapters = [layer_values.values(one).get("adapter", "") for one in (a, b)]
     if abs(mine - theirs) <= _SAME_SCORE:
         if all(adapters) and adapters[0] != adapters[1]:
-            return Found("equal", ("equal to the last digit, of two adapters: scored twice?",))
-        return Found("equal")
+            return LayerDiff("equal", ("equal to the last digit, of two adapters: scored twice?",))
+        return LayerDiff("equal")
     line = f"A {mine:.4f}, B {theirs:.4f}, B less A {theirs - mine:+.4f}"
     if a.valid is None or b.valid is None or set(a.valid.query_ids) != set(b.valid.query_ids):
-        return Found("near" if noise == "near" else "differs", (line,))
+        return LayerDiff("near" if noise == "near" else "differs", (line,))
     there = b.valid.of(a.valid.query_ids)
     told = paired(a.valid, there, known, what="the valid rows")
     shown = not told or not told[0].endswith("no difference shown")
     within = noise == "near" and not shown
-    return Found("near" if within else "differs", (line, *told))
+    return LayerDiff("near" if within else "differs", (line, *told))
 
 
-def _difference(one: Ranking, other: Ranking, known: Known) -> significance.Difference:
+def _difference(one: Ranking, other: Ranking, known: Artifacts) -> significance.Difference:
     ids = tuple(row for row in one.query_ids if row in known.qrels)
     labels: Qrels = {row: known.qrels[row] for row in ids}
     marks = known.unseen & labels.keys()
@@ -210,14 +210,16 @@ def _difference(one: Ranking, other: Ranking, known: Known) -> significance.Diff
     return significance.compare(one.of(ids), other.of(ids), labels, marks, known.scoring, k=k)
 
 
-def _unmeasured(a: Side, b: Side) -> Found:
+def _unmeasured(a: EvidenceRecord, b: EvidenceRecord) -> LayerDiff:
     ranked = [one.evidence.layers.get("ranking", "") for one in (a, b)]
     if all(ranked) and ranked[0] == ranked[1]:
-        return Found("near", ("not at hand to measure; every ranked id of the probe is the same",))
-    return Found("differs", ("not at hand on both sides: the drift cannot be measured",))
+        return LayerDiff(
+            "near", ("not at hand to measure; every ranked id of the probe is the same",)
+        )
+    return LayerDiff("differs", ("not at hand on both sides: the drift cannot be measured",))
 
 
-def _proof(a: Side, b: Side) -> list[str]:
+def _proof(a: EvidenceRecord, b: EvidenceRecord) -> list[str]:
     """Say what a drift beyond rounding is, where rows moved or the bare base shows it."""
     mine, theirs, bare = a.vectors, b.vectors, a.bare if a.bare is not None else b.bare
     assert mine is not None  # for `embeddings` has looked
@@ -243,7 +245,7 @@ def _proof(a: Side, b: Side) -> list[str]:
     ]
 
 
-def _margin(a: Side, b: Side) -> float:
+def _margin(a: EvidenceRecord, b: EvidenceRecord) -> float:
     """Return how close two scores must lie for the drift to swap them.
 
     A score q·p moves by |dq| + |dp| at most, and a swap needs twice that. Passages are not kept,

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from parity.analysis.compare.evidence_record import Side
+from parity.analysis.compare.evidence_record import EvidenceRecord
 
 SOFT = ("packages", "precision", "device", "budget")
 """Layers that may differ: they are harmless where embeddings agree within rounding."""
 
 ORDER = (
-    *("data", "corpus", "split", "lineage", "base", "adapter", "template", "exemplars"),
+    *("data", "corpus", "split", "lineage", "base", "adapter", "template", "examples"),
     *("texts", "tokens", *SOFT, "embeddings", "ranking", "submission", "metric", "score"),
 )
 
@@ -17,8 +17,8 @@ _DECIDED_BY: dict[str, tuple[str, ...]] = {
     "split": ("data",),
     "lineage": ("split",),
     "adapter": ("base", "lineage"),
-    "exemplars": ("data", "split"),
-    "texts": ("data", "template", "exemplars"),
+    "examples": ("data", "split"),
+    "texts": ("data", "template", "examples"),
     "tokens": ("texts", "base"),
     "embeddings": ("corpus", "tokens", "adapter", *SOFT),
     "ranking": ("embeddings",),
@@ -39,7 +39,7 @@ def follows(later: str, first: str) -> bool:
     return first in above or any(follows(one, first) for one in above)
 
 
-def values(side: Side) -> dict[str, str]:
+def values(side: EvidenceRecord) -> dict[str, str]:
     """Return layer → digest or value, of every layer that the side knows."""
     one = side.evidence
     found = {name: value for name, value in one.layers.items() if value}
@@ -48,12 +48,12 @@ def values(side: Side) -> dict[str, str]:
         found.pop("lineage", None)  # weights that were trained on nothing have none to differ in
     found |= {"corpus": one.facts.get("corpus", ""), "budget": _budget(one.facts)}
     found |= {"metric": metric(one.score), "score": _score(one.score)}
-    if one.status == "polluted" and "lineage" in found:
+    if one.status == "contaminated" and "lineage" in found:
         found["lineage"] += f" {one.status}"
     return {name: value for name, value in found.items() if value}
 
 
-def packages(side: Side) -> dict[str, str]:
+def packages(side: EvidenceRecord) -> dict[str, str]:
     """Return package → version, Python and the project's source among them."""
     there: dict[str, Any] = side.evidence.facts.get("environment", {})
     if not there:

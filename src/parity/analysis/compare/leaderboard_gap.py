@@ -17,7 +17,7 @@ _BOTH = 2**0.5  # the leaderboard's rows are a sample too, taken to be as many a
 
 
 @dataclass(frozen=True, slots=True)
-class Alone:
+class GapExplanation:
     """What explains the distance between a CV and a number.
 
     Attributes:
@@ -29,7 +29,7 @@ class Alone:
     told: tuple[str, ...]
 
 
-def judge(scores: Scores, number: float) -> Alone:
+def explain_gap(scores: Scores, number: float) -> GapExplanation:
     """Weigh a CV against a leaderboard's number.
 
     Args:
@@ -43,7 +43,7 @@ def judge(scores: Scores, number: float) -> Alone:
         "intervals: 95 %, widened as if the leaderboard had as many rows as the valid side"
     )
     if _holds(whole, number):
-        return Alone("sampling", (*lines, "within sampling error of the CV"))
+        return GapExplanation("sampling", (*lines, "within sampling error of the CV"))
     lines.append("beyond sampling error of the CV")
     cause: Cause = "neither"
     if scores.projection is not None:
@@ -57,7 +57,7 @@ def judge(scores: Scores, number: float) -> Alone:
     lines += _share(scores, number)
     if cause == "neither":
         lines.append("explained neither by sampling nor by the unseen share")
-    return Alone(cause, tuple(lines))
+    return GapExplanation(cause, tuple(lines))
 
 
 def _widened(one: Interval) -> tuple[float, float]:

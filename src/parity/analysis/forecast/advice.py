@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from parity.analysis.forecast import power
-from parity.analysis.forecast.power import Compared
+from parity.analysis.forecast.power import PairPower
 from parity.competition.scoring.bootstrap import Interval
 from parity.run.progress import wrapped
 
@@ -29,7 +29,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Epoch:
+class EpochScore:
     """One adapter of one training, as scored on one split.
 
     Attributes:
@@ -84,7 +84,7 @@ class Advice:
     splits: tuple[Ranked, ...]
     choices: tuple[Ranked, ...]
     epochs: tuple[int, int]
-    compared: tuple[Compared, ...]
+    compared: tuple[PairPower, ...]
     notes: tuple[str, ...]
     next: str
 
@@ -121,7 +121,7 @@ def as_good(ranked: Sequence[Ranked]) -> tuple[str, ...]:
     )
 
 
-def by_split(epochs: Sequence[Epoch]) -> tuple[Ranked, ...]:
+def by_split(epochs: Sequence[EpochScore]) -> tuple[Ranked, ...]:
     """Return how each split's CVs, by each measure, ranked the adapters that have a score.
 
     Where bare bases are among them, those that were tuned are ranked by themselves too: that tuning
@@ -140,14 +140,14 @@ def by_split(epochs: Sequence[Epoch]) -> tuple[Ranked, ...]:
     return tuple(found)
 
 
-def by_choice(epochs: Sequence[Epoch]) -> tuple[Ranked, ...]:
+def by_choice(epochs: Sequence[EpochScore]) -> tuple[Ranked, ...]:
     """Return how each choice of the epoch ranked trainings, by the chosen epoch's CV.
 
     Bare bases have no epoch and are left out. A training is worth the highest of its scores, for a
     choice may fall on an epoch that never went to the leaderboard. Each training is told on each
     split that it was scored on.
     """
-    groups: dict[tuple[str, str], list[Epoch]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[EpochScore]] = defaultdict(list)
     for one in epochs:
         if one.number:
             groups[one.training, one.split].append(one)
@@ -158,7 +158,7 @@ def by_choice(epochs: Sequence[Epoch]) -> tuple[Ranked, ...]:
     found = []
     for what, measure, pick in _choices():
         rows = [
-            Epoch(*key, 0, {measure: pick(known).cv[measure]}, worth[key])
+            EpochScore(*key, 0, {measure: pick(known).cv[measure]}, worth[key])
             for key, group in groups.items()
             if worth[key] is not None and (known := [it for it in group if measure in it.cv])
         ]
@@ -167,7 +167,7 @@ def by_choice(epochs: Sequence[Epoch]) -> tuple[Ranked, ...]:
     return tuple(found)
 
 
-def within(epochs: Sequence[Epoch]) -> tuple[int, int]:
+def within(epochs: Sequence[EpochScore]) -> tuple[int, int]:
     """Return how many twos of epochs of one training CV and score order alike, and of how many.
 
     Ties on either side are passed over.
@@ -233,21 +233,21 @@ def _first(ranked: Sequence[Ranked]) -> str:
     return f"{best} (but {', '.join(others)} may do as well)" if others else best
 
 
-def _choices() -> list[tuple[str, str, Callable[[list[Epoch]], Epoch]]]:
+def _choices() -> list[tuple[str, str, Callable[[list[EpochScore]], EpochScore]]]:
     """Return what each choice is called, the measure it reads, and what picks the epoch."""
     best = [(f"best epoch by {name}", name, partial(_best, measure=name)) for name in MEASURES]
     return [("last epoch", "all", _last), *best]
 
 
-def _best(group: list[Epoch], measure: str) -> Epoch:
+def _best(group: list[EpochScore], measure: str) -> EpochScore:
     return max(group, key=lambda it: it.cv[measure])
 
 
-def _last(group: list[Epoch]) -> Epoch:
+def _last(group: list[EpochScore]) -> EpochScore:
     return max(group, key=lambda it: it.number)
 
 
-def _ranked(what: str, rows: Sequence[Epoch], measure: str) -> Ranked:
+def _ranked(what: str, rows: Sequence[EpochScore], measure: str) -> Ranked:
     if len(rows) < LEAST:
         return Ranked(what, len(rows), None, None)
     cv = np.array([one.cv[measure] for one in rows])

@@ -7,14 +7,14 @@ import numpy as np
 
 from parity.analysis.forecast.forecast import Forecast
 from parity.run import ledger
-from parity.run.ledger import Evidence, Foretold
+from parity.run.ledger import Evidence, ForecastRecord
 
 _NONE = "no score yet"
 _NAME = 26  # columns of a run's name
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class CheckedForecast:
     """A forecast and the score that came after it.
 
     Attributes:
@@ -60,7 +60,9 @@ class Calibration:
     wide: float
 
 
-def joined(records: Sequence[Evidence], forecasts: Sequence[Foretold]) -> list[Judged]:
+def joined(
+    records: Sequence[Evidence], forecasts: Sequence[ForecastRecord]
+) -> list[CheckedForecast]:
     """Return the forecasts whose score arrived, in the order of the forecasts.
 
     A score judges the last forecast of its adapter and leaderboard that was made before it.
@@ -69,7 +71,7 @@ def joined(records: Sequence[Evidence], forecasts: Sequence[Foretold]) -> list[J
         records: of the ledger, oldest first.
         forecasts: of the ledger, oldest first.
     """
-    last: dict[int, Judged] = {}
+    last: dict[int, CheckedForecast] = {}
     for score in records:
         value = shown(score)
         before = [
@@ -84,7 +86,7 @@ def joined(records: Sequence[Evidence], forecasts: Sequence[Foretold]) -> list[J
         one = forecasts[before[-1]]
         name = f"{one.run}/round-{one.round}/{one.label}"
         told = Forecast.from_json(one.forecast)
-        last[before[-1]] = Judged(name, one.board, one.made, told, value)
+        last[before[-1]] = CheckedForecast(name, one.board, one.made, told, value)
     return [last[place] for place in sorted(last)]
 
 
@@ -96,7 +98,7 @@ def shown(record: Evidence) -> float | None:
     return float(found[0]) if found else None
 
 
-def judge(judged: Sequence[Judged]) -> Calibration | None:
+def check_forecasts(judged: Sequence[CheckedForecast]) -> Calibration | None:
     """Return how forecasts did; None where no score has arrived."""
     if not judged:
         return None
@@ -110,16 +112,16 @@ def judge(judged: Sequence[Judged]) -> Calibration | None:
     )
 
 
-def text(judged: Sequence[Judged]) -> str:
+def text(judged: Sequence[CheckedForecast]) -> str:
     """Return the forecasts with their scores, the rmse up to each, and how they did together."""
-    found = judge(judged)
+    found = check_forecasts(judged)
     if found is None:
         return _NONE
     lines = [
         f"{'forecast of':{_NAME}}  {'median':>6}  {'90 %':12}  {'score':>6}  {'error':>7}  rmse"
     ]
     for place, one in enumerate(judged, start=1):
-        so_far = judge(judged[:place])
+        so_far = check_forecasts(judged[:place])
         assert so_far is not None  # there is one
         low, high = one.forecast.wide
         name = one.name if len(one.name) <= _NAME else f"{one.name[: _NAME - 2]}.."

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.analysis.forecast.leaderboard import Board, Pair
-from parity.analysis.forecast.score_slices import SEEN, UNSEEN, Slices
+from parity.analysis.forecast.leaderboard import LeaderboardPrior, ScorePair
+from parity.analysis.forecast.score_slices import SEEN, UNSEEN, ScoreSlices
 from parity.competition.scoring.bootstrap import checked
 
 Floats = NDArray[np.float64]
@@ -71,7 +71,12 @@ class Forecast:
 
 
 def forecast(
-    cv: Slices, board: Board, *, covered: float = 1.0, seed: int = 0, draws: int = 20_000
+    cv: ScoreSlices,
+    board: LeaderboardPrior,
+    *,
+    covered: float = 1.0,
+    seed: int = 0,
+    draws: int = 20_000,
 ) -> Forecast:
     """Return the score that a leaderboard will show.
 
@@ -110,14 +115,14 @@ def forecast(
     )
 
 
-def _score(cv: Slices, p: Floats, logarithm: Floats) -> Floats:
+def _score(cv: ScoreSlices, p: Floats, logarithm: Floats) -> Floats:
     """Return the scores of drawn shares and logarithms of factors, (n,) where one of them is."""
     mixed = p * cv.mean[SEEN] + (1 - p) * cv.mean[UNSEEN]
     scored: Floats = np.clip(mixed * np.exp(logarithm), 0.0, 1.0)
     return scored
 
 
-def _sampling(cv: Slices, board: Board, covered: float) -> dict[str, float]:
+def _sampling(cv: ScoreSlices, board: LeaderboardPrior, covered: float) -> dict[str, float]:
     """Return the variance of the score's logarithm over samples of the CV's and of hidden rows."""
     p = covered * board.share.mean
     weight = np.array([p, 1 - p])
@@ -131,7 +136,7 @@ def _sampling(cv: Slices, board: Board, covered: float) -> dict[str, float]:
 
 
 def _posterior(
-    board: Board, shared: dict[str, float], count: int, generator: np.random.Generator
+    board: LeaderboardPrior, shared: dict[str, float], count: int, generator: np.random.Generator
 ) -> tuple[Floats, Floats, Floats]:
     """Draw p, F and e's standard deviation, (count,) each, given the pairs."""
     share, prior = board.share, float(np.sqrt(sum(shared.values())))
@@ -157,7 +162,7 @@ def _posterior(
     return np.clip(p, share.at[0], share.at[-1]), drawn, spreads[at_s]
 
 
-def _likelihood(pair: Pair, p: Floats, factors: Floats, spreads: Floats) -> Floats:
+def _likelihood(pair: ScorePair, p: Floats, factors: Floats, spreads: Floats) -> Floats:
     """Return the logarithm of how likely a pair's score is, (p, F, spread)."""
     share = pair.covered * p
     mixed = np.maximum(share * pair.seen + (1 - share) * pair.unseen, _LEAST)

@@ -16,7 +16,7 @@ _SPARE = 0.01  # a share of 0 or 1 has no logarithm, and no Beta density
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class SeenShare:
     """What is believed of p, the share of hidden rows with a misconception that train shows.
 
     Attributes:
@@ -28,17 +28,17 @@ class Share:
     weight: Floats
 
     @classmethod
-    def fixed(cls, p: float) -> "Share":
+    def fixed(cls, p: float) -> "SeenShare":
         """Return the belief that it is `p` and nothing else."""
         return cls(np.array([p]), np.ones(1))
 
     @classmethod
-    def uniform(cls, low: float, high: float) -> "Share":
+    def uniform(cls, low: float, high: float) -> "SeenShare":
         """Return the belief that every share from `low` to `high` is as likely."""
         return cls(np.linspace(low, high, _GRID), np.full(_GRID, 1 / _GRID))
 
     @classmethod
-    def beta(cls, mean: float, rows: float) -> "Share":
+    def beta(cls, mean: float, rows: float) -> "SeenShare":
         """Return a Beta density around `mean`, as sure as after looking at so many rows.
 
         Args:
@@ -55,7 +55,7 @@ class Share:
         at = np.linspace(_SPARE, 1 - _SPARE, _GRID)
         return cls(at, _normed(stats.beta.pdf(at, mean * rows, (1 - mean) * rows)))
 
-    def beside(self, mass: Bounds) -> "Share":
+    def beside(self, mass: Bounds) -> "SeenShare":
         """Return the belief after the labels of train had their say.
 
         Rows drawn as train's were are unseen with a chance of `mass`; hosts who draw otherwise do
@@ -83,7 +83,7 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
-class Hidden:
+class HiddenTest:
     """The size of the hidden test.
 
     Attributes:
@@ -93,13 +93,13 @@ class Hidden:
     rows: float
 
     @classmethod
-    def of(cls, questions: int, rows_per_question: float) -> "Hidden":
+    def of(cls, questions: int, rows_per_question: float) -> "HiddenTest":
         """Return the size in rows of so many questions."""
         return cls(questions * rows_per_question)
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class ScorePair:
     """An earlier submission to the same leaderboard.
 
     Attributes:
@@ -119,7 +119,7 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class Transfer:
+class CvToLbNoise:
     """How a leaderboard follows from the right mixture of seen and unseen, in logarithms.
 
     Both are standard deviations; why the residual is what it is stands in `run/config/section.py`.
@@ -136,20 +136,20 @@ class Transfer:
 
 
 @dataclass(frozen=True, slots=True)
-class Board:
+class LeaderboardPrior:
     """All that is known of a leaderboard.
 
     Attributes:
-        share: belief of the seen share of the hidden rows, relative to all labelled rows.
+        share: belief of the seen share of the hidden rows, relative to all labeled rows.
         hidden: how large it is.
         pairs: what went there before.
         transfer: belief of the common factor.
     """
 
-    share: Share
-    hidden: Hidden
-    pairs: Sequence[Pair] = ()
-    transfer: Transfer = Transfer()
+    share: SeenShare
+    hidden: HiddenTest
+    pairs: Sequence[ScorePair] = ()
+    transfer: CvToLbNoise = CvToLbNoise()
 
 
 def _normed(weight: Floats) -> Floats:

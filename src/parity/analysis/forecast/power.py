@@ -19,7 +19,7 @@ _MOST = 999_999  # rows; more are told as over a million
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class PairPower:
     """Two runs by their CVs on the same rows.
 
     Attributes:
@@ -46,7 +46,7 @@ def compare(
     a: tuple[str, Mapping[QueryId, float]],
     b: tuple[str, Mapping[QueryId, float]],
     scoring: ScoringConfig,
-) -> Compared:
+) -> PairPower:
     """Return whether two runs' CVs on the same rows tell them apart.
 
     Args:
@@ -56,10 +56,10 @@ def compare(
     """
     apart = {row: value - b[1][row] for row, value in a[1].items()}
     found = estimate(apart, frozenset(), scoring).all
-    return Compared(a[0], b[0], len(apart), found, needed(spread(apart), found.value))
+    return PairPower(a[0], b[0], len(apart), found, needed(spread(apart), found.value))
 
 
-def unpaired(a: tuple[str, float], b: tuple[str, float], rows: int, deviation: float) -> Compared:
+def unpaired(a: tuple[str, float], b: tuple[str, float], rows: int, deviation: float) -> PairPower:
     """Return the same of two scores alone, as if their rows were not the same.
 
     Args:
@@ -71,7 +71,7 @@ def unpaired(a: tuple[str, float], b: tuple[str, float], rows: int, deviation: f
     apart, wide = a[1] - b[1], deviation * math.sqrt(2)
     half = float(stats.norm.ppf(_LEVEL)) * wide / math.sqrt(rows)
     found = Interval(apart, apart - half, apart + half)
-    return Compared(a[0], b[0], rows, found, needed(wide, apart))
+    return PairPower(a[0], b[0], rows, found, needed(wide, apart))
 
 
 def spread(apart: Mapping[QueryId, float]) -> float:
@@ -103,7 +103,7 @@ def needed(deviation: float, difference: float) -> int | None:
     return math.ceil((both * deviation / difference) ** 2)
 
 
-def text(compared: Sequence[Compared]) -> str:
+def text(compared: Sequence[PairPower]) -> str:
     """Return the comparisons as a table, at most 80 columns wide."""
     open_ = sum(not one.decided for one in compared)
     return "\n".join(
@@ -116,7 +116,7 @@ def text(compared: Sequence[Compared]) -> str:
     )
 
 
-def _line(one: Compared) -> str:
+def _line(one: PairPower) -> str:
     apart = one.difference
     told = f"{apart.value:+.4f} ({apart.low:+.3f}, {apart.high:+.3f})"
     rows = f"{one.needed:,}" if one.needed and one.needed <= _MOST else "over 1e6"

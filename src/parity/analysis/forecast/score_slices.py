@@ -21,7 +21,7 @@ SEEN, UNSEEN = 0, 1
 
 
 @dataclass(frozen=True, slots=True)
-class Slices:
+class ScoreSlices:
     """The two means of one CV.
 
     Attributes:
@@ -40,7 +40,7 @@ def of(
     qrels: Qrels,
     unseen: frozenset[QueryId],
     subjects: Mapping[QueryId, Hashable],
-) -> Slices:
+) -> ScoreSlices:
     """Return the slices of a CV.
 
     Args:
@@ -72,7 +72,7 @@ def of(
             rows,
         )
     )
-    return Slices(mean, np.maximum(by_kind + by_subject - alone, by_question), count)
+    return ScoreSlices(mean, np.maximum(by_kind + by_subject - alone, by_question), count)
 
 
 def _clustered(influence: Floats, column: NDArray[np.int64], names: Iterable[Hashable]) -> Floats:

@@ -1,7 +1,7 @@
 """How many misconceptions the labels never show, and how often a new row would be of one.
 
 Both come from how often each label occurs, and from nothing else. They answer for rows drawn as
-the labelled ones were; a host who builds a harder test shows more that is unseen, seldom less.
+the labeled ones were; a host who builds a harder test shows more that is unseen, seldom less.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -76,11 +76,11 @@ def unseen_mass(counts: Iterable[int]) -> Bounds:
     return Bounds(mass, error, max(mass - _Z * error, 0.0), min(mass + _Z * error, 1.0))
 
 
-def covered(counts: Mapping[int, int], shown: Collection[int]) -> float:
-    """Return the part of labelled rows whose kind a training still shows, from 0 to 1.
+def seen_coverage(counts: Mapping[int, int], shown: Collection[int]) -> float:
+    """Return the part of labeled rows whose kind a training still shows, from 0 to 1.
 
     It is c of `forecast`: a model that held kinds out of its training sees fewer of the hidden
-    rows than one trained on all labels would; 1 where nothing was labelled.
+    rows than one trained on all labels would; 1 where nothing was labeled.
 
     Args:
         counts: how often each kind is a label.

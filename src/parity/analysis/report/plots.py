@@ -67,7 +67,7 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True)
-class Foretold:
+class ForecastPoint:
     """A forecast beside its score.
 
     Attributes:
@@ -127,8 +127,8 @@ def epochs(curves: Sequence[Curve]) -> str:
                 capsize=3,
             )
         for unseen, name in ((False, "seen"), (True, "unseen")):
-            style, colour = ("s--", _ORANGE) if unseen else ("o-", _BLUE)
-            axes.plot([], [], style, color=colour, label=name)
+            style, color = ("s--", _ORANGE) if unseen else ("o-", _BLUE)
+            axes.plot([], [], style, color=color, label=name)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="epoch, over all rounds", ylabel="MAP")
         axes.set_ylim(bottom=0)
@@ -138,7 +138,7 @@ def epochs(curves: Sequence[Curve]) -> str:
     return svg[0]
 
 
-def forecasts(made: Sequence[Foretold]) -> str:
+def forecasts(made: Sequence[ForecastPoint]) -> str:
     """Return each forecast's intervals with the score that came."""
     told = "; ".join(
         f"{one.name}: {one.median:.3f}, 90 % {one.wide[0]:.3f} to {one.wide[1]:.3f}, "

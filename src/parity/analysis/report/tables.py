@@ -23,7 +23,7 @@ def scores_table(rows: Rows, *, style: Literal["text", "markdown"]) -> str:
 
     Args:
         rows: name and scores, in the order to show; at least one.
-        style: `text` is at most 78 columns wide and needs no colour.
+        style: `text` is at most 78 columns wide and needs no color.
 
     Raises:
         Mismatch: two scores were measured on different rows, depths or seen shares.

@@ -138,7 +138,7 @@ def backtest(pairs: Pairs) -> dict[str, Backtest]:
 
 
 @dataclass(frozen=True, slots=True)
-class Gap:
+class RmseGap:
     """By how much one model's rmse is under another's; negative where it is over.
 
     Attributes:
@@ -155,7 +155,7 @@ class Gap:
     needed: int
 
 
-def gap(pairs: Pairs, model: Backtest, other: Backtest, *, draws: int = 10_000) -> Gap:
+def gap(pairs: Pairs, model: Backtest, other: Backtest, *, draws: int = 10_000) -> RmseGap:
     """Compare two models' errors, drawing whole trainings.
 
     Source: cluster bootstrap, percentile form; `needed` is the sample size of a paired z test of
@@ -168,7 +168,7 @@ def gap(pairs: Pairs, model: Backtest, other: Backtest, *, draws: int = 10_000) 
     low, high = np.quantile(rmse[:, 1] - rmse[:, 0], [0.025, 0.975])
     fewer = sums[:, 1] - sums[:, 0]
     needed = power.needed(float(fewer.std(ddof=1)), float(fewer.mean())) or 0
-    return Gap(other.rmse - model.rmse, float(low), float(high), needed)
+    return RmseGap(other.rmse - model.rmse, float(low), float(high), needed)
 
 
 def text(pairs: Pairs, found: dict[str, Backtest]) -> str:

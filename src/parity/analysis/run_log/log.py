@@ -24,13 +24,13 @@ _SAME_ROWS = {"cv": "v3"}  # byte-identical
 _BOTH = 2**0.5  # of two scores
 _BROKEN = 0.6  # of what the same training scored elsewhere
 _RERANKER = re.compile(r"rerank")
-_POLLUTED = re.compile(r"POLLUTED|on the val rows|val questions are in")
+_CONTAMINATED = re.compile(r"CONTAMINATED|on the val rows|val questions are in")
 _TRAINED_ON = re.compile(r"([\d.]+)\s?% of")
 _OWN = re.compile(r"(\d+) of (\d+) val rows")
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class LoggedRun:
     """One line of the table; None where it says nothing.
 
     Attributes:
@@ -69,9 +69,9 @@ class Row:
         return _SAME_ROWS.get(self.split, self.split)
 
     @property
-    def polluted(self) -> bool:
+    def contaminated(self) -> bool:
         """Whether mark or note says that it was scored on rows it was trained on."""
-        return bool(_POLLUTED.search(f"{self.run} {self.notes}"))
+        return bool(_CONTAMINATED.search(f"{self.run} {self.notes}"))
 
     @property
     def score(self) -> float:
@@ -86,7 +86,7 @@ class Row:
         return self.lb
 
 
-def read(path: Path) -> list[Row]:
+def read(path: Path) -> list[LoggedRun]:
     """Return the rows of a table of runs, in order.
 
     Raises:
@@ -126,23 +126,25 @@ def noise(rows: int) -> float:
     return _BOTH * error(rows)
 
 
-def usable(rows: Iterable[Row]) -> list[Row]:
+def usable(rows: Iterable[LoggedRun]) -> list[LoggedRun]:
     """Return the retrievers' rows with a CV on a known split that nothing speaks against."""
-    found = [one for one in rows if one.cv is not None and one.split in ROWS and not one.polluted]
+    found = [
+        one for one in rows if one.cv is not None and one.split in ROWS and not one.contaminated
+    ]
     bad = {one.place for one, _ in broken(found)}
     return [one for one in found if one.place not in bad and not _RERANKER.search(one.run)]
 
 
-def pairs(rows: Sequence[Row]) -> list[Row]:
+def pairs(rows: Sequence[LoggedRun]) -> list[LoggedRun]:
     """Return the usable rows that have a public score."""
     return [one for one in usable(rows) if one.lb is not None]
 
 
-def excess(rows: Sequence[Row]) -> Iterator[tuple[Row, float, str]]:
-    """Yield each polluted row, how far it lies above what it should, and what that is."""
+def excess(rows: Sequence[LoggedRun]) -> Iterator[tuple[LoggedRun, float, str]]:
+    """Yield each contaminated row, how far it lies above what it should, and what that is."""
     clean = usable(rows)
     for one in rows:
-        if not one.polluted or one.cv is None:
+        if not one.contaminated or one.cv is None:
             continue
         if one.lb is not None:
             widest = max((abs(it.score - it.public) for it in pairs(rows)), default=0.0)
@@ -157,24 +159,24 @@ def excess(rows: Sequence[Row]) -> Iterator[tuple[Row, float, str]]:
             yield one, one.cv - median(alike), "clean ones"
 
 
-def broken(rows: Iterable[Row]) -> Iterator[tuple[Row, Row]]:
+def broken(rows: Iterable[LoggedRun]) -> Iterator[tuple[LoggedRun, LoggedRun]]:
     """Yield each tuned row far below a variant of its training and epoch, and the best of those."""
-    groups: dict[tuple[str, ...], list[Row]] = defaultdict(list)
+    groups: dict[tuple[str, ...], list[LoggedRun]] = defaultdict(list)
     for one in rows:
-        if one.tuned and one.cv is not None and not one.polluted:
+        if one.tuned and one.cv is not None and not one.contaminated:
             groups[stem(one.run), one.rows, one.epoch].append(one)
     for group in groups.values():
         best = max(group, key=lambda it: it.score)
         yield from ((one, best) for one in group if one.score < _BROKEN * best.score)
 
 
-def trained_on(one: Row) -> str:
+def trained_on(one: LoggedRun) -> str:
     """Return the share of its questions that a note says it was trained on, in percent."""
     told = _TRAINED_ON.search(one.notes)
     return told[1] if told else ""
 
 
-def bare(rows: Iterable[Row], one: Row) -> Row | None:
+def bare(rows: Iterable[LoggedRun], one: LoggedRun) -> LoggedRun | None:
     """Return the untuned row of the same base that scores as a row does, within noise."""
     return next(
         (
@@ -189,7 +191,7 @@ def bare(rows: Iterable[Row], one: Row) -> Row | None:
     )
 
 
-def own_answers(rows: Iterable[Row]) -> list[tuple[Row, float]]:
+def own_answers(rows: Iterable[LoggedRun]) -> list[tuple[LoggedRun, float]]:
     """Return rows whose prompts held answers, and the most that this can have added."""
     found = ((one, _OWN.search(one.notes)) for one in rows if one.cv is not None)
     return [(one, int(told[1]) / int(told[2]) * (1 - one.score)) for one, told in found if told]
@@ -204,12 +206,12 @@ def stem(run: str) -> str:
     return "-".join(run.split("-")[:2])
 
 
-def _row(place: int, one: dict[str, str]) -> Row:
+def _row(place: int, one: dict[str, str]) -> LoggedRun:
     cv, recall, lb = (
         float(one[name]) if one.get(name) else None
         for name in ("cv_map25", "cv_recall25", "lb_public")
     )
-    return Row(
+    return LoggedRun(
         place,
         one["run"],
         one["split"],

@@ -11,7 +11,7 @@ from itertools import combinations, pairwise
 from statistics import median
 
 from parity.analysis.run_log import golden
-from parity.analysis.run_log.log import HIDDEN, ROWS, Row, error, noise, pairs, stem, usable
+from parity.analysis.run_log.log import HIDDEN, ROWS, LoggedRun, error, noise, pairs, stem, usable
 
 SHARE = 0.25
 """Seen share of the leaderboard, as in `golden`."""
@@ -42,16 +42,16 @@ def projected(cv: float, split: str, untuned: float) -> float:
     return SHARE * seen + (1 - SHARE) * untuned
 
 
-def trainings(rows: Sequence[Row]) -> dict[str, list[Row]]:
+def trainings(rows: Sequence[LoggedRun]) -> dict[str, list[LoggedRun]]:
     """Return the pairs by training: base, split and round; untuned ones by base and split."""
-    found: dict[str, list[Row]] = defaultdict(list)
+    found: dict[str, list[LoggedRun]] = defaultdict(list)
     for one in pairs(rows):
         what = f"round {one.round}" if one.round else "tuned"
         found[f"{one.model} {one.split} {what if one.tuned else 'untuned'}"].append(one)
     return dict(found)
 
 
-def untuned(rows: Sequence[Row], model: str) -> float:
+def untuned(rows: Sequence[LoggedRun], model: str) -> float:
     """Return the median public score of a base without an adapter; 0.21 where the table has none.
 
     Source of 0.21: bases of all kinds, the list of pitfalls, part H.
@@ -60,25 +60,25 @@ def untuned(rows: Sequence[Row], model: str) -> float:
     return median(found) if found else _UNTUNED
 
 
-def expected(rows: Sequence[Row], one: Row) -> float:
+def expected(rows: Sequence[LoggedRun], one: LoggedRun) -> float:
     """Return the public score of a pair had tuning moved seen rows alone."""
     return projected(one.score, one.split, untuned(rows, one.model)) if one.tuned else one.score
 
 
-def agrees(rows: Sequence[Row], one: Row) -> bool:
+def agrees(rows: Sequence[LoggedRun], one: LoggedRun) -> bool:
     """Return whether a pair's public score is the expected one within 95 % of sampling."""
     moved = SHARE / golden.SEEN[one.split] if one.tuned else 1.0  # by one point of CV
     sampling = float(((moved * error(ROWS[one.split])) ** 2 + error(HIDDEN) ** 2) ** 0.5)
     return abs(one.public - expected(rows, one)) <= _SURE * sampling
 
 
-def plateaus(rows: Sequence[Row]) -> list[list[Row]]:
+def plateaus(rows: Sequence[LoggedRun]) -> list[list[LoggedRun]]:
     """Return the groups of tuned pairs whose public scores are one value, the largest first.
 
     From the lowest up, each takes what lies within a standard error of the hidden test's rows.
     """
     left = sorted((one for one in pairs(rows) if one.tuned), key=lambda one: one.public)
-    found: list[list[Row]] = []
+    found: list[list[LoggedRun]] = []
     for one in left:
         if found and one.public - found[-1][0].public <= error(HIDDEN):
             found[-1].append(one)
@@ -87,9 +87,9 @@ def plateaus(rows: Sequence[Row]) -> list[list[Row]]:
     return sorted(found, key=len, reverse=True)
 
 
-def steps(rows: Sequence[Row]) -> list[tuple[Row, Row]]:
+def steps(rows: Sequence[LoggedRun]) -> list[tuple[LoggedRun, LoggedRun]]:
     """Return each training's epochs in twos, one after the other."""
-    found: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    found: dict[tuple[str, str], list[LoggedRun]] = defaultdict(list)
     for one in usable(rows):
         if one.epoch.isdigit() and one.tuned:
             found[one.run, one.rows].append(one)
@@ -101,22 +101,24 @@ def steps(rows: Sequence[Row]) -> list[tuple[Row, Row]]:
     ]
 
 
-def tables(rows: Sequence[Row], least: int = 5) -> list[list[Row]]:
+def tables(rows: Sequence[LoggedRun], least: int = 5) -> list[list[LoggedRun]]:
     """Return the groups of runs that were compared: of one family, split, round and epoch."""
-    found: dict[tuple[str, ...], list[Row]] = defaultdict(list)
+    found: dict[tuple[str, ...], list[LoggedRun]] = defaultdict(list)
     for one in usable(rows):
         if one.epoch and one.tuned:
             found[stem(one.run), one.rows, one.round, one.epoch].append(one)
     return [group for group in found.values() if len({one.run for one in group}) >= least]
 
 
-def rises(rows: Sequence[Row]) -> tuple[list[tuple[Row, Row]], list[tuple[Row, Row]]]:
+def rises(
+    rows: Sequence[LoggedRun],
+) -> tuple[list[tuple[LoggedRun, LoggedRun]], list[tuple[LoggedRun, LoggedRun]]]:
     """Return twos of tuned pairs, of one base on one split, whose CV rose by more than noise.
 
     Returns:
         Those whose public score rose by more than noise too, and those whose did not.
     """
-    groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[LoggedRun]] = defaultdict(list)
     for one in pairs(rows):
         if one.tuned:
             groups[one.model, one.rows].append(one)
@@ -131,15 +133,15 @@ def rises(rows: Sequence[Row]) -> tuple[list[tuple[Row, Row]], list[tuple[Row, R
     return with_it, [two for two in found if two not in with_it]
 
 
-def again(rows: Sequence[Row]) -> list[tuple[Row, float]]:
+def again(rows: Sequence[LoggedRun]) -> list[tuple[LoggedRun, float]]:
     """Return the retrievers' rows that were scored in training too, with that value."""
     found = ((one, _FORMER.search(one.notes)) for one in usable(rows))
     return [(one, float(told[1])) for one, told in found if told]
 
 
-def twice(rows: Iterable[Row]) -> list[list[Row]]:
+def twice(rows: Iterable[LoggedRun]) -> list[list[LoggedRun]]:
     """Return rows of equal CV and recall that should differ: of other runs or other epochs."""
-    found: dict[tuple[float, float, str], list[Row]] = defaultdict(list)
+    found: dict[tuple[float, float, str], list[LoggedRun]] = defaultdict(list)
     for one in rows:
         if one.cv is not None and one.recall is not None:
             found[one.cv, one.recall, one.rows].append(one)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations, groupby
 
 from parity.analysis.run_log import golden, log, log_pairs
-from parity.analysis.run_log.log import Row
+from parity.analysis.run_log.log import LoggedRun
 from parity.run.progress import wrapped
 
 _SHOWN = 3  # pairs make no plateau
@@ -12,7 +12,7 @@ _NAME = 21
 _NONE = "none that mark, note or figure tells"
 
 
-def text(rows: Sequence[Row], name: str) -> str:
+def text(rows: Sequence[LoggedRun], name: str) -> str:
     """Return what the table shows by itself, at most 80 columns wide.
 
     Args:
@@ -49,7 +49,7 @@ def _lines(line: str, indent: str) -> list[str]:
     return wrapped(line, indent, hang=indent)
 
 
-def _false(rows: Sequence[Row]) -> Iterator[str]:
+def _false(rows: Sequence[LoggedRun]) -> Iterator[str]:
     for run, group in groupby(log.excess(rows), key=lambda it: it[0].run):
         found = list(group)
         share = log.trained_on(found[0][0])
@@ -68,22 +68,22 @@ def _false(rows: Sequence[Row]) -> Iterator[str]:
         yield f"answers in prompts raised {', '.join(leaky)} at most"
 
 
-def _equal(group: Sequence[Row]) -> str:
+def _equal(group: Sequence[LoggedRun]) -> str:
     first, *others = group
     return " = ".join(
         [first.name, *(f"e{it.epoch}" if it.run == first.run else it.name for it in others)]
     )
 
 
-def _figures(one: Row) -> str:
+def _figures(one: LoggedRun) -> str:
     return _four(one.score) + ("" if one.recall is None else f"/{_four(one.recall)}")
 
 
-def _name(one: Row) -> str:
+def _name(one: LoggedRun) -> str:
     return f"epoch {one.epoch}" if one.epoch else "CV"
 
 
-def _gap(rows: Sequence[Row], found: Sequence[Row]) -> Iterator[str]:
+def _gap(rows: Sequence[LoggedRun], found: Sequence[LoggedRun]) -> Iterator[str]:
     if not found:
         yield "no pair of CV and public score"
         return
@@ -113,7 +113,7 @@ def _gap(rows: Sequence[Row], found: Sequence[Row]) -> Iterator[str]:
     )
 
 
-def _read_back(rows: Sequence[Row]) -> Iterator[str]:
+def _read_back(rows: Sequence[LoggedRun]) -> Iterator[str]:
     yield f"|{'training':<{_NAME}}{'CV':>12}{'LB':>11}{'alone':>8}{'seen':>7}{'unseen':>8}  agree"
     for name, group in log_pairs.trainings(rows).items():
         back = [log_pairs.read_back(one.score, one.public, one.split) for one in group]
@@ -131,7 +131,7 @@ def _read_back(rows: Sequence[Row]) -> Iterator[str]:
     )
 
 
-def _noise(rows: Sequence[Row]) -> Iterator[str]:
+def _noise(rows: Sequence[LoggedRun]) -> Iterator[str]:
     count, hidden = min(log.ROWS.values()), log.error(log.HIDDEN)
     yield (
         f"one standard error: {log.error(count):.4f} on {count} rows ({log.SPREAD} a row), "
@@ -159,7 +159,7 @@ def _noise(rows: Sequence[Row]) -> Iterator[str]:
     yield from _risen(rows)
 
 
-def _risen(rows: Sequence[Row]) -> Iterator[str]:
+def _risen(rows: Sequence[LoggedRun]) -> Iterator[str]:
     with_it, without = log_pairs.rises(rows)
     if not without:
         return
@@ -172,7 +172,7 @@ def _risen(rows: Sequence[Row]) -> Iterator[str]:
         yield f"{a.name} → {b.name}: CV {b.score - a.score:+.4f}, LB {b.public - a.public:+.3f}"
 
 
-def _twice(rows: Sequence[Row]) -> Iterator[str]:
+def _twice(rows: Sequence[LoggedRun]) -> Iterator[str]:
     found = log_pairs.again(rows)
     for what, some in (
         ("quantised", [it for it in found if it[0].quantised]),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from parity.competition import csv_reader
-from parity.competition.csv_reader import Sheet
+from parity.competition.csv_reader import CsvTable
 from parity.competition.query import ANSWERS, Corpus, MisconceptionId, Qrels, Query, QueryId
 from parity.run.errors import BadData
 
@@ -29,10 +29,10 @@ _QUERY_ID = re.compile(r"[0-9]+_[ABCD]", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Competition:
-    """What the organiser gives.
+    """What the organizer gives.
 
     Attributes:
-        queries: the labelled rows of train.csv, by question id, then answer.
+        queries: the labeled rows of train.csv, by question id, then answer.
         qrels: the labels of exactly these.
         test: the rows of sample_submission.csv, in its order.
         corpus: all misconceptions, by id.
@@ -90,13 +90,13 @@ def read_corpus(folder: Path) -> Corpus:
     return _corpus(csv_reader.read(folder / MAPPING, ("MisconceptionId", "MisconceptionName")))
 
 
-def _corpus(sheet: Sheet) -> Corpus:
+def _corpus(sheet: CsvTable) -> Corpus:
     ids = sheet.distinct("MisconceptionId")
     texts = dict(zip(ids, sheet.texts("MisconceptionName"), strict=True))
     return {MisconceptionId(key): texts[key] for key in sorted(texts)}
 
 
-def _wrong_answers(sheet: Sheet) -> dict[QueryId, Query]:
+def _wrong_answers(sheet: CsvTable) -> dict[QueryId, Query]:
     """Return every question with each of its wrong answers, in the file's order."""
     sheet.distinct("QuestionId")
     ids = {name: sheet.integers(name) for name in _IDS}
@@ -123,14 +123,14 @@ def _wrong_answers(sheet: Sheet) -> dict[QueryId, Query]:
     return queries
 
 
-def _correct(sheet: Sheet, place: int) -> str:
+def _correct(sheet: CsvTable, place: int) -> str:
     correct = sheet.columns["CorrectAnswer"][place]
     if correct not in ANSWERS:
         raise sheet.fault("CorrectAnswer", place, f"{correct!r} is not A, B, C or D")
     return correct
 
 
-def _qrels(sheet: Sheet, corpus: Corpus) -> Qrels:
+def _qrels(sheet: CsvTable, corpus: Corpus) -> Qrels:
     """Return the labels by question id, then answer; blank cells are no labels."""
     places = {question_id: place for place, question_id in enumerate(sheet.integers("QuestionId"))}
     qrels: Qrels = {}
@@ -150,7 +150,7 @@ def _qrels(sheet: Sheet, corpus: Corpus) -> Qrels:
     return qrels
 
 
-def _sampled(sample: Sheet, test: Sheet) -> list[Query]:
+def _sampled(sample: CsvTable, test: CsvTable) -> list[Query]:
     """Return the queries of the test in the sample's order; both must name the same rows."""
     csv_reader.only(sample, SUBMISSION_COLUMNS)
     asked = _wrong_answers(test)

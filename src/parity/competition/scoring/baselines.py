@@ -40,7 +40,7 @@ def rank(method: Method, queries: list[Query], corpus: Corpus, *, k: int) -> Ran
     Args:
         method: `bm25`, over lower-case words of two characters or more; `tfidf`, cosine over
             character 3- to 5-grams within words with logarithmic term counts, the best of ten
-            analyzers tried on labelled rows (it matches "adding" with "added").
+            analyzers tried on labeled rows (it matches "adding" with "added").
         queries: what is asked.
         corpus: at least one misconception.
         k: how many ids a row; the whole corpus where it holds fewer.

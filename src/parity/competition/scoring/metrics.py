@@ -1,4 +1,4 @@
-"""MAP@k and Recall@k as Kaggle counts them, unrounded, on exactly the labelled rows asked for."""
+"""MAP@k and Recall@k as Kaggle counts them, unrounded, on exactly the labeled rows asked for."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -183,7 +183,7 @@ def check_unseen(unseen: frozenset[QueryId], qrels: Qrels) -> None:
     """
     if strange := sorted(unseen - qrels.keys()):
         raise Mismatch(
-            f"{len(strange)} rows marked unseen are not among the {len(qrels)} labelled rows "
+            f"{len(strange)} rows marked unseen are not among the {len(qrels)} labeled rows "
             f"(first: {strange[0]}); take marks and labels from one split"
         )
 
@@ -208,12 +208,12 @@ def _check(ranking: Ranking, qrels: Qrels, k: int) -> None:
             f"the ranking holds {len(rows)} distinct query ids in {len(ranking.query_ids)} rows, "
             f"with {len(ranking.ids)} rows of ids; each query must be ranked once"
         )
-    missing, unlabelled = sorted(qrels.keys() - rows), sorted(rows - qrels.keys())
-    if missing or unlabelled or not rows:
-        first = f" (first: {(missing or unlabelled)[0]})" if missing or unlabelled else ""
+    missing, unlabeled = sorted(qrels.keys() - rows), sorted(rows - qrels.keys())
+    if missing or unlabeled or not rows:
+        first = f" (first: {(missing or unlabeled)[0]})" if missing or unlabeled else ""
         raise Mismatch(
-            f"{len(missing)} labelled rows are not ranked and {len(unlabelled)} of {len(rows)} "
-            f"ranked rows have no label{first}; a score is over exactly the labelled rows asked for"
+            f"{len(missing)} labeled rows are not ranked and {len(unlabeled)} of {len(rows)} "
+            f"ranked rows have no label{first}; a score is over exactly the labeled rows asked for"
         )
     width = ranking.ids.shape[1]
     if not 1 <= k <= width:

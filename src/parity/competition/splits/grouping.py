@@ -24,7 +24,7 @@ class Unit:
 
     Attributes:
         questions: ids, ascending, at least one.
-        rows: what is right in each of their labelled rows.
+        rows: what is right in each of their labeled rows.
     """
 
     questions: tuple[int, ...]
@@ -32,7 +32,7 @@ class Unit:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class SplitShape:
     """What a cut looks like, whatever the units.
 
     Attributes:
@@ -68,32 +68,32 @@ def shuffled(units: Iterable[Unit], seed: int) -> list[Unit]:
     return sorted(units, key=lambda unit: digest.of_text(f"{seed}/{unit.questions[0]}"))
 
 
-def units(labelled: Sequence[Query], qrels: Qrels) -> list[Unit]:
+def units(labeled: Sequence[Query], qrels: Qrels) -> list[Unit]:
     """Return the questions of equal text as one unit each, by smallest id.
 
     Args:
-        labelled: rows with a label, by question id.
+        labeled: rows with a label, by question id.
         qrels: their right misconceptions.
     """
-    groups = lineage.groups(labelled)
+    groups = lineage.groups(labeled)
     members: dict[int, list[int]] = defaultdict(list)
     for question, group in groups.items():
         members[group].append(question)
     rows: dict[int, list[Right]] = defaultdict(list)
-    for query in labelled:
+    for query in labeled:
         rows[groups[query.question_id]].append(qrels[query.query_id])
     return [Unit(tuple(members[group]), tuple(rows[group])) for group in sorted(members)]
 
 
-def labelled_alike(
-    units: list[Unit], labelled: Sequence[Query], label: Callable[[Query], int]
+def labeled_alike(
+    units: list[Unit], labeled: Sequence[Query], label: Callable[[Query], int]
 ) -> list[Unit]:
     """Return the units with all questions of one label made one unit."""
     place = {question: at for at, unit in enumerate(units) for question in unit.questions}
     ties: dict[int, list[int]] = defaultdict(list)
-    for query in labelled:
+    for query in labeled:
         ties[label(query)].append(place[query.question_id])
-    return join(units, ties.values(), cap=len(labelled))
+    return join(units, ties.values(), cap=len(labeled))
 
 
 def join(units: Sequence[Unit], ties: Iterable[Sequence[int]], *, cap: int) -> list[Unit]:

@@ -1,4 +1,4 @@
-"""A split: labelled questions in train and valid, each valid row marked seen or unseen.
+"""A split: labeled questions in train and valid, each valid row marked seen or unseen.
 
 One split names everything: what is trained on, mined in, shown in prompts and scored.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 from parity.competition.query import ANSWERS, MisconceptionId, Qrels, Query, QueryId
 from parity.competition.splits import grouping, unseen_share
-from parity.competition.splits.grouping import Parts, Shape, Unit
+from parity.competition.splits.grouping import Parts, SplitShape, Unit
 from parity.run import digest, files
 from parity.run.config.run_file import SplitConfig
 from parity.run.errors import BadConfig, BadData, Mismatch
@@ -23,7 +23,7 @@ _NAME = 46  # columns of a line's name
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """A named parting of labelled questions.
+    """A named parting of labeled questions.
 
     Attributes:
         name: also its file's name.
@@ -93,9 +93,9 @@ class Split:
 
 
 def make(queries: Iterable[Query], qrels: Qrels, config: SplitConfig) -> Split:
-    """Part the labelled questions as the run file wants it.
+    """Part the labeled questions as the run file wants it.
 
-    Questions stay whole, and those with the same normalised text stay on one side. In folds, each
+    Questions stay whole, and those with the same normalized text stay on one side. In folds, each
     question is valid in one fold and train in all others, with two exceptions: `random-full`, where
     a question that lacks a label is never valid; and `misconception`, where a question of train
     that shares a misconception with a valid one is on neither side of that fold, because a
@@ -103,34 +103,34 @@ def make(queries: Iterable[Query], qrels: Qrels, config: SplitConfig) -> Split:
     the questions that share none with any other are too few).
 
     Args:
-        queries: labelled rows, in any order; others are passed over.
+        queries: labeled rows, in any order; others are passed over.
         qrels: their right misconceptions.
-        config: kind, seed, shares and folds; the share of valid is one of labelled rows.
+        config: kind, seed, shares and folds; the share of valid is one of labeled rows.
 
     Raises:
         BadConfig: the kind leaves a side empty.
     """
-    labelled = sorted(
+    labeled = sorted(
         (query for query in queries if qrels.get(query.query_id)),
         key=lambda query: (query.question_id, query.answer),
     )
-    questions = tuple(dict.fromkeys(query.question_id for query in labelled))
+    questions = tuple(dict.fromkeys(query.question_id for query in labeled))
     if config.kind == "full":
         return Split(config.name, config.kind, config.seed, questions, (), frozenset())
-    wanted = len(labelled) / config.folds if config.folds else config.valid * len(labelled)
-    shape = Shape(config.folds, max(round(wanted), 1), config.seed)
-    parts = _parts(grouping.units(labelled, qrels), labelled, shape, config)
+    wanted = len(labeled) / config.folds if config.folds else config.valid * len(labeled)
+    shape = SplitShape(config.folds, max(round(wanted), 1), config.seed)
+    parts = _parts(grouping.units(labeled, qrels), labeled, shape, config)
     valid = tuple(one for one in questions if parts.get(one) == config.fold)
     train = tuple(one for one in questions if parts.get(one) != config.fold)
     if config.kind == "misconception":
-        train = _disjoint(train, valid, labelled, qrels)
+        train = _disjoint(train, valid, labeled, qrels)
     if not valid or not train:
         side = "train" if valid else "valid"
         raise BadConfig(
             f"split.kind = {config.kind!r} leaves no question in {side} of {config.name}: "
             "choose another kind, share or number of folds"
         )
-    unseen = _unseen(labelled, qrels, frozenset(train), frozenset(valid))
+    unseen = _unseen(labeled, qrels, frozenset(train), frozenset(valid))
     return Split(config.name, config.kind, config.seed, train, valid, unseen)
 
 
@@ -139,7 +139,7 @@ def describe(split: Split, queries: Iterable[Query], qrels: Qrels) -> str:
 
     Args:
         split: what is told.
-        queries: all labelled rows.
+        queries: all labeled rows.
         qrels: their right misconceptions.
     """
     sides: dict[str, list[Query]] = {"train": [], "valid": [], "neither": []}
@@ -193,7 +193,7 @@ def _share(part: int, whole: int) -> str:
 
 
 def _parts(
-    units: list[Unit], labelled: Sequence[Query], shape: Shape, config: SplitConfig
+    units: list[Unit], labeled: Sequence[Query], shape: SplitShape, config: SplitConfig
 ) -> Parts:
     """Return the part of each question that can be valid at all."""
     if config.kind == "unseen":
@@ -201,11 +201,11 @@ def _parts(
     if config.kind == "misconception":
         return unseen_share.apart(units, shape)
     if config.kind == "construct":
-        units = grouping.labelled_alike(units, labelled, lambda query: query.construct_id)
+        units = grouping.labeled_alike(units, labeled, lambda query: query.construct_id)
     elif config.kind == "subject":
-        units = grouping.labelled_alike(units, labelled, lambda query: query.subject_id)
+        units = grouping.labeled_alike(units, labeled, lambda query: query.subject_id)
     elif config.kind == "random-full":
-        rows = Counter(query.question_id for query in labelled)
+        rows = Counter(query.question_id for query in labeled)
         units = [
             unit
             for unit in units
@@ -215,28 +215,28 @@ def _parts(
 
 
 def _disjoint(
-    train: tuple[int, ...], valid: tuple[int, ...], labelled: Sequence[Query], qrels: Qrels
+    train: tuple[int, ...], valid: tuple[int, ...], labeled: Sequence[Query], qrels: Qrels
 ) -> tuple[int, ...]:
     """Return the questions of train that share no misconception with a valid one."""
-    held = _shown(labelled, qrels, frozenset(valid))
-    mixed = {query.question_id for query in labelled if qrels[query.query_id] & held}
+    held = _shown(labeled, qrels, frozenset(valid))
+    mixed = {query.question_id for query in labeled if qrels[query.query_id] & held}
     return tuple(question for question in train if question not in mixed)
 
 
 def _unseen(
-    labelled: Sequence[Query], qrels: Qrels, train: frozenset[int], valid: frozenset[int]
+    labeled: Sequence[Query], qrels: Qrels, train: frozenset[int], valid: frozenset[int]
 ) -> frozenset[QueryId]:
-    known = _shown(labelled, qrels, train)
+    known = _shown(labeled, qrels, train)
     return frozenset(
         query.query_id
-        for query in labelled
+        for query in labeled
         if query.question_id in valid and known.isdisjoint(qrels[query.query_id])
     )
 
 
 def _shown(
-    labelled: Iterable[Query], qrels: Qrels, questions: frozenset[int]
+    labeled: Iterable[Query], qrels: Qrels, questions: frozenset[int]
 ) -> frozenset[MisconceptionId]:
     """Return the misconceptions that are right in a row of these questions."""
-    rows = (qrels[query.query_id] for query in labelled if query.question_id in questions)
+    rows = (qrels[query.query_id] for query in labeled if query.question_id in questions)
     return frozenset[MisconceptionId]().union(*rows)

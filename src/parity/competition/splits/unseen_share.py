@@ -11,14 +11,14 @@ from itertools import chain
 
 from parity.competition.query import MisconceptionId
 from parity.competition.splits import grouping
-from parity.competition.splits.grouping import Parts, Right, Shape, Unit
+from parity.competition.splits.grouping import Parts, Right, SplitShape, Unit
 from parity.run import digest
 
 _DRAWS = 20_000  # swaps tried at most: under a second on a few thousand rows
 _BLOCKS = 4  # at the least so many blocks of questions held together make a valid side
 
 
-def cut(units: Sequence[Unit], shape: Shape, *, wanted: float) -> Parts:
+def cut(units: Sequence[Unit], shape: SplitShape, *, wanted: float) -> Parts:
     """Cut so that the share of unseen rows is as near to `wanted` as it gets in each scored part.
 
     Args:
@@ -47,7 +47,7 @@ def cut(units: Sequence[Unit], shape: Shape, *, wanted: float) -> Parts:
     return _mend(units, parts, shape, wanted)
 
 
-def apart(units: Sequence[Unit], shape: Shape) -> Parts:
+def apart(units: Sequence[Unit], shape: SplitShape) -> Parts:
     """Cut so that as few misconceptions as may be stand in more than one part.
 
     Blocks of questions that share no misconception with any other come first, so a valid side
@@ -109,7 +109,7 @@ class _Tally:
                     self.unseen[part] += sign * rows
 
 
-def _mend(units: Sequence[Unit], parts: Parts, shape: Shape, wanted: float) -> Parts:
+def _mend(units: Sequence[Unit], parts: Parts, shape: SplitShape, wanted: float) -> Parts:
     """Swap units of as many rows between parts while that brings the shares nearer to `wanted`."""
     tally = _Tally(units, parts, shape.parts)
     members: list[list[Unit]] = [[] for _ in tally.rows]
@@ -146,5 +146,5 @@ def _mend(units: Sequence[Unit], parts: Parts, shape: Shape, wanted: float) -> P
     }
 
 
-def _by_seed(shape: Shape, one: MisconceptionId) -> str:
+def _by_seed(shape: SplitShape, one: MisconceptionId) -> str:
     return digest.of_text(f"{shape.seed}/held/{one}")

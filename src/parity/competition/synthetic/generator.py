@@ -32,14 +32,14 @@ _README = """\
 # Synthetic competition: buggy rules
 
 Made from seed {seed} by `python -m parity.competition.synthetic.generator data/synthetic`;
-do not edit. Licence: CC0 1.0, public domain. No text or number here comes from another competition.
+do not edit. License: CC0 1.0, public domain. No text or number here comes from another competition.
 
 The files are those of Kaggle's Eedi competition, and `{solution}`: the labels of the test, for a
 made-up leaderboard. Mining, training and prompts must never read it.
 
 Each of the {misconceptions} misconceptions joins a skill and a family of bugs, as in
 "{example}".
-A labelled wrong answer is computed by its rule and differs from what every other rule gives, so a
+A labeled wrong answer is computed by its rule and differs from what every other rule gives, so a
 reader can infer the rule. Train shows {shown} misconceptions; most labels of the test are others.
 """
 

@@ -65,7 +65,7 @@ class Question:
     Attributes:
         correct: place of the right answer, 0 for A.
         answers: texts of A to D.
-        labels: misconceptions of A to D; None for the right and for unlabelled answers.
+        labels: misconceptions of A to D; None for the right and for unlabeled answers.
     """
 
     skill: Skill
@@ -135,7 +135,7 @@ class Author:
     def _bugs(
         self, skill: Skill, case: Case, wanted: Sequence[bool], uses: Counter[str]
     ) -> list[tuple[str, MisconceptionId | None]]:
-        """Return three wrong answers, labelled as wanted, the least used first; or none at all."""
+        """Return three wrong answers, labeled as wanted, the least used first; or none at all."""
         told = wrong_answers(skill, case, self._world.families[skill])
         names = {text: sentence(skill, family) for family, text in told.items()}
         bugs: dict[str, MisconceptionId | None] = {}

@@ -1,6 +1,6 @@
 """The bundle: the flat folder that goes to Kaggle, found by its manifest wherever it is mounted.
 
-Ids and digests only: the competition's text is on Kaggle already, under its own licence.
+Ids and digests only: the competition's text is on Kaggle already, under its own license.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from parity.run.config import run_file as configs
 from parity.run.config.run_file import Config
 from parity.run.errors import BadData, Mismatch
 
-PINNED = ("corpus", "exemplars", "template", "texts", "tokens", "pool", "base", "adapter")
+PINNED = ("corpus", "examples", "template", "texts", "tokens", "pool", "base", "adapter")
 """Layers that must be the same in every environment, in causal order; later ones may differ by
 hardware. `corpus` and `pool` are no layers of evidence: there the digest of all files stands for
 them."""
@@ -34,7 +34,7 @@ class Bundle:
         layers: what the trained adapter showed on the probe, and split, lineage, data, corpus
             and pool.
         digest: of all its files.
-        facts: what else its manifest says: scores, digests of the locks, how the model is spread.
+        facts: further manifest fields: scores, digests of the locks, parallelism over GPUs.
     """
 
     folder: Path

@@ -9,10 +9,10 @@ _CARD = """\
 An adapter that ranks {competition}'s misconceptions for a wrong answer. It is of use only on its
 base and with its prompt; both are pinned in `manifest.json` and checked on loading.
 
-- Base: `{base}`{revision}, licence {licence}{layers}
+- Base: `{base}`{revision}, license {license}{layers}
 - Adapter: {method}, weights sha256 `{weights}`
 - Trained on {questions} (ids in `lineage.json`); split `{split}`
-- Data licence: {data_licence}
+- Data license: {data_license}
 
 ## Scores
 
@@ -25,7 +25,8 @@ base and with its prompt; both are pinned in `manifest.json` and checked on load
 ```
 
 Instruction: {instruction}
-Format `{format}`, exemplars `{exemplars}` × {exemplar_count}, at most {query_max} tokens.
+Format `{format}`, few-shot examples `{examples}` × {example_count}, at most
+{query_max_length} tokens.
 """
 
 
@@ -35,7 +36,7 @@ def write(
     *,
     round_: int,
     weights: str,
-    base_licence: str,
+    base_license: str,
     table: str,
 ) -> str:
     """Return the card as Markdown; equal inputs give equal bytes.
@@ -45,7 +46,7 @@ def write(
         lineage: what the adapter was trained on.
         round_: its round.
         weights: sha256 of the adapter's weights.
-        base_licence: SPDX name, empty where unknown.
+        base_license: SPDX name, empty where unknown.
         table: scores as Markdown, or a line that says why there are none.
     """
     known = lineage.trained_on
@@ -56,20 +57,20 @@ def write(
         competition=config.data.competition,
         base=encoder.base,
         revision=f" at `{encoder.revision}`" if encoder.revision else "",
-        licence=base_licence or "unknown",
-        layers=f", its first {encoder.layers} layers" if encoder.layers else "",
-        method=f"LoRA, rank {config.training.rank}"
+        license=base_license or "unknown",
+        layers=f", its first {encoder.num_layers} layers" if encoder.num_layers else "",
+        method=f"LoRA, rank {config.training.r}"
         if config.training.method == "lora"
         else "all weights",
         weights=weights,
         questions=f"{len(known)} questions" if known is not None else "unknown questions",
         split=config.split.name,
-        data_licence=config.data.licence or "none stated: no text of it is in this bundle",
+        data_license=config.data.license or "none stated: no text of it is in this bundle",
         table=table,
         query=prompt.query,
         instruction=f"`{prompt.instruction}`" if prompt.instruction else "none",
         format=prompt.format,
-        exemplars=prompt.exemplars,
-        exemplar_count=prompt.exemplar_count,
-        query_max=prompt.query_max,
+        examples=prompt.examples,
+        example_count=prompt.example_count,
+        query_max_length=prompt.query_max_length,
     )

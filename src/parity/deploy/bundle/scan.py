@@ -32,7 +32,7 @@ def scan(folder: Path, texts: Iterable[str] = ()) -> None:
 
     Args:
         folder: flat.
-        texts: what the competition's files say and no licence lets out.
+        texts: what the competition's files say and no license lets out.
 
     Raises:
         BadData: names the file and what is in it, never the secret itself.
@@ -50,8 +50,8 @@ def scan(folder: Path, texts: Iterable[str] = ()) -> None:
             raise BadData(f"{where} holds an absolute path, {_shown(found[0])}; ship relative ones")
         for quoted in _quoted(content, said):
             raise BadData(
-                f"{where} holds text of the competition, which has no licence to leave "
-                f"({len(quoted)} characters); state one in data.licence, or ship ids"
+                f"{where} holds text of the competition, which has no license to leave "
+                f"({len(quoted)} characters); state one in data.license, or ship ids"
             )
 
 

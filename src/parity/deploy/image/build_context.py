@@ -22,7 +22,7 @@ BASE_LABEL = "org.opencontainers.image.base.name"
 
 
 @dataclass(frozen=True, slots=True)
-class Layers:
+class ImageDigests:
     """What an image is built from, each as a digest.
 
     Attributes:
@@ -55,9 +55,9 @@ class Layers:
         return f"localhost/kaggle-parity:{digest.of_value(self.arguments)[:12]}"
 
 
-def layers(base: str, image: ImageLock, wheels: Lock) -> Layers:
+def layers(base: str, image: ImageLock, wheels: Lock) -> ImageDigests:
     """Return what an image built now, from this base, is made of."""
-    return Layers(base, image.digest(), wheels.digest(), environment.code())
+    return ImageDigests(base, image.digest(), wheels.digest(), environment.code())
 
 
 def assemble(folder: Path, checkout: Path, own: Path, wheels: Lock) -> None:

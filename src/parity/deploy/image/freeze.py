@@ -115,7 +115,7 @@ class Drift:
     """A package that is not what the image has.
 
     Attributes:
-        name: its normalised name.
+        name: its normalized name.
         image: its version in the image, empty where the image has none.
         here: its version here, empty where it is not installed.
     """
@@ -134,7 +134,7 @@ def drift(frozen: Mapping[str, str], installed: Mapping[str, str]) -> list[Drift
     A build is compared only where both name one: `2.10.0` is no drift from `2.10.0+cu128`.
 
     Args:
-        frozen: the image's packages, normalised name → version.
+        frozen: the image's packages, normalized name → version.
         installed: the packages to compare, name → version; empty where not installed.
 
     >>> [str(one) for one in drift({"a": "1", "b": "2+cu128"}, {"A": "1", "b": "2+cpu", "c": "3"})]

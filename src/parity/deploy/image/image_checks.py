@@ -32,7 +32,7 @@ _EIGHT_BITS = 8.9  # and from which for 8-bit floats
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """One thing that was looked at.
 
     Attributes:
@@ -52,22 +52,24 @@ class Finding:
         return f"{self.level:<9}{self.what}" + f" — {self.mend}" * bool(self.mend)
 
 
-def failed(error: ParityError, level: Level = "error") -> Finding:
+def failed(error: ParityError, level: Level = "error") -> CheckResult:
     """Return the finding that an error stands for, its command as the mend."""
     what, _, mend = " ".join(str(error).split()).partition(_RUN)
-    return Finding(level, what, mend, "configuration" if isinstance(error, BadConfig) else "local")
+    return CheckResult(
+        level, what, mend, "configuration" if isinstance(error, BadConfig) else "local"
+    )
 
 
-def attempt(what: str, check: Callable[[], object], level: Level = "error") -> Finding:
+def attempt(what: str, check: Callable[[], object], level: Level = "error") -> CheckResult:
     """Return `what` with what the check answered, or its error at `level`."""
     try:
         said = check()
     except ParityError as error:
         return failed(error, level)
-    return Finding("ok", f"{what} {said}".strip())
+    return CheckResult("ok", f"{what} {said}".strip())
 
 
-def python(here: tuple[int, int, int], there: str) -> Finding:
+def python(here: tuple[int, int, int], there: str) -> CheckResult:
     """Compare the Python that runs with those that are supported and with the image's.
 
     Args:
@@ -77,12 +79,12 @@ def python(here: tuple[int, int, int], there: str) -> Finding:
     said = ".".join(map(str, here))
     if here[:2] not in PYTHONS:
         wanted = " or ".join(f"{major}.{minor}" for major, minor in PYTHONS)
-        return Finding("error", f"Python {said}; wanted {wanted}", "install one, then: ./inv")
+        return CheckResult("error", f"Python {said}; wanted {wanted}", "install one, then: ./inv")
     differs = f" (image: {there}; may differ)" if there and there != said else ""
-    return Finding("ok", f"Python {said}{differs}")
+    return CheckResult("ok", f"Python {said}{differs}")
 
 
-def packages(installed: Mapping[str, str], lock: str) -> list[Finding]:
+def packages(installed: Mapping[str, str], lock: str) -> list[CheckResult]:
     """Compare installed packages with the lock; those that the lock leaves out are skipped.
 
     Args:
@@ -96,14 +98,14 @@ def packages(installed: Mapping[str, str], lock: str) -> list[Finding]:
         wanted = locked.get(freezes.normal(name))
         if wanted and freezes.public(version) != wanted:
             said = f"{name} {version or 'is not installed'}; the lock has {wanted}"
-            found.append(Finding("error", said, mend))
+            found.append(CheckResult("error", said, mend))
     if found:
         return found
     count = sum(freezes.normal(name) in locked for name in installed)
-    return [Finding("ok", f"{count} packages that move scores are those of requirements.lock")]
+    return [CheckResult("ok", f"{count} packages that move scores are those of requirements.lock")]
 
 
-def drifts(installed: Mapping[str, str], frozen: Mapping[str, str]) -> list[Finding]:
+def drifts(installed: Mapping[str, str], frozen: Mapping[str, str]) -> list[CheckResult]:
     """Name every package whose version is not the image's; only those of `FREE` may differ."""
     free: list[Drift] = []
     found = []
@@ -112,12 +114,12 @@ def drifts(installed: Mapping[str, str], frozen: Mapping[str, str]) -> list[Find
             free.append(one)
         else:
             said = f"{one}: tokens and scores may differ on Kaggle"
-            found.append(Finding("warning", said, "invoke dev.lock, then ./inv --version"))
+            found.append(CheckResult("warning", said, "invoke dev.lock, then ./inv --version"))
     told = ", ".join(map(str, free)) or "nothing"
-    return [*found, Finding("ok", f"differs from the image, and may: {told}")]
+    return [*found, CheckResult("ok", f"differs from the image, and may: {told}")]
 
 
-def locked_image(path: Path) -> list[Finding]:
+def locked_image(path: Path) -> list[CheckResult]:
     """Look at the image's lock, its freeze, and how sure both are."""
     try:
         lock = image_lock.read(path)
@@ -125,15 +127,15 @@ def locked_image(path: Path) -> list[Finding]:
     except ParityError as error:
         return [failed(error)]
     except OSError:
-        return [Finding("error", f"{path.name} is not there", "git checkout kaggle/", "local")]
+        return [CheckResult("error", f"{path.name} is not there", "git checkout kaggle/", "local")]
     said = f"image lock {lock.value('tag')}, {lock.value('digest')[:19]}"
     if lock.facts["freeze"].origin == image_lock.MEASURED:
-        return [Finding("ok", f"{said}, freeze measured in the container")]
+        return [CheckResult("ok", f"{said}, freeze measured in the container")]
     mend = "in the container: pip freeze > FILE; then: invoke image.lock --freeze FILE"
-    return [Finding("warning", f"{said}: its freeze is approximated", mend)]
+    return [CheckResult("warning", f"{said}: its freeze is approximated", mend)]
 
 
-def running_image(lock: ImageLock, commit: str) -> Finding:
+def running_image(lock: ImageLock, commit: str) -> CheckResult:
     """Compare the image that this process runs in with the locked one.
 
     Args:
@@ -141,11 +143,11 @@ def running_image(lock: ImageLock, commit: str) -> Finding:
         commit: what /etc/git_commit says, empty where there is none.
     """
     if not commit:
-        return Finding("ok", "not inside Kaggle's image")
+        return CheckResult("ok", "not inside Kaggle's image")
     wanted = lock.value("git_commit")
     if commit == wanted:
-        return Finding("ok", f"inside Kaggle's image {lock.value('tag')}, the locked one")
-    return Finding(
+        return CheckResult("ok", f"inside Kaggle's image {lock.value('tag')}, the locked one")
+    return CheckResult(
         "error",
         f"inside an image of commit {commit[:12]}; the lock pins {wanted[:12]}",
         "run the locked image, or lock this one: invoke image.lock --freeze FILE",
@@ -153,7 +155,7 @@ def running_image(lock: ImageLock, commit: str) -> Finding:
     )
 
 
-def wheelhouse(folder: Path, wants: Sequence[str], under: str, mend: str) -> list[Finding]:
+def wheelhouse(folder: Path, wants: Sequence[str], under: str, mend: str) -> list[CheckResult]:
     """Look whether the locked wheels lie there, made for this image, with the locked bytes.
 
     Args:
@@ -170,15 +172,15 @@ def wheelhouse(folder: Path, wants: Sequence[str], under: str, mend: str) -> lis
     missing = wheel_lock.missing(selected, folder)
     changed = [one for one in missing if (folder / one.file).is_file()]
     found = [
-        Finding("error", f"{one.file} has not the bytes that wheels.lock names", mend, "local")
+        CheckResult("error", f"{one.file} has not the bytes that wheels.lock names", mend, "local")
         for one in changed
     ]
     if absent := [one.file for one in missing if one not in changed]:
-        found.append(Finding("warning", f"wheelhouse lacks {', '.join(absent)}", mend))
+        found.append(CheckResult("warning", f"wheelhouse lacks {', '.join(absent)}", mend))
     if not list(folder.glob("kaggle_parity-*.whl")):
-        found.append(Finding("warning", "wheelhouse lacks the project's own wheel", mend))
+        found.append(CheckResult("warning", "wheelhouse lacks the project's own wheel", mend))
     names = ", ".join(f"{one.name} {one.version}" for one in selected) or "no package"
-    return found or [Finding("ok", f"wheelhouse holds {names} and the project's own wheel")]
+    return found or [CheckResult("ok", f"wheelhouse holds {names} and the project's own wheel")]
 
 
 def ask_gpu() -> str:
@@ -196,7 +198,7 @@ def ask_gpu() -> str:
     return answer.stdout if answer.returncode == 0 else "nvidia-smi does not answer"
 
 
-def gpu(said: str, precision: str, eight: str = "") -> list[Finding]:
+def gpu(said: str, precision: str, eight: str = "") -> list[CheckResult]:
     """Say what the GPUs can do, and whether that is what the run asks of them.
 
     Args:
@@ -206,31 +208,31 @@ def gpu(said: str, precision: str, eight: str = "") -> list[Finding]:
     """
     rows = [[cell.strip() for cell in line.split(",")] for line in said.splitlines() if line]
     if not rows:
-        return [Finding("ok", "no GPU: the CPU computes, in fp32")]
+        return [CheckResult("ok", "no GPU: the CPU computes, in fp32")]
     if any(len(row) != 3 or not _is_number(row[2]) for row in rows):
         mend = "look at the driver: nvidia-smi"
-        return [Finding("warning", f"a GPU that does not answer: {rows[0][0]}", mend)]
+        return [CheckResult("warning", f"a GPU that does not answer: {rows[0][0]}", mend)]
     found = [_can(row) for row in rows]
     weakest = min(float(row[2]) for row in rows)
     if precision == "bf16" and weakest < _NATIVE:
         what = f"encoder.precision = bf16: capability {weakest:g} has no units for it"
-        found.append(Finding("error", what, "--set=encoder.precision=fp16"))
+        found.append(CheckResult("error", what, "--set=encoder.precision=fp16"))
     if eight and weakest < _EIGHT_BITS:
-        what = f"{eight}.quantise = fp8: capability {weakest:g} has no units for it"
-        found.append(Finding("error", what, f"--set={eight}.quantise=none"))
+        what = f"{eight}.quantize = fp8: capability {weakest:g} has no units for it"
+        found.append(CheckResult("error", what, f"--set={eight}.quantize=none"))
     return found
 
 
-def _can(row: Sequence[str]) -> Finding:
+def _can(row: Sequence[str]) -> CheckResult:
     name, memory, capability = row
     half = "bf16" if float(capability) >= _NATIVE else "fp16, never bf16"
-    return Finding("ok", f"{name}, {memory}, capability {capability}: {half}")
+    return CheckResult("ok", f"{name}, {memory}, capability {capability}: {half}")
 
 
 def _is_number(text: str) -> bool:
     return text.replace(".", "", 1).isdigit()
 
 
-def worst(findings: Iterable[Finding]) -> Finding | None:
+def worst(findings: Iterable[CheckResult]) -> CheckResult | None:
     """Return the first error, which decides the exit code; None where there is none."""
     return next((one for one in findings if one.level == "error"), None)

@@ -28,7 +28,7 @@ _LIBRARIES = ("libcuda.so*", "libnvidia-*.so*")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Mount:
     """A file or folder of this machine that is mounted.
 
     Attributes:
@@ -43,7 +43,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class ContainerJob:
     """What is run inside.
 
     Attributes:
@@ -55,13 +55,13 @@ class Job:
     """
 
     command: Sequence[str]
-    places: Sequence[Place]
+    places: Sequence[Mount]
     cwd: Path
     env: Mapping[str, str] = field(default_factory=dict)
     gpu: bool = False
 
 
-def same(path: Path, *, writable: bool = False) -> Place:
+def same(path: Path, *, writable: bool = False) -> Mount:
     """Return a place seen inside under the very path it has here.
 
     Raises:
@@ -72,11 +72,11 @@ def same(path: Path, *, writable: bool = False) -> Place:
         raise BadConfig(f"{path}: not there, so it cannot be mounted in the image")
     if len(target.parts) < 2 or target.parts[1] in _OWN:
         raise BadConfig(f"{target}: the image has files of its own there; move it elsewhere")
-    return Place(target.resolve(), target, writable)
+    return Mount(target.resolve(), target, writable)
 
 
 @contextmanager
-def entered(engine: Engine, image: str, job: Job) -> Iterator[list[str]]:
+def entered(engine: Engine, image: str, job: ContainerJob) -> Iterator[list[str]]:
     """Yield the words that run the job in the image; what was mounted for it goes at the end.
 
     Raises:
@@ -97,7 +97,7 @@ def entered(engine: Engine, image: str, job: Job) -> Iterator[list[str]]:
         _buildah("rm", container)
 
 
-def run_words(engine: Engine, image: str, job: Job) -> list[str]:
+def run_words(engine: Engine, image: str, job: ContainerJob) -> list[str]:
     """Return the words of Docker or Podman; files made inside belong to who runs them here."""
     user = f"{os.getuid()}:{os.getgid()}"
     words = [engine.name, "run", "--rm", "--init", "--network", "none", "--read-only"]
@@ -115,7 +115,7 @@ def run_words(engine: Engine, image: str, job: Job) -> list[str]:
     return [*words, image, *job.command]
 
 
-def bubblewrap_words(job: Job, env: Mapping[str, str]) -> list[str]:
+def bubblewrap_words(job: ContainerJob, env: Mapping[str, str]) -> list[str]:
     """Return the words of bubblewrap that follow `--bind ROOT`, the image's mounted root.
 
     The root is writable while the mount points are made, and read-only from then on.
@@ -139,7 +139,7 @@ def bubblewrap_words(job: Job, env: Mapping[str, str]) -> list[str]:
     return [*words, *job.command]
 
 
-def _environment(job: Job) -> dict[str, str]:
+def _environment(job: ContainerJob) -> dict[str, str]:
     """Return a job's variables; a number that is no user of the image has no home there."""
     return {"HOME": "/tmp", "USER": "kaggle", **job.env}
 

@@ -12,10 +12,10 @@ from parity.deploy.kaggle_api.clock import Clock
 from parity.deploy.kaggle_api.competitions import Competitions
 from parity.deploy.kaggle_api.datasets import Datasets
 from parity.deploy.kaggle_api.kernels import Kernels
-from parity.deploy.kaggle_api.transport import Wire
+from parity.deploy.kaggle_api.transport import Transport
 
 
-class Door:
+class KaggleClient:
     """Kaggle, logged in.
 
     Attributes:
@@ -28,7 +28,7 @@ class Door:
 
     def __init__(self, api: Any, clock: Clock) -> None:
         """Talk through `api`, the real client, and wait by `clock`."""
-        wire = Wire(api, clock)
+        wire = Transport(api, clock)
         self.user = str(api.get_config_value("username") or "")
         self.clock = clock
         self.datasets, self.kernels = Datasets(wire), Kernels(wire)
@@ -36,11 +36,11 @@ class Door:
 
 
 @contextmanager
-def opened(clock: Clock) -> Iterator[Door]:
+def opened(clock: Clock) -> Iterator[KaggleClient]:
     """Yield the door, logged in.
 
     Raises:
         BadConfig: another client than the pinned one, or no login.
     """
     with session.opened(clock) as api:
-        yield Door(api, clock)
+        yield KaggleClient(api, clock)

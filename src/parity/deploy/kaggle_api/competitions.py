@@ -4,19 +4,19 @@ from typing import Any
 
 from parity.deploy.kaggle_api import retry
 from parity.deploy.kaggle_api import transport as wire
-from parity.deploy.kaggle_api.transport import PAGE, Wire
-from parity.deploy.kaggle_api.types import Submission
-from parity.run.errors import Refused
+from parity.deploy.kaggle_api.transport import PAGE, Transport
+from parity.deploy.kaggle_api.types import KaggleSubmission
+from parity.run.errors import KaggleRejected
 
 
 class Competitions:
     """Kaggle's submissions, as this project asks for and makes them."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Transport) -> None:
         """Talk through `wire`."""
         self._wire = wire
 
-    def held(self, competition: str) -> list[Submission]:
+    def held(self, competition: str) -> list[KaggleSubmission]:
         """Return all own submissions to a competition, from all pages."""
         asked = wire.types("competitions.types.competition_api_service").ApiListSubmissionsRequest()
         asked.competition_name, asked.page_size = competition, PAGE
@@ -35,7 +35,7 @@ class Competitions:
             api = client.competitions.competition_api_client
             what = f"limits of {competition}"
             return int(
-                retry.ask(
+                retry.read(
                     self._wire.clock, what, lambda: api.get_submission_limits(asked)
                 ).num_allowed_now
             )
@@ -56,14 +56,16 @@ class Competitions:
         request.kernel_version, request.submission_description = version, key
         with self._wire.client() as client:
             api = client.competitions.competition_api_client
-            reply = retry.tell(self._wire.clock, what, lambda: api.create_code_submission(request))
+            reply = retry.write(self._wire.clock, what, lambda: api.create_code_submission(request))
         if not reply.ref:
-            raise Refused(f"{what}: Kaggle made none and says {retry.plain(reply.message or '')!r}")
+            raise KaggleRejected(
+                f"{what}: Kaggle made none and says {retry.plain(reply.message or '')!r}"
+            )
         return int(reply.ref)
 
 
-def _submission(one: Any) -> Submission:
-    return Submission(
+def _submission(one: Any) -> KaggleSubmission:
+    return KaggleSubmission(
         ref=int(one.ref),
         status=one.status.name,
         description=one.description or "",

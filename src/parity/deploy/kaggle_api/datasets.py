@@ -8,9 +8,9 @@ from typing import Any
 
 from parity.deploy.kaggle_api import retry, session
 from parity.deploy.kaggle_api import transport as wire
-from parity.deploy.kaggle_api.transport import PAGE, Wire
-from parity.deploy.kaggle_api.types import Dataset
-from parity.run.errors import Refused
+from parity.deploy.kaggle_api.transport import PAGE, Transport
+from parity.deploy.kaggle_api.types import KaggleDataset
+from parity.run.errors import KaggleRejected
 from parity.run.files import remove
 
 
@@ -21,11 +21,11 @@ class _NotTaken(Exception):
 class Datasets:
     """Kaggle's datasets, as this project asks for and makes them."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Transport) -> None:
         """Talk through `wire`."""
         self._wire = wire
 
-    def held(self, ref: str) -> Dataset | None:
+    def held(self, ref: str) -> KaggleDataset | None:
         """Return the dataset owner/slug, None where there is none that this account sees."""
         owner, slug = ref.split("/")
         types = wire.types("datasets.types.dataset_api_service")
@@ -45,7 +45,7 @@ class Datasets:
             return None
         notes = {one.version_number: one.version_notes or "" for one in found.versions or []}
         notes[1] = f"{notes.get(1, '')} {found.description or ''}".strip()
-        return Dataset(
+        return KaggleDataset(
             status.status.name, found.current_version_number, bool(found.is_private), notes
         )
 
@@ -61,7 +61,7 @@ class Datasets:
             api = client.datasets.dataset_api_client
             pages = list(self._wire.pages(what, api.list_dataset_files, asked))
         if said := next((page.error_message for page in pages if page.error_message), ""):
-            raise Refused(f"{what}: Kaggle says {said!r}")
+            raise KaggleRejected(f"{what}: Kaggle says {said!r}")
         return {one.name: one.total_bytes for page in pages for one in page.dataset_files or []}
 
     @contextmanager
@@ -83,17 +83,19 @@ class Datasets:
         with session.scratch(scratch):
             try:
                 with self._context() as context:
-                    yield retry.ask(self._wire.clock, what, lambda: self._send(folder, context))
+                    yield retry.read(self._wire.clock, what, lambda: self._send(folder, context))
                     return
             except _NotTaken:
                 remove(scratch)
         with session.scratch(scratch):
             try:
                 with self._context() as context:
-                    yield retry.ask(self._wire.clock, what, lambda: self._send(folder, context))
+                    yield retry.read(self._wire.clock, what, lambda: self._send(folder, context))
             except _NotTaken as error:
                 remove(scratch)
-                raise Refused(f"{what}: {error}; nothing was published; try again later") from error
+                raise KaggleRejected(
+                    f"{what}: {error}; nothing was published; try again later"
+                ) from error
 
     def make_version(
         self, ref: str, tokens: list[Any], *, notes: str, new: tuple[str, str] | None
@@ -104,7 +106,7 @@ class Datasets:
             ref: owner/slug.
             tokens: from `uploaded`.
             notes: of the version.
-            new: title and Kaggle's name of the licence, where the dataset is to be made.
+            new: title and Kaggle's name of the license, where the dataset is to be made.
 
         Raises:
             Refused: Kaggle took no version.
@@ -127,10 +129,10 @@ class Datasets:
         with self._wire.client() as client:
             api = client.datasets.dataset_api_client
             call = api.create_dataset if new else api.create_dataset_version
-            reply = retry.tell(self._wire.clock, f"publish {ref}", lambda: call(request))
+            reply = retry.write(self._wire.clock, f"publish {ref}", lambda: call(request))
         wire.fail_on(f"publish {ref}", reply)  # tags may be invalid: none is sent
         if (reply.status or "").lower() not in ("", "ok"):
-            raise Refused(f"publish {ref}: Kaggle answers status {reply.status!r}")
+            raise KaggleRejected(f"publish {ref}: Kaggle answers status {reply.status!r}")
 
     def _context(self) -> Any:
         return importlib.import_module("kaggle.api.kaggle_api_extended").ResumableUploadContext()

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from parity.deploy.kaggle_api import polling
-from parity.deploy.kaggle_api.client import Door
-from parity.deploy.kaggle_api.types import COMPLETE, FAILED, Submission
+from parity.deploy.kaggle_api.client import KaggleClient
+from parity.deploy.kaggle_api.types import COMPLETE, FAILED, KaggleSubmission
 from parity.run import files
-from parity.run.errors import Mismatch, ParityError, RunFailed, Unknown
+from parity.run.errors import Mismatch, OutcomeUnknown, ParityError, RunFailed
 
 _PENDING = "PENDING"
 _FETCHES = 3
@@ -32,7 +32,7 @@ class Version:
         return f"{self.ref} version {self.number}"
 
 
-def wait(door: Door, version: Version, minutes: float) -> None:
+def wait(door: KaggleClient, version: Version, minutes: float) -> None:
     """Return when the version's run has ended well.
 
     Raises:
@@ -48,13 +48,15 @@ def wait(door: Door, version: Version, minutes: float) -> None:
             raise RunFailed(f"{version}: {last} on Kaggle{f', {why!r}' if why else ''}")
         return last if last == COMPLETE else None
 
-    if polling.until(door.clock, look, minutes * 60) is None:
-        raise Unknown(
+    if polling.poll_until(door.clock, look, minutes * 60) is None:
+        raise OutcomeUnknown(
             f"{version} is still {last} after {minutes:.0f} minutes; the same command goes on"
         )
 
 
-def fetch(door: Door, version: Version, folder: Path, judge: Callable[[Path], None]) -> list[str]:
+def fetch(
+    door: KaggleClient, version: Version, folder: Path, judge: Callable[[Path], None]
+) -> list[str]:
     """Fetch all output and the log of a version into `folder`, which is replaced whole.
 
     Args:
@@ -82,14 +84,16 @@ def fetch(door: Door, version: Version, folder: Path, judge: Callable[[Path], No
                 return names
         except (ValueError, OSError) as error:
             told = " ".join(str(error).split())[:120]
-            problem = Unknown(f"output of {version} came broken ({told}); the same command again")
+            problem = OutcomeUnknown(
+                f"output of {version} came broken ({told}); the same command again"
+            )
         except (Mismatch, RunFailed) as error:
             problem = error
     assert problem is not None
     raise problem
 
 
-def log_of(door: Door, version: Version, folder: Path) -> str:
+def log_of(door: KaggleClient, version: Version, folder: Path) -> str:
     """Return the last words of a version's log, empty where there are none to be had."""
     try:
         with files.replacing(folder) as temporary:
@@ -115,7 +119,9 @@ def last_words(folder: Path) -> str:
     return ""
 
 
-def score(door: Door, competition: str, ref: int, key: str, minutes: float) -> Submission:
+def score(
+    door: KaggleClient, competition: str, ref: int, key: str, minutes: float
+) -> KaggleSubmission:
     """Return the submission once it has ended, or as it is when the time is up.
 
     It is found by Kaggle's number of it, and where that is not known by its key.
@@ -125,7 +131,7 @@ def score(door: Door, competition: str, ref: int, key: str, minutes: float) -> S
         Mismatch: Kaggle holds none of either.
     """
 
-    def look() -> Submission | None:
+    def look() -> KaggleSubmission | None:
         found = find(door, competition, ref, key)
         if found is None:
             raise Mismatch(f"{competition}: Kaggle holds no submission {key}; run: invoke submit")
@@ -135,16 +141,16 @@ def score(door: Door, competition: str, ref: int, key: str, minutes: float) -> S
             )
         return found if found.status != _PENDING else None
 
-    ended = polling.until(door.clock, look, minutes * 60)
+    ended = polling.poll_until(door.clock, look, minutes * 60)
     if ended is None:
-        raise Unknown(
+        raise OutcomeUnknown(
             f"submission {key} is still pending after {minutes:.0f} minutes; "
             "the same command looks again"
         )
     return ended
 
 
-def find(door: Door, competition: str, ref: int, key: str) -> Submission | None:
+def find(door: KaggleClient, competition: str, ref: int, key: str) -> KaggleSubmission | None:
     """Return the submission of this number, or the one whose description has the key."""
     held = door.competitions.held(competition)
     by_ref = [one for one in held if ref and one.ref == ref]

@@ -12,7 +12,7 @@ from typing import TypeVar
 from parity.deploy.kaggle_api import polling
 from parity.deploy.kaggle_api.clock import Clock
 from parity.run import files
-from parity.run.errors import Mismatch, Refused, RunFailed, Unknown
+from parity.run.errors import KaggleRejected, Mismatch, OutcomeUnknown, RunFailed
 
 T = TypeVar("T")
 
@@ -20,7 +20,7 @@ GRACE = 300.0
 """Seconds in which what Kaggle took would show."""
 
 
-def once(
+def ensure_once(
     clock: Clock,
     mark: Path,
     look: Callable[[], T | None],
@@ -46,11 +46,11 @@ def once(
     files.write_text(mark, "")
     try:
         made = tell()
-    except Refused:
+    except KaggleRejected:
         files.remove(mark)
         raise
-    except Unknown:
-        if (shown := polling.until(clock, look, GRACE)) is None:
+    except OutcomeUnknown:
+        if (shown := polling.poll_until(clock, look, GRACE)) is None:
             raise
         made = shown
     try:
@@ -69,6 +69,6 @@ def taken(clock: Clock, mark: Path, look: Callable[[], T | None]) -> T | None:
     """
     found = look()
     if found is None and mark.is_file():
-        found = polling.until(clock, look, GRACE)
+        found = polling.poll_until(clock, look, GRACE)
     files.remove(mark)
     return found

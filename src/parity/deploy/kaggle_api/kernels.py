@@ -4,19 +4,19 @@ from pathlib import Path
 
 from parity.deploy.kaggle_api import retry
 from parity.deploy.kaggle_api import transport as wire
-from parity.deploy.kaggle_api.transport import PAGE, Wire
-from parity.deploy.kaggle_api.types import Kernel
-from parity.run.errors import Unknown
+from parity.deploy.kaggle_api.transport import PAGE, Transport
+from parity.deploy.kaggle_api.types import KaggleKernel
+from parity.run.errors import OutcomeUnknown
 
 
 class Kernels:
     """Kaggle's kernels, as this project asks for and saves them."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Transport) -> None:
         """Talk through `wire`."""
         self._wire = wire
 
-    def held(self, ref: str) -> Kernel | None:
+    def held(self, ref: str) -> KaggleKernel | None:
         """Return the kernel's current version, None where there is none that this account sees."""
         owner, slug = ref.split("/")
         asked = wire.types("kernels.types.kernels_api_service").ApiGetKernelRequest()
@@ -27,7 +27,7 @@ class Kernels:
         if found is None:
             return None
         meta = found.metadata
-        return Kernel(
+        return KaggleKernel(
             ref=ref,
             title=meta.title,
             text=found.blob.source,
@@ -43,7 +43,7 @@ class Kernels:
             version=meta.current_version_number or 0,
         )
 
-    def push(self, kernel: Kernel) -> int:
+    def push(self, kernel: KaggleKernel) -> int:
         """Save a kernel, which starts it; return the number of the version that was made.
 
         Raises:
@@ -65,7 +65,7 @@ class Kernels:
         with self._wire.client() as client:
             api = client.kernels.kernels_api_client
             what = f"push {kernel.ref}"
-            reply = retry.tell(self._wire.clock, what, lambda: api.save_kernel(request))
+            reply = retry.write(self._wire.clock, what, lambda: api.save_kernel(request))
         kinds = (
             "tags",
             "dataset_sources",
@@ -75,7 +75,9 @@ class Kernels:
         )
         wire.fail_on(what, reply, tuple(f"invalid_{kind}" for kind in kinds))
         if not reply.version_number:
-            raise Unknown(f"{what}: Kaggle names no version; the same command looks what it holds")
+            raise OutcomeUnknown(
+                f"{what}: Kaggle names no version; the same command looks what it holds"
+            )
         return int(reply.version_number)
 
     def status(self, ref: str, version: int) -> tuple[str, str]:
@@ -87,7 +89,7 @@ class Kernels:
         with self._wire.client() as client:
             api = client.kernels.kernels_api_client
             what = f"status of {ref} version {version}"
-            found = retry.ask(self._wire.clock, what, lambda: api.get_kernel_session_status(asked))
+            found = retry.read(self._wire.clock, what, lambda: api.get_kernel_session_status(asked))
         return found.status.name, found.failure_message or ""
 
     def output(self, ref: str, version: int, folder: Path) -> list[str]:
@@ -97,7 +99,7 @@ class Kernels:
         """
         what = f"output of {ref} version {version}"
         name = f"{ref}/{version}"
-        found, _ = retry.ask(
+        found, _ = retry.read(
             self._wire.clock,
             what,
             lambda: self._wire.api.kernels_output(name, str(folder), force=True, page_size=PAGE),

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from parity.deploy.image.image_checks import Finding, failed
-from parity.deploy.kaggle_api.client import Door
+from parity.deploy.image.image_checks import CheckResult, failed
+from parity.deploy.kaggle_api.client import KaggleClient
 from parity.deploy.kaggle_api.session import CLIENT, ENVIRONMENTS
 from parity.run.errors import ParityError
 
@@ -49,7 +49,7 @@ _PREFIXES = {
 }
 
 
-def client(installed: Mapping[str, str], *, six: bool) -> list[Finding]:
+def client(installed: Mapping[str, str], *, six: bool) -> list[CheckResult]:
     """Compare the Kaggle client with the one version that is driven here.
 
     Args:
@@ -61,15 +61,15 @@ def client(installed: Mapping[str, str], *, six: bool) -> list[Finding]:
         here = installed.get(name, "")
         if here != wanted:
             what = f"{name} {here or 'is not installed'}; wanted {wanted} exactly"
-            found.append(Finding("error", what, f"pip install --no-deps {name}=={wanted}"))
+            found.append(CheckResult("error", what, f"pip install --no-deps {name}=={wanted}"))
     if not six:
         what = "six is missing: the Kaggle client imports it without asking for it"
-        found.append(Finding("error", what, "pip install six"))
+        found.append(CheckResult("error", what, "pip install six"))
     told = ", ".join(f"{name} {version}" for name, version in CLIENT.items())
-    return found or [Finding("ok", f"Kaggle client: {told}, six")]
+    return found or [CheckResult("ok", f"Kaggle client: {told}, six")]
 
 
-def login(env: Mapping[str, str], home: Path) -> list[Finding]:
+def login(env: Mapping[str, str], home: Path) -> list[CheckResult]:
     """Say where the client will find its login, in its own order, and who else may read it.
 
     Args:
@@ -84,12 +84,12 @@ def login(env: Mapping[str, str], home: Path) -> list[Finding]:
     found += _traps_of_login(env, home)
     if not places:
         mend = "save an API token as ~/.kaggle/access_token (chmod 600); see kaggle.com/settings"
-        return [*found, Finding("warning", "no login for Kaggle: only local stages work", mend)]
+        return [*found, CheckResult("warning", "no login for Kaggle: only local stages work", mend)]
     first, *others = (what for what, _ in places)
-    found.append(Finding("ok", f"login for Kaggle: {first}"))
+    found.append(CheckResult("ok", f"login for Kaggle: {first}"))
     if others:
         what = f"{first} comes before {', '.join(others)}, which is not used while it works"
-        found.append(Finding("warning", what, "keep one login"))
+        found.append(CheckResult("warning", what, "keep one login"))
     return found
 
 
@@ -118,23 +118,23 @@ def config_folder(env: Mapping[str, str], home: Path) -> Path:
     return Path(env.get("XDG_CONFIG_HOME") or home / ".config") / "kaggle"
 
 
-def _kept(path: Path) -> Iterator[Finding]:
+def _kept(path: Path) -> Iterator[CheckResult]:
     if not path.is_file() or path.stat().st_size == 0:
-        yield Finding(
+        yield CheckResult(
             "warning", f"{path.name} is empty or no file: it is passed over", f"rm {path}"
         )
     elif path.stat().st_mode & _OTHERS:
-        yield Finding("warning", f"{path.name} can be read by others", f"chmod 600 {path}")
+        yield CheckResult("warning", f"{path.name} can be read by others", f"chmod 600 {path}")
 
 
-def _traps_of_login(env: Mapping[str, str], home: Path) -> Iterator[Finding]:
+def _traps_of_login(env: Mapping[str, str], home: Path) -> Iterator[CheckResult]:
     halves = [name for name in _HALVES if env.get(name)]
     kept = (config_folder(env, home) / "kaggle.json").exists()
     if len(halves) == 1:
         (other,) = (name for name in _HALVES if name not in halves)
         with_ = "goes over that of kaggle.json" if kept else "is no login"
         mend = f"set {other} too, or unset {halves[0]}"
-        yield Finding("warning", f"{halves[0]} alone {with_}", mend)
+        yield CheckResult("warning", f"{halves[0]} alone {with_}", mend)
     if named := env.get("KAGGLE_CONFIG_DIR"):
         strays = [
             name for name in (*_TOKEN_FILES, "credentials.json") if (Path(named) / name).exists()
@@ -143,31 +143,31 @@ def _traps_of_login(env: Mapping[str, str], home: Path) -> Iterator[Finding]:
         mend = (
             f"move {strays[0]} to ~/.kaggle/" if strays else "unset it, or keep kaggle.json there"
         )
-        yield Finding("warning", what, mend)
+        yield CheckResult("warning", what, mend)
 
 
-def environment(env: Mapping[str, str]) -> list[Finding]:
+def environment(env: Mapping[str, str]) -> list[CheckResult]:
     """Name every variable that changes, without a word, what commands do; no value is shown."""
     traps = [(name, _trap(name, env[name])) for name in sorted(env)]
     found = [
         *_api(env),
         *(
-            Finding("warning", f"{name} is set: {why}", f"unset {name}")
+            CheckResult("warning", f"{name} is set: {why}", f"unset {name}")
             for name, why in traps
             if why
         ),
     ]
-    return found or [Finding("ok", "no variable that changes what commands do")]
+    return found or [CheckResult("ok", "no variable that changes what commands do")]
 
 
-def _api(env: Mapping[str, str]) -> Iterator[Finding]:
+def _api(env: Mapping[str, str]) -> Iterator[CheckResult]:
     named = env.get("KAGGLE_API_ENVIRONMENT", "")
     if named not in ENVIRONMENTS:
         what = "KAGGLE_API_ENVIRONMENT is neither LOCALHOST nor PROD: that silently means Kaggle"
-        yield Finding("error", what, "unset KAGGLE_API_ENVIRONMENT")
+        yield CheckResult("error", what, "unset KAGGLE_API_ENVIRONMENT")
     elif named == "LOCALHOST":
         what = "KAGGLE_API_ENVIRONMENT=LOCALHOST: the client talks to a stand-in, not to Kaggle"
-        yield Finding("warning", what, "unset KAGGLE_API_ENVIRONMENT")
+        yield CheckResult("warning", what, "unset KAGGLE_API_ENVIRONMENT")
 
 
 def _trap(name: str, value: str) -> str:
@@ -181,7 +181,7 @@ def _trap(name: str, value: str) -> str:
     return next((why for prefix, why in _PREFIXES.items() if name.startswith(prefix)), "")
 
 
-def uploads(scratch: Path, user: int, own: Path) -> list[Finding]:
+def uploads(scratch: Path, user: int, own: Path) -> list[CheckResult]:
     """Look for upload state that a later upload could take up again.
 
     Args:
@@ -193,14 +193,16 @@ def uploads(scratch: Path, user: int, own: Path) -> list[Finding]:
     for folder in (scratch / f".kaggle-uploads-{user}", scratch / ".kaggle" / "uploads"):
         if folder.is_dir() and any(folder.iterdir()):
             what = f"upload state of the Kaggle client in {folder}: it can mix two builds in a file"
-            found.append(Finding("warning", what, f"rm -r {folder}", "local"))
+            found.append(CheckResult("warning", what, f"rm -r {folder}", "local"))
     if own.is_dir() and (begun := [path for path in own.iterdir() if path.is_dir()]):
         what = f"{len(begun)} uploads were begun and not ended; they go on when published again"
-        found.append(Finding("warning", what, f"invoke publish, or: rm -r {own}/*/", "local"))
-    return found or [Finding("ok", "no upload state of an earlier publish")]
+        found.append(CheckResult("warning", what, f"invoke publish, or: rm -r {own}/*/", "local"))
+    return found or [CheckResult("ok", "no upload state of an earlier publish")]
 
 
-def asked(opened: Callable[[], AbstractContextManager[Door]], competition: str) -> list[Finding]:
+def asked(
+    opened: Callable[[], AbstractContextManager[KaggleClient]], competition: str
+) -> list[CheckResult]:
     """Ask Kaggle whether it accepts the login, and whether the competition's rules are accepted.
 
     Args:
@@ -210,14 +212,14 @@ def asked(opened: Callable[[], AbstractContextManager[Door]], competition: str) 
     found = []
     try:
         with opened() as door:
-            found.append(Finding("ok", f"Kaggle accepts the login of {door.user}"))
+            found.append(CheckResult("ok", f"Kaggle accepts the login of {door.user}"))
             left = door.competitions.left(competition)
-            found.append(Finding("ok", f"{competition}: {left} submissions are left today"))
+            found.append(CheckResult("ok", f"{competition}: {left} submissions are left today"))
     except ParityError as error:
         said = failed(error)
         rules = f"accept the rules: kaggle.com/competitions/{competition}/rules"
         mend = said.mend or rules * bool(found)
-        found.append(Finding("error", said.what, mend, said.kind))
+        found.append(CheckResult("error", said.what, mend, said.kind))
     return found
 
 

@@ -12,7 +12,7 @@ SHORTEST, LONGEST = 5.0, 60.0
 _GROWTH = 1.5
 
 
-def until(clock: Clock, look: Callable[[], T | None], seconds: float) -> T | None:
+def poll_until(clock: Clock, look: Callable[[], T | None], seconds: float) -> T | None:
     """Return what `look` finds, or None where it found nothing within `seconds`.
 
     It looks at once, and a last time when the budget is spent.

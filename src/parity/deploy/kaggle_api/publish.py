@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from parity.deploy.kaggle_api import polling
-from parity.deploy.kaggle_api.client import Door
-from parity.deploy.kaggle_api.idempotency import once, taken
-from parity.deploy.kaggle_api.types import Dataset
+from parity.deploy.kaggle_api.client import KaggleClient
+from parity.deploy.kaggle_api.idempotency import ensure_once, taken
+from parity.deploy.kaggle_api.types import KaggleDataset
 from parity.run import files
-from parity.run.errors import BadConfig, BadData, Mismatch, RunFailed, Unknown
+from parity.run.errors import BadConfig, BadData, Mismatch, OutcomeUnknown, RunFailed
 
 MINUTES = 30.0
 """How long Kaggle may take to make a version ready."""
@@ -26,13 +26,13 @@ _READY, _FAILED = "READY", ("FAILED", "DELETED")
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class DatasetUpload:
     """A sealed folder and where it goes.
 
     Attributes:
         ref: owner/slug.
         title: of the dataset, 6 to 50 characters.
-        licence: Kaggle's name of it.
+        license: Kaggle's name of it.
         folder: flat; everything in it is sent.
         sizes: file name → bytes of what was sealed, the manifest among them.
         digest: of the content.
@@ -40,7 +40,7 @@ class Parcel:
 
     ref: str
     title: str
-    licence: str
+    license: str
     folder: Path
     sizes: dict[str, int]
     digest: str
@@ -51,10 +51,10 @@ class Parcel:
             raise BadConfig(f"{self.ref}: a dataset's name is 6 to 50 of a-z, 0-9 and -")
         if not 6 <= len(self.title) <= 50:
             raise BadConfig(f"{self.ref}: title {self.title!r} has not 6 to 50 characters")
-        if not self.licence:
+        if not self.license:
             raise BadConfig(
-                f"{self.ref}: no licence; name it, in Kaggle's words: "
-                '--set shipping.licence="apache-2.0" (or CC0-1.0, other, …)'
+                f"{self.ref}: no license; name it, in Kaggle's words: "
+                '--set shipping.license="apache-2.0" (or CC0-1.0, other, …)'
             )
 
     @property
@@ -85,7 +85,7 @@ class Published:
         return f"{self.ref}/{self.version}"
 
 
-def publish(door: Door, parcel: Parcel, scratch: Path) -> Published:
+def publish(door: KaggleClient, parcel: DatasetUpload, scratch: Path) -> Published:
     """Make sure that the dataset's current version is the parcel, whole and ready.
 
     Args:
@@ -112,13 +112,13 @@ def publish(door: Door, parcel: Parcel, scratch: Path) -> Published:
     return Published(parcel.ref, version, parcel.digest, sent=sent)
 
 
-def digest_of(held: Dataset) -> str:
+def digest_of(held: KaggleDataset) -> str:
     """Return the digest of the content of a dataset's current version, empty where unknown."""
     found = _DIGEST.findall(held.notes.get(held.version, ""))
     return found[-1] if found else ""
 
 
-def steps(door: Door, parcel: Parcel) -> list[str]:
+def steps(door: KaggleClient, parcel: DatasetUpload) -> list[str]:
     """Return the calls that `publish` would make, a line each, having only asked.
 
     Raises:
@@ -133,7 +133,7 @@ def steps(door: Door, parcel: Parcel) -> list[str]:
     if held is not None and _holds(held, parcel):
         return [f"{parcel.ref}: version {held.version} is this content: nothing to send", listed]
     number = held.version + 1 if held else 1
-    made = "CreateDatasetVersion" if held else f"CreateDataset, licence {parcel.licence}"
+    made = "CreateDatasetVersion" if held else f"CreateDataset, license {parcel.license}"
     return [
         f"{parcel.ref}: version {number} is to be {parcel.notes[:19]}",
         *(f"StartBlobUpload, PUT {n} ({size:,} bytes)" for n, size in parcel.sizes.items()),
@@ -143,13 +143,13 @@ def steps(door: Door, parcel: Parcel) -> list[str]:
     ]
 
 
-def _held(door: Door, parcel: Parcel) -> int | None:
+def _held(door: KaggleClient, parcel: DatasetUpload) -> int | None:
     """Return the number of the current version where that is this content."""
     held = door.datasets.held(parcel.ref)
     return held.version if held is not None and _holds(held, parcel) else None
 
 
-def _told(door: Door, parcel: Parcel, scratch: Path) -> tuple[int, bool]:
+def _told(door: KaggleClient, parcel: DatasetUpload, scratch: Path) -> tuple[int, bool]:
     """Upload and make the version unless it was; return its number and whether it was made now.
 
     An upload alone makes nothing and leaves no mark: who is cut off in it goes on at once.
@@ -161,14 +161,14 @@ def _told(door: Door, parcel: Parcel, scratch: Path) -> tuple[int, bool]:
     before = _settled(door, parcel)
     if before is not None and _holds(before, parcel):
         return before.version, False
-    new = None if before else (parcel.title, parcel.licence)
+    new = None if before else (parcel.title, parcel.license)
 
     def make() -> int:
         door.datasets.make_version(parcel.ref, tokens, notes=parcel.notes, new=new)
         return before.version + 1 if before else 1
 
     with door.datasets.uploaded(parcel.folder, place) as tokens:
-        number, sent = once(
+        number, sent = ensure_once(
             door.clock,
             mark,
             lambda: _held(door, parcel),
@@ -179,22 +179,22 @@ def _told(door: Door, parcel: Parcel, scratch: Path) -> tuple[int, bool]:
     return number, sent
 
 
-def _settled(door: Door, parcel: Parcel) -> Dataset | None:
+def _settled(door: KaggleClient, parcel: DatasetUpload) -> KaggleDataset | None:
     """Return what Kaggle holds, None where nothing, once it is not making a version of it.
 
     Raises:
         Mismatch: it is public.
         Unknown: it goes on making one.
     """
-    held: Dataset | None = None
+    held: KaggleDataset | None = None
 
     def look() -> bool | None:
         nonlocal held
         held = door.datasets.held(parcel.ref)
         return True if held is None or held.status in (_READY, *_FAILED) else None
 
-    if polling.until(door.clock, look, MINUTES * 60) is None:
-        raise Unknown(
+    if polling.poll_until(door.clock, look, MINUTES * 60) is None:
+        raise OutcomeUnknown(
             f"Kaggle is still making a version of {parcel.ref} after {MINUTES:.0f} minutes; "
             "the same command goes on waiting"
         )
@@ -203,7 +203,7 @@ def _settled(door: Door, parcel: Parcel) -> Dataset | None:
     return held
 
 
-def _ready(door: Door, parcel: Parcel, number: int) -> None:
+def _ready(door: KaggleClient, parcel: DatasetUpload, number: int) -> None:
     """Return once Kaggle has made the version ready.
 
     `READY` alone says nothing: until the number moves it is said of the version before. A version
@@ -235,24 +235,24 @@ def _ready(door: Door, parcel: Parcel, number: int) -> None:
         _private(held, parcel)
         return True if held.status == _READY else None
 
-    if polling.until(door.clock, look, MINUTES * 60) is None:
-        raise Unknown(
+    if polling.poll_until(door.clock, look, MINUTES * 60) is None:
+        raise OutcomeUnknown(
             f"{parcel.ref} version {number} is not ready after {MINUTES:.0f} minutes; "
             "the same command goes on waiting"
         )
 
 
-def _holds(held: Dataset, parcel: Parcel) -> bool:
+def _holds(held: KaggleDataset, parcel: DatasetUpload) -> bool:
     """Return whether the current version is this content, or is about to be."""
     return digest_of(held) == parcel.digest and held.status not in _FAILED
 
 
-def _private(held: Dataset, parcel: Parcel) -> None:
+def _private(held: KaggleDataset, parcel: DatasetUpload) -> None:
     if not held.private:
         raise Mismatch(f"{parcel.ref} is public; make it private in its settings on Kaggle")
 
 
-def _odd(door: Door, parcel: Parcel, version: int) -> str:
+def _odd(door: KaggleClient, parcel: DatasetUpload, version: int) -> str:
     """Return in what the version's files differ, empty where names and sizes are those sent.
 
     A list may be short for a while after a version is ready.
@@ -264,7 +264,7 @@ def _odd(door: Door, parcel: Parcel, version: int) -> str:
         said = _difference(parcel.sizes, door.datasets.files(parcel.ref, version))
         return None if said else True
 
-    polling.until(door.clock, look, _LISTED)
+    polling.poll_until(door.clock, look, _LISTED)
     return said
 
 
@@ -276,7 +276,7 @@ def _difference(sent: Mapping[str, int], listed: Mapping[str, int]) -> str:
     return ""
 
 
-def _only_sealed(parcel: Parcel) -> None:
+def _only_sealed(parcel: DatasetUpload) -> None:
     there = {path.name for path in parcel.folder.iterdir()}
     if odd := sorted(there ^ parcel.sizes.keys()):
         raise BadData(f"{parcel.folder.name}/{odd[0]} is not in its manifest; run: invoke package")

@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from parity.deploy.kaggle_api import polling
-from parity.deploy.kaggle_api.client import Door
-from parity.deploy.kaggle_api.idempotency import once
-from parity.deploy.kaggle_api.types import FAILED, Kernel
+from parity.deploy.kaggle_api.client import KaggleClient
+from parity.deploy.kaggle_api.idempotency import ensure_once
+from parity.deploy.kaggle_api.types import FAILED, KaggleKernel
 from parity.run import digest
-from parity.run.errors import Mismatch, Refused, Unknown
+from parity.run.errors import KaggleRejected, Mismatch, OutcomeUnknown
 
 GRACE = 120.0
 """Seconds in which a version whose reply was lost would show itself."""
@@ -77,7 +77,9 @@ def notebook(source: str) -> str:
     return json.dumps(whole, indent=1, sort_keys=True)
 
 
-def push(door: Door, wanted: Kernel, scratch: Path, failed: Collection[int] = ()) -> Pushed:
+def push(
+    door: KaggleClient, wanted: KaggleKernel, scratch: Path, failed: Collection[int] = ()
+) -> Pushed:
     """Make sure that the kernel's current version is `wanted`; saving it starts its run.
 
     Args:
@@ -101,7 +103,7 @@ def push(door: Door, wanted: Kernel, scratch: Path, failed: Collection[int] = ()
         old = before is not None and held.version == before.version
         return None if old and _ended_badly(door, held) else held.version
 
-    version, sent = once(
+    version, sent = ensure_once(
         door.clock,
         mark,
         look,
@@ -111,7 +113,7 @@ def push(door: Door, wanted: Kernel, scratch: Path, failed: Collection[int] = ()
     return Pushed(wanted.ref, version, sent=sent)
 
 
-def steps(door: Door, wanted: Kernel, failed: Collection[int] = ()) -> list[str]:
+def steps(door: KaggleClient, wanted: KaggleKernel, failed: Collection[int] = ()) -> list[str]:
     """Return the calls that `push` would make, a line each, having only asked.
 
     Raises:
@@ -129,7 +131,7 @@ def steps(door: Door, wanted: Kernel, failed: Collection[int] = ()) -> list[str]
     ]
 
 
-def difference(wanted: Kernel, held: Kernel) -> str:
+def difference(wanted: KaggleKernel, held: KaggleKernel) -> str:
     """Return the first thing in which a kernel is not the one wanted, empty where it is.
 
     Kaggle may leave the version off a dataset's name when it is asked; the kernel itself then
@@ -148,7 +150,7 @@ def difference(wanted: Kernel, held: Kernel) -> str:
     return ""
 
 
-def _stands(wanted: Kernel, held: Kernel, failed: Collection[int]) -> bool:
+def _stands(wanted: KaggleKernel, held: KaggleKernel, failed: Collection[int]) -> bool:
     """Return whether what Kaggle holds is the kernel wanted, and no version known to be bad."""
     if held.version in failed:
         return False
@@ -157,30 +159,34 @@ def _stands(wanted: Kernel, held: Kernel, failed: Collection[int]) -> bool:
     return not odd
 
 
-def _ended_badly(door: Door, held: Kernel) -> bool:
+def _ended_badly(door: KaggleClient, held: KaggleKernel) -> bool:
     return door.kernels.status(held.ref, held.version)[0] in FAILED
 
 
-def _save(door: Door, wanted: Kernel) -> int:
+def _save(door: KaggleClient, wanted: KaggleKernel) -> int:
     try:
         return door.kernels.push(wanted)
-    except Refused as error:
+    except KaggleRejected as error:
         if _BUSY not in str(error):
             raise
-        raise Refused(f"{error}; wait for another session's end, then the same command") from error
+        raise KaggleRejected(
+            f"{error}; wait for another session's end, then the same command"
+        ) from error
 
 
-def _read_back(door: Door, wanted: Kernel, version: int) -> None:
+def _read_back(door: KaggleClient, wanted: KaggleKernel, version: int) -> None:
     """Check that the version is what was asked for; it may show a moment later."""
-    shown: Kernel | None = None
+    shown: KaggleKernel | None = None
 
     def look() -> bool | None:
         nonlocal shown
         shown = door.kernels.held(wanted.ref)
         return True if shown is not None and shown.version >= version else None
 
-    if polling.until(door.clock, look, GRACE) is None or shown is None:
-        raise Unknown(f"{wanted.ref} version {version} does not show; the same command looks again")
+    if polling.poll_until(door.clock, look, GRACE) is None or shown is None:
+        raise OutcomeUnknown(
+            f"{wanted.ref} version {version} does not show; the same command looks again"
+        )
     if shown.version > version:
         raise Mismatch(
             f"{wanted.ref} is at version {shown.version}, saved was {version}: somebody else "
@@ -194,7 +200,7 @@ def _read_back(door: Door, wanted: Kernel, version: int) -> None:
         )
 
 
-def _refuse_settings(wanted: Kernel, held: Kernel, odd: str) -> None:
+def _refuse_settings(wanted: KaggleKernel, held: KaggleKernel, odd: str) -> None:
     """Refuse our own kernel with another setting: pushed again, Kaggle would do the same again.
 
     Raises:

@@ -18,7 +18,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 from parity.deploy.kaggle_api.clock import LONGEST, Clock
-from parity.run.errors import Refused, Unknown
+from parity.run.errors import KaggleRejected, OutcomeUnknown
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ _HIDDEN = (403, _GONE)  # of what is private and not there, Kaggle says one or t
 _ADDRESS = re.compile(r"\b\w+://\S+")
 
 
-def ask(clock: Clock, what: str, call: Callable[[], T]) -> T:
+def read(clock: Clock, what: str, call: Callable[[], T]) -> T:
     """Return the answer to a question, which changes nothing and may be asked again.
 
     Raises:
@@ -44,7 +44,9 @@ def ask(clock: Clock, what: str, call: Callable[[], T]) -> T:
             if says_no(error):
                 raise refusal(what, error) from error
             if attempt == TRIES - 1:
-                raise Unknown(f"{what}: {_said(error)}, {TRIES} times; try again later") from error
+                raise OutcomeUnknown(
+                    f"{what}: {_said(error)}, {TRIES} times; try again later"
+                ) from error
             clock.sleep(_wait(error, attempt))
     raise AssertionError("unreachable")
 
@@ -52,14 +54,14 @@ def ask(clock: Clock, what: str, call: Callable[[], T]) -> T:
 def ask_for(clock: Clock, what: str, call: Callable[[], T]) -> T | None:
     """Return the answer, or None where what is asked for is not there or not ours to see."""
     try:
-        return ask(clock, what, call)
-    except Refused as error:
+        return read(clock, what, call)
+    except KaggleRejected as error:
         if _code(error.__cause__) in _HIDDEN:
             return None
         raise
 
 
-def tell(clock: Clock, what: str, call: Callable[[], T]) -> T:
+def write(clock: Clock, what: str, call: Callable[[], T]) -> T:
     """Return the reply to what changes something.
 
     Raises:
@@ -77,18 +79,20 @@ def tell(clock: Clock, what: str, call: Callable[[], T]) -> T:
                 continue
             if code == _LIMITED or says_no(error):
                 raise refusal(what, error) from error
-            raise Unknown(f"{what}: {_said(error)}; whether Kaggle took it is not known") from error
+            raise OutcomeUnknown(
+                f"{what}: {_said(error)}; whether Kaggle took it is not known"
+            ) from error
     raise AssertionError("unreachable")
 
 
-def refusal(what: str, error: BaseException) -> Refused:
+def refusal(what: str, error: BaseException) -> KaggleRejected:
     """Return Kaggle's words as one line, with what most often mends it."""
     hints = {
         401: "; run: invoke doctor",
         403: "; is it yours, and were the competition's rules accepted?",
         _LIMITED: "; wait some minutes, then the same command",
     }
-    return Refused(f"{what}: {_said(error)}{hints.get(_code(error), '')}")
+    return KaggleRejected(f"{what}: {_said(error)}{hints.get(_code(error), '')}")
 
 
 def says_no(error: BaseException) -> bool:

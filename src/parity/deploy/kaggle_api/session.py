@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 from parity.deploy.kaggle_api import retry
 from parity.deploy.kaggle_api.clock import LONGEST, Clock
-from parity.run.errors import BadConfig, Refused, Unknown
+from parity.run.errors import BadConfig, KaggleRejected, OutcomeUnknown
 from parity.run.progress import progress
 
 CLIENT = {"kaggle": "2.2.5", "kagglesdk": "0.1.38"}
@@ -98,11 +98,11 @@ def _logged_in(extended: Any) -> Any:
     except retry.failures() as error:
         if retry.says_no(error):
             raise _not_taken() from error
-        raise Unknown("Kaggle does not answer at the login; try again later") from error
+        raise OutcomeUnknown("Kaggle does not answer at the login; try again later") from error
     return api
 
 
-def _no_login() -> BadConfig | Refused:
+def _no_login() -> BadConfig | KaggleRejected:
     """Return the error of a client that found no login, or one that Kaggle does not know."""
     token, _ = importlib.import_module("kagglesdk.kaggle_env").get_access_token_from_env()
     if token:
@@ -113,8 +113,8 @@ def _no_login() -> BadConfig | Refused:
     )
 
 
-def _not_taken() -> Refused:
-    return Refused("Kaggle refused the login; make a new token, then: invoke doctor")
+def _not_taken() -> KaggleRejected:
+    return KaggleRejected("Kaggle refused the login; make a new token, then: invoke doctor")
 
 
 class _Time:

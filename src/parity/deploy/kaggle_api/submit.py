@@ -5,10 +5,10 @@ from pathlib import Path
 
 from parity.competition.eedi import submission
 from parity.deploy.kaggle_api import polling
-from parity.deploy.kaggle_api.client import Door
+from parity.deploy.kaggle_api.client import KaggleClient
 from parity.deploy.kaggle_api.follow import Version, find
-from parity.deploy.kaggle_api.idempotency import GRACE, once
-from parity.run.errors import Refused, Unknown
+from parity.deploy.kaggle_api.idempotency import GRACE, ensure_once
+from parity.run.errors import KaggleRejected, OutcomeUnknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,9 @@ def key_of(bundle: str, version: int) -> str:
     return f"kp1:{bundle[:8]}:v{version}"
 
 
-def submit(door: Door, competition: str, version: Version, key: str, scratch: Path) -> Submitted:
+def submit(
+    door: KaggleClient, competition: str, version: Version, key: str, scratch: Path
+) -> Submitted:
     """Make sure that Kaggle holds one submission with this key.
 
     Args:
@@ -55,24 +57,26 @@ def submit(door: Door, competition: str, version: Version, key: str, scratch: Pa
         return found.ref if found else None
 
     def prove(ref: int) -> None:
-        if polling.until(door.clock, look, GRACE) is None:
-            raise Unknown(f"submission {ref} ({key}) does not show; the same command looks again")
+        if polling.poll_until(door.clock, look, GRACE) is None:
+            raise OutcomeUnknown(
+                f"submission {ref} ({key}) does not show; the same command looks again"
+            )
 
     mark = scratch / f"{competition}-{key.replace(':', '-')}.mark"
-    ref, sent = once(
+    ref, sent = ensure_once(
         door.clock, mark, look, lambda: _submit(door, competition, version, key), prove
     )
     return Submitted(ref, key, sent=sent)
 
 
-def _submit(door: Door, competition: str, version: Version, key: str) -> int:
+def _submit(door: KaggleClient, competition: str, version: Version, key: str) -> int:
     _left(door, competition)
     return door.competitions.submit(
         competition, version.ref, version.number, file=submission.NAME, key=key
     )
 
 
-def steps(door: Door, competition: str, version: Version, key: str) -> list[str]:
+def steps(door: KaggleClient, competition: str, version: Version, key: str) -> list[str]:
     """Return the calls that `submit` would make, a line each, having only asked.
 
     Raises:
@@ -86,11 +90,11 @@ def steps(door: Door, competition: str, version: Version, key: str) -> list[str]
     ]
 
 
-def _left(door: Door, competition: str) -> int:
+def _left(door: KaggleClient, competition: str) -> int:
     """Return how many submissions are left today, at least 1."""
     left = door.competitions.left(competition)
     if left < 1:
-        raise Refused(
+        raise KaggleRejected(
             f"{competition}: no submission is left today (Kaggle counts days in UTC); "
             "the same command tomorrow"
         )

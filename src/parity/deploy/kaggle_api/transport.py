@@ -6,14 +6,14 @@ from typing import Any
 
 from parity.deploy.kaggle_api import retry
 from parity.deploy.kaggle_api.clock import Clock
-from parity.run.errors import Mismatch, Refused
+from parity.run.errors import KaggleRejected, Mismatch
 
 PAGE = 200
 """Items asked for at once, the most that Kaggle gives."""
 _PAGES = 1000  # of one list; a server that always names a next page is not followed for ever
 
 
-class Wire:
+class Transport:
     """The real client, logged in, and the clock that waiting on it goes by."""
 
     def __init__(self, api: Any, clock: Clock) -> None:
@@ -31,7 +31,7 @@ class Wire:
             Mismatch: it never ends.
         """
         for _ in range(_PAGES):
-            page = retry.ask(self.clock, what, lambda: call(asked))
+            page = retry.read(self.clock, what, lambda: call(asked))
             yield page
             if not page.next_page_token:
                 return
@@ -56,7 +56,7 @@ def fail_on(what: str, reply: Any, lists: Sequence[str] = ()) -> None:
         Refused: `error` is set, or one of the lists is not empty.
     """
     if reply.error:
-        raise Refused(f"{what}: Kaggle says {retry.plain(reply.error)!r}")
+        raise KaggleRejected(f"{what}: Kaggle says {retry.plain(reply.error)!r}")
     for name in lists:
         if odd := list(getattr(reply, name, None) or []):
-            raise Refused(f"{what}: {name.replace('_', ' ')}: {', '.join(map(str, odd))}")
+            raise KaggleRejected(f"{what}: {name.replace('_', ' ')}: {', '.join(map(str, odd))}")

@@ -9,7 +9,7 @@ FAILED = ("ERROR", "CANCEL_REQUESTED", "CANCEL_ACKNOWLEDGED")
 
 
 @dataclass(frozen=True, slots=True)
-class Dataset:
+class KaggleDataset:
     """A dataset as Kaggle holds it.
 
     Attributes:
@@ -26,7 +26,7 @@ class Dataset:
 
 
 @dataclass(frozen=True, slots=True)
-class Kernel:
+class KaggleKernel:
     """A kernel, as it is to be or as Kaggle holds it.
 
     Attributes:
@@ -61,7 +61,7 @@ class Kernel:
 
 
 @dataclass(frozen=True, slots=True)
-class Submission:
+class KaggleSubmission:
     """A submission as Kaggle holds it; a score that is not known is empty.
 
     Attributes:

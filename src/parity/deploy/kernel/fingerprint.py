@@ -10,26 +10,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.competition.few_shot import Exemplar
+from parity.competition.few_shot import Example
 from parity.competition.query import Corpus, QueryId
 from parity.run import digest, environment
 from parity.run.config.run_file import PromptConfig
 
 _SHORT = 16  # hex digits that tell 64 rows apart
 _TEXTS = ("format", "instruction", "query", "passage")
-_PLAIN = ("query_max", "passage_max", "exemplars", "exemplar_count", "exemplar_seed")
+_PLAIN = ("query_max_length", "passage_max_length", "examples", "example_count", "example_seed")
 _RAN = ("budget", "processes", "precision")
 
 
 @dataclass(frozen=True, slots=True)
-class Probed:
+class ProbeTexts:
     """The probe as one encoder was asked it; n rows.
 
     Attributes:
         query_ids: of the n rows, in order.
         texts: the n prompts.
         tokens: n lists of token ids.
-        shown: query id → its worked examples.
+        shown: query id → its few-shot examples.
         vectors: (n, d) float32, embeddings of the prompts.
         passages: (m, d) float32, embeddings of the corpus in ascending order of id.
     """
@@ -37,15 +37,15 @@ class Probed:
     query_ids: Sequence[QueryId]
     texts: Sequence[str]
     tokens: Sequence[Sequence[int]]
-    shown: Mapping[QueryId, Sequence[Exemplar]]
+    shown: Mapping[QueryId, Sequence[Example]]
     vectors: NDArray[np.float32]
     passages: NDArray[np.float32]
 
 
-def facts(
+def environment_fingerprint(
     prompt: PromptConfig,
     corpus: Corpus,
-    probed: Probed,
+    probed: ProbeTexts,
     speed: Mapping[str, Any],
     budget: int,
 ) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def tokens_mark(ids: Sequence[int]) -> str:
     return digest.of_value(list(ids))[:_SHORT]
 
 
-def _rows(probed: Probed) -> list[dict[str, Any]]:
+def _rows(probed: ProbeTexts) -> list[dict[str, Any]]:
     asked = zip(probed.query_ids, probed.texts, probed.tokens, strict=True)
     return [
         {
@@ -93,7 +93,7 @@ def _rows(probed: Probed) -> list[dict[str, Any]]:
             "text": text_mark(text),
             "tokens": tokens_mark(ids),
             "length": len(ids),
-            "exemplars": [one.query.query_id for one in probed.shown.get(query_id, ())],
+            "examples": [one.query.query_id for one in probed.shown.get(query_id, ())],
         }
         for query_id, text, ids in asked
     ]

@@ -1,7 +1,7 @@
 """A hidden test made up from the local files: as many rows as Kaggle's, nothing of it seen before.
 
-Question ids, constructs and subjects are new and every digit is another, so that no exemplar, no
-neighbour and no cached text is one of its own. It says nothing about a score, only about the time,
+Question ids, constructs and subjects are new and every digit is another, so that no few-shot
+example, no neighbour and no cached text is one of its own. It says nothing about a score, only about the time,
 the memory and the faults of a long run. It holds the competition's text: it stays below data/.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from parity.competition import csv_reader
 from parity.competition.eedi.kaggle_files import MAPPING, SAMPLE, SUBMISSION_COLUMNS, TEST, TRAIN
-from parity.competition.lineage import normalise
+from parity.competition.lineage import normalize
 from parity.competition.query import ANSWERS
 from parity.run import digest, files
 
@@ -58,11 +58,11 @@ def _questions(source: Path) -> Iterator[Row]:
     """Yield questions without end, each made of a local one, in an order that hashes give."""
     local = [*_read(source / TRAIN), *_read(source / TEST)]
     local.sort(key=lambda row: digest.of_text(row[_KEY]))
-    known = {normalise(row[_TEXT]) for row in local}
+    known = {normalize(row[_TEXT]) for row in local}
     beyond = {name: 1 + max(int(row[name]) for row in local) for name in (_KEY, *_NAMES)}
     for number in count():
         made = _made(local[number % len(local)], number, beyond)
-        if normalise(made[_TEXT]) in known:  # a question without a digit, or one that met another
+        if normalize(made[_TEXT]) in known:  # a question without a digit, or one that met another
             made[_TEXT] = f"{made[_TEXT]} ({number})"
         yield made
 

@@ -20,12 +20,12 @@ from parity.run.errors import Mismatch
 
 NEAR = 1e-5
 """How far below 1 the cosine of two embeddings of one text may lie in fp32."""
-_EXACT = ("template", "exemplars", "texts", "tokens")
+_EXACT = ("template", "examples", "texts", "tokens")
 _K = submission.K
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class RunOutputs:
     """What one environment made.
 
     Attributes:
@@ -74,9 +74,9 @@ class Comparison:
         return "; ".join(parts)
 
 
-def read(folder: Path, layers: Mapping[str, str], submitted: Path) -> Side:
+def read(folder: Path, layers: Mapping[str, str], submitted: Path) -> RunOutputs:
     """Return what lies in a folder of `probe.npy` and `probe_ranking.jsonl`, and a submission."""
-    return Side(
+    return RunOutputs(
         layers=layers,
         vectors=np.load(folder / "probe.npy"),
         ranking=rankings.read(folder / "probe_ranking.jsonl"),
@@ -84,7 +84,7 @@ def read(folder: Path, layers: Mapping[str, str], submitted: Path) -> Side:
     )
 
 
-def compare(here: Side, there: Side, qrels: Qrels | None = None) -> Comparison:
+def compare(here: RunOutputs, there: RunOutputs, qrels: Qrels | None = None) -> Comparison:
     """Compare what two environments made of one bundle.
 
     Args:
@@ -128,7 +128,7 @@ def overlaps(mine: Ids, theirs: Ids) -> list[float]:
     return [len(set(ids) & set(others)) / len(ids) for ids, others in pairs]
 
 
-def judge(found: Comparison, precision: str) -> None:
+def compare_outputs(found: Comparison, precision: str) -> None:
     """Check that two environments agree as far as they must.
 
     Args:
@@ -150,7 +150,7 @@ def judge(found: Comparison, precision: str) -> None:
         )
 
 
-def _map(side: Side, qrels: Qrels) -> float:
+def _map(side: RunOutputs, qrels: Qrels) -> float:
     labels = {query_id: qrels[query_id] for query_id in side.ranking.query_ids}
     k = min(_K, side.ranking.ids.shape[1])
     return float(np.mean(list(metrics.average_precisions(side.ranking, labels, k=k).values())))

@@ -1,7 +1,7 @@
 """What runs on Kaggle: `python -m parity.deploy.kernel.main KAGGLE BUNDLE WHEELHOUSE BASE STARTED`.
 
 Its script, `kaggle/kernel.py`, has found and proven the folders and started a process for each GPU,
-or one where the model itself is spread over them. What can fail comes before the hours of ranking;
+or one where the model itself is split over them. What can fail comes before the hours of ranking;
 one process writes, and `run_report.json` last: whoever finds it finds everything.
 """
 
@@ -17,24 +17,24 @@ from typing import Any
 from parity.competition import few_shot
 from parity.competition.eedi import kaggle_files, submission
 from parity.competition.eedi.kaggle_files import Competition
-from parity.competition.few_shot import Exemplar
+from parity.competition.few_shot import Example
 from parity.competition.query import Query
 from parity.deploy.bundle import bundle, sealed_folder
 from parity.deploy.bundle.bundle import Bundle
 from parity.deploy.kernel import environment_check, fingerprint, run_report
 from parity.retrieval.encoder import Encoder
 from parity.retrieval.engine import device
-from parity.retrieval.engine.distributed import Workers, launched
+from parity.retrieval.engine.distributed import ProcessGroup, launched
 from parity.retrieval.models import base_model
-from parity.retrieval.probe_measurement import Probed, measure
-from parity.retrieval.retrieve import Found, Index, index, retrieve
+from parity.retrieval.probe_measurement import ProbeResult, measure
+from parity.retrieval.retrieve import Index, Retrieval, index, retrieve
 from parity.run.errors import ParityError
 
 _TOLD = {"run_type": "KAGGLE_KERNEL_RUN_TYPE", "rerun": "KAGGLE_IS_COMPETITION_RERUN"}
 
 
 @dataclass(frozen=True, slots=True)
-class Attached:
+class AttachedDatasets:
     """What the script has found, every file of it proven.
 
     Attributes:
@@ -70,7 +70,7 @@ class _Mounted:
     """The competition as it is attached, and what the bundle names of it."""
 
     read: Competition
-    pool: tuple[Exemplar, ...]
+    pool: tuple[Example, ...]
     probe: list[Query]
 
 
@@ -83,7 +83,7 @@ def main(words: Sequence[str]) -> int:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it looks for a hub, and says so
     kaggle, packed, house, base = map(Path, words[:4])
     try:
-        run(Attached(kaggle, packed, house, base, float(words[4])))
+        run(AttachedDatasets(kaggle, packed, house, base, float(words[4])))
     except ParityError as error:
         if os.environ.get("RANK", "0") == "0":  # of several processes one talks
             print("error:", " ".join(str(error).split()), file=sys.stderr, flush=True)
@@ -91,7 +91,7 @@ def main(words: Sequence[str]) -> int:
     return 0
 
 
-def run(attached: Attached) -> None:
+def run(attached: AttachedDatasets) -> None:
     """Check everything, rank probe and test, and write what there is to write.
 
     Raises:
@@ -131,15 +131,15 @@ def run(attached: Attached) -> None:
     workers.leave()
 
 
-def _mounted(attached: Attached, shipped: Bundle) -> _Mounted:
+def _mounted(attached: AttachedDatasets, shipped: Bundle) -> _Mounted:
     read = kaggle_files.read(bundle.competition(attached.kaggle / "input"))
-    pool = few_shot.read(shipped.folder / "exemplars.jsonl", read.queries, read.corpus)
+    pool = few_shot.read(shipped.folder / "examples.jsonl", read.queries, read.corpus)
     return _Mounted(read, pool, run_report.probe(shipped, read.queries))
 
 
-def _encoder(attached: Attached, shipped: Bundle, workers: Workers) -> Encoder:
+def _encoder(attached: AttachedDatasets, shipped: Bundle, workers: ProcessGroup) -> Encoder:
     config = shipped.config.encoder
-    told: dict[str, Any] = {"spread": shipped.facts.get("spread", "queries")}
+    told: dict[str, Any] = {"parallelism": shipped.facts.get("parallelism", "queries")}
     if config.precision == "bf16" and device.lacks_bf16():
         told["precision"] = "fp16"  # Kaggle's T4; the layer `precision` names the difference
     config = config.model_copy(update=told)
@@ -149,7 +149,7 @@ def _encoder(attached: Attached, shipped: Bundle, workers: Workers) -> Encoder:
 
 def _probe(
     shipped: Bundle, mounted: _Mounted, encoder: Encoder, passages: Index
-) -> tuple[Probed, dict[str, str], dict[str, Any]]:
+) -> tuple[ProbeResult, dict[str, str], dict[str, Any]]:
     """Rank the probe; return every layer that was measured, the pinned ones proven, and facts."""
     prompt = shipped.config.prompt
     shown = few_shot.shown(mounted.probe, mounted.pool, prompt)
@@ -158,7 +158,7 @@ def _probe(
     pinned = {**layers, **run_report.mounted(mounted.read.corpus, mounted.pool)}
     found = probed.found
     run_report.prove(shipped, pinned, found.asked.texts)
-    asked = fingerprint.Probed(
+    asked = fingerprint.ProbeTexts(
         found.ranking.query_ids,
         found.asked.texts,
         found.asked.tokens,
@@ -167,11 +167,13 @@ def _probe(
         passages.vectors,
     )
     budget = shipped.config.encoder.token_budget
-    seen = fingerprint.facts(prompt, mounted.read.corpus, asked, encoder.speed(), budget)
+    seen = fingerprint.environment_fingerprint(
+        prompt, mounted.read.corpus, asked, encoder.speed(), budget
+    )
     return probed, layers, seen
 
 
-def _test(shipped: Bundle, mounted: _Mounted, encoder: Encoder, passages: Index) -> Found:
+def _test(shipped: Bundle, mounted: _Mounted, encoder: Encoder, passages: Index) -> Retrieval:
     prompt, asked = shipped.config.prompt, mounted.read.test
     shown = few_shot.shown(asked, mounted.pool, prompt)
     return retrieve(encoder, prompt, asked, passages, shown, k=submission.K)
@@ -181,8 +183,8 @@ def _write(
     working: Path,
     shipped: Bundle,
     mounted: _Mounted,
-    found: Found,
-    probe: tuple[Probed, dict[str, str]],
+    found: Retrieval,
+    probe: tuple[ProbeResult, dict[str, str]],
     facts: dict[str, Any],
 ) -> None:
     (probed, layers), read = probe, mounted.read

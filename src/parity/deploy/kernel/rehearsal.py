@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from parity.deploy.kernel.mounts import Layout
-from parity.deploy.kernel.sandbox import Isolation
+from parity.deploy.kernel.sandbox import Sandbox
 from parity.run import files, subprocesses
 from parity.run.errors import Mismatch
 
 
 @dataclass(frozen=True, slots=True)
-class Ran:
+class RehearsalRun:
     """A kernel that ran to its end.
 
     Attributes:
@@ -46,7 +46,7 @@ def lay_out(root: Path, attached: Mapping[str, Mapping[str, Path]], layout: Layo
             files.link(source, folder / file)
 
 
-def run(root: Path, isolation: Isolation, hours: float) -> Ran:
+def run(root: Path, isolation: Sandbox, hours: float) -> RehearsalRun:
     """Run a kernel that was laid out in `root` to its end, passing on its progress.
 
     Args:
@@ -58,10 +58,10 @@ def run(root: Path, isolation: Isolation, hours: float) -> Ran:
         Mismatch: the kernel failed, or ran out of time; gives its last line.
     """
     started = time.monotonic()
-    ended = subprocesses.watched(
+    ended = subprocesses.run_with_progress(
         isolation.words, env=isolation.env, cwd=root / "working", seconds=hours * 3600
     )
     if ended.code:
         last = ended.last.removeprefix("error: ")
         raise Mismatch(f"the kernel failed with exit code {ended.code}: {last}")
-    return Ran(ended.output, time.monotonic() - started, isolation.name)
+    return RehearsalRun(ended.output, time.monotonic() - started, isolation.name)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from parity.competition import ranking as rankings
 from parity.competition.eedi.kaggle_files import Competition
-from parity.competition.few_shot import Exemplar
+from parity.competition.few_shot import Example
 from parity.competition.query import Corpus, Query
 from parity.competition.ranking import Ranking
 from parity.deploy.bundle.bundle import PINNED, Bundle
@@ -27,12 +27,12 @@ def probe(shipped: Bundle, queries: Sequence[Query]) -> list[Query]:
     """Return the probe's queries, by the ids in the bundle, from the mounted competition.
 
     Raises:
-        BadData: an id is not among the labelled rows.
+        BadData: an id is not among the labeled rows.
     """
     known = {query.query_id: query for query in queries}
     ids = [row["query_id"] for row in files.read_jsonl(shipped.folder / _ROWS)]
     if missing := [one for one in ids if one not in known]:
-        raise BadData(f"probe: {missing[0]} is no labelled row of the mounted train.csv")
+        raise BadData(f"probe: {missing[0]} is no labeled row of the mounted train.csv")
     return [known[one] for one in ids]
 
 
@@ -41,10 +41,10 @@ def data(read: Competition) -> str:
     return digest.of_value(read.files)
 
 
-def mounted(corpus: Corpus, pool: Sequence[Exemplar]) -> dict[str, str]:
+def mounted(corpus: Corpus, pool: Sequence[Example]) -> dict[str, str]:
     """Return the pinned layers of what the bundle names by id alone.
 
-    Of the corpus every sentence; of the exemplars, the probe's or not, all that a prompt can show.
+    Of the corpus every sentence; of the few-shot examples all that a prompt can show.
     """
     shown = [[asdict(one.query), one.misconception_id, one.passage] for one in pool]
     return {"corpus": digest.of_value(corpus), "pool": digest.of_value(shown)}

@@ -83,7 +83,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 
 @dataclass(frozen=True, slots=True)
-class Isolation:
+class Sandbox:
     """How a kernel is kept apart.
 
     Attributes:
@@ -97,9 +97,7 @@ class Isolation:
     env: Mapping[str, str]
 
 
-def isolated(
-    kernel: Path, root: Path, *, hidden: Iterable[Path] = (), threads: int = 0
-) -> Isolation:
+def isolated(kernel: Path, root: Path, *, hidden: Iterable[Path] = (), threads: int = 0) -> Sandbox:
     """Return the best way that this machine has to keep a kernel apart.
 
     Either way: no network beyond this machine, a read-only input, an empty home, no variable that
@@ -122,7 +120,7 @@ def isolated(
 
 def _sandboxed(
     kernel: Path, root: Path, hidden: Iterable[Path], kept: Mapping[str, str]
-) -> Isolation | None:
+) -> Sandbox | None:
     """Return the way of bubblewrap, None where it is not there or not allowed."""
     mounts = [
         *("--ro-bind", str(root / "input"), "/kaggle/input"),
@@ -135,10 +133,10 @@ def _sandboxed(
     env = {**kept, "HOME": "/tmp/home", "PYTHONPATH": "/kaggle/guard"}
     if not _works(words, env):
         return None
-    return Isolation("file system and network of its own", [*words, sys.executable, SCRIPT], env)
+    return Sandbox("file system and network of its own", [*words, sys.executable, SCRIPT], env)
 
 
-def _guarded(kernel: Path, root: Path, kept: Mapping[str, str]) -> Isolation:
+def _guarded(kernel: Path, root: Path, kept: Mapping[str, str]) -> Sandbox:
     """Return the way of the guard alone, in a network namespace where one is allowed."""
     home = root / "home"
     home.mkdir(exist_ok=True)
@@ -147,7 +145,7 @@ def _guarded(kernel: Path, root: Path, kept: Mapping[str, str]) -> Isolation:
     alone = _works(words, env)
     name = "network of its own and guard" if alone else "guard"
     told = [*words, sys.executable] if alone else [sys.executable]
-    return Isolation(name, [*told, str(kernel)], {**env, "PARITY_KAGGLE": str(root)})
+    return Sandbox(name, [*told, str(kernel)], {**env, "PARITY_KAGGLE": str(root)})
 
 
 def _machine() -> Iterator[str]:

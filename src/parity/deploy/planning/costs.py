@@ -11,10 +11,10 @@ from math import log2
 from typing import Literal
 
 from parity.deploy.planning.devices import Chip
-from parity.retrieval.models.shape import Shape
+from parity.retrieval.models.shape import ModelShape
 
 Precision = Literal["fp32", "fp16", "bf16"]
-Spread = Literal["queries", "model"]
+Parallelism = Literal["queries", "model"]
 
 _BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 _LORA_BYTES = 4  # PEFT keeps an adapter's weights in fp32 whatever the base is
@@ -79,13 +79,13 @@ class Setting:
     node: float = 0.0
 
 
-def weight_bytes(shape: Shape, precision: Precision, *, four_bit: bool = False) -> float:
+def weight_bytes(shape: ModelShape, precision: Precision, *, four_bit: bool = False) -> float:
     """Return the bytes of the base's weights where they run."""
     wide = _BYTES[precision]
     return shape.linear * (_FOUR_BIT if four_bit else wide) + shape.other * wide
 
 
-def pack_bytes(shape: Shape, setting: Setting, nodes: int) -> Span:
+def pack_bytes(shape: ModelShape, setting: Setting, nodes: int) -> Span:
     """Return the bytes that one pack takes beside the weights, at their peak.
 
     The lower bound is what is allocated; the upper what an allocator may hold in pieces. The dense
@@ -112,7 +112,13 @@ def pack_bytes(shape: Shape, setting: Setting, nodes: int) -> Span:
 
 
 def running_bytes(
-    shape: Shape, setting: Setting, *, nodes: int, rows: int, gpus: int, spread: Spread
+    shape: ModelShape,
+    setting: Setting,
+    *,
+    nodes: int,
+    rows: int,
+    gpus: int,
+    parallelism: Parallelism,
 ) -> Span:
     """Return the bytes taken of each GPU, or of the host where there is none.
 
@@ -122,12 +128,12 @@ def running_bytes(
         nodes: of the largest pack.
         rows: embeddings that are held until the last, each (width,) float32.
         gpus: among which `model` deals the layers; 0 for a machine without.
-        spread: `queries` puts a copy on each.
+        parallelism: `queries` puts a copy on each.
     """
     weights = weight_bytes(shape, setting.precision, four_bit=setting.four_bit)
     share = exactly(weights)
     lora = exactly(_LORA_BYTES * setting.lora)
-    if spread == "model" and gpus > 1:
+    if parallelism == "model" and gpus > 1:
         other = _BYTES[setting.precision] * shape.other
         most = -(-shape.layers // gpus) / shape.layers  # whole layers are dealt
         dealt = other + (weights - other) * most  # and the embeddings lie on the first
@@ -145,20 +151,22 @@ def running_bytes(
     return share + lora + moving + own
 
 
-def loading_bytes(shape: Shape, setting: Setting, *, processes: int, spread: Spread) -> Span:
+def loading_bytes(
+    shape: ModelShape, setting: Setting, *, processes: int, parallelism: Parallelism
+) -> Span:
     """Return the host's bytes while the base is loaded onto GPUs.
 
     A process reads the weights into the host's memory first; files that lie in the right type are
-    only mapped, and the system may let go of them. What is quantised, or spread over several GPUs,
+    only mapped, and the system may let go of them. What is quantized, or split over several GPUs,
     passes piece by piece.
     """
-    passes = setting.four_bit or spread == "model"
+    passes = setting.four_bit or parallelism == "model"
     weights = 0.0 if passes else weight_bytes(shape, setting.precision)
     one = Span(1.5e9, 2.5e9 + weights, 4e9 + 1.1 * weights)
     return one.scaled(processes)
 
 
-def pack_seconds(shape: Shape, setting: Setting, nodes: float) -> Span:
+def pack_seconds(shape: ModelShape, setting: Setting, nodes: float) -> Span:
     """Return the seconds that one pack takes on one chip.
 
     The slower of two: what the chip computes and moves, and what the host needs to ask for it,
@@ -183,7 +191,7 @@ def pack_seconds(shape: Shape, setting: Setting, nodes: float) -> Span:
     )
 
 
-def _moved(shape: Shape, setting: Setting, nodes: float) -> float:
+def _moved(shape: ModelShape, setting: Setting, nodes: float) -> float:
     """Return the bytes between chip and memory for one pack: norms, positions, weights, adapter."""
     wide = _BYTES[setting.precision]
     node = wide * shape.layers * (26 * shape.width + 15 * shape.attention + 6 * shape.inner)
@@ -194,7 +202,13 @@ def _moved(shape: Shape, setting: Setting, nodes: float) -> float:
 
 
 def encode_seconds(
-    shape: Shape, setting: Setting, tokens: Span, *, packs: float, gpus: int, spread: Spread
+    shape: ModelShape,
+    setting: Setting,
+    tokens: Span,
+    *,
+    packs: float,
+    gpus: int,
+    parallelism: Parallelism,
 ) -> Span:
     """Return the seconds that all packs take.
 
@@ -204,12 +218,12 @@ def encode_seconds(
         tokens: nodes of all packs.
         packs: how many there are for `tokens.expected` nodes.
         gpus: chips that share the packs, or with `model` take turns.
-        spread: over several GPUs.
+        parallelism: over several GPUs.
     """
     fill = tokens.expected / packs  # nodes of a pack
     one = pack_seconds(shape, setting, fill)
     whole = one.times(tokens.lower / fill, packs, tokens.upper / fill)
-    if spread == "model" or gpus < 2:
+    if parallelism == "model" or gpus < 2:
         return whole
     return whole.scaled(-(-packs // gpus) / packs)  # whole packs are dealt
 

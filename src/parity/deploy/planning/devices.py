@@ -115,10 +115,10 @@ def device(name: str) -> Device:
     return DEVICES[name]
 
 
-def recognised(gpus: str) -> Chip | None:
+def recognized(gpus: str) -> Chip | None:
     """Return the chip that nvidia-smi's list of GPUs names, or the CPU for an empty list.
 
-    >>> recognised("Tesla T4, 15360 MiB; Tesla T4, 15360 MiB") is device("t4x2").chip
+    >>> recognized("Tesla T4, 15360 MiB; Tesla T4, 15360 MiB") is device("t4x2").chip
     True
 
     Args:
@@ -147,9 +147,9 @@ def machine(gpus: str, *, cpus: int, ram: int) -> Device:
     if not gpus:
         return Device("this machine", "", replace(_CPU, single=_CORE * cpus), 0, ram, cpus)
     name, _, memory = gpus.split(";")[0].partition(",")
-    known = recognised(gpus) or _H100
+    known = recognized(gpus) or _H100
     size = int("".join(filter(str.isdigit, memory)) or 0) << 20 or known.memory
     chip = replace(known, name=name.strip(), memory=size, usable=int(0.97 * size))
-    if not recognised(gpus):  # nothing is known of its speed
+    if not recognized(gpus):  # nothing is known of its speed
         chip = replace(chip, reach=(0.9, 0.3, 0.02))
     return Device("this machine", "", chip, 1, ram, cpus)

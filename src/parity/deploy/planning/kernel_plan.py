@@ -12,7 +12,7 @@ from parity.deploy.planning import costs, devices
 from parity.deploy.planning.costs import Precision, Setting, Span
 from parity.deploy.planning.devices import Chip, Device
 from parity.deploy.planning.plan_result import Need, Plan
-from parity.retrieval.models.shape import Shape
+from parity.retrieval.models.shape import ModelShape
 from parity.run.config.run_file import EncoderConfig
 from parity.run.errors import BadConfig
 
@@ -28,7 +28,7 @@ _SLOWER = (0.7, 1.3, 3.0)  # times as long as it took here to render and tokeniz
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
+class TokenCounts:
     """Texts that were tokenized and packed as the kernel will do it.
 
     Attributes:
@@ -54,7 +54,7 @@ class Counted:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MeasuredKernel:
     """How fast this very model was seen to run.
 
     Attributes:
@@ -79,7 +79,7 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class KernelJob:
     """What is to be planned.
 
     Attributes:
@@ -98,13 +98,13 @@ class Job:
     name: str
     device: Device
     encoder: EncoderConfig
-    shape: Shape
+    shape: ModelShape
     lora: int
-    counted: Counted
+    counted: TokenCounts
     queries: int
     hours: float
     carried: int = 0
-    measured: tuple[Measured, ...] = ()
+    measured: tuple[MeasuredKernel, ...] = ()
 
 
 def precision(encoder: EncoderConfig, chip: Chip) -> Precision:
@@ -115,7 +115,7 @@ def precision(encoder: EncoderConfig, chip: Chip) -> Precision:
     return "fp16" if wanted == "bf16" and chip.gpu and not chip.bf16 else wanted
 
 
-def make(job: Job) -> Plan:
+def make(job: KernelJob) -> Plan:
     """Plan a run; where it does not fit, look for settings and machines with which it may.
 
     Raises:
@@ -123,8 +123,8 @@ def make(job: Job) -> Plan:
     """
     if not _able(job):
         raise BadConfig(
-            f"encoder.quantise = 'fp8': {job.device.chip.name} has no units for it; add "
-            "--set=encoder.quantise=none, or 4bit"
+            f"encoder.quantize = 'fp8': {job.device.chip.name} has no units for it; add "
+            "--set=encoder.quantize=none, or 4bit"
         )
     found = _made(job)
     if found.fits != "no":
@@ -134,17 +134,17 @@ def make(job: Job) -> Plan:
     return replace(found, mends=tuple(mends[:_MENDS]))
 
 
-def may_fit(job: Job) -> bool:
+def may_fit(job: KernelJob) -> bool:
     """Return whether a run can be had, and is not over a limit already at its lower bound."""
     return _able(job) and _made(job).fits != "no"
 
 
-def _able(job: Job) -> bool:
+def _able(job: KernelJob) -> bool:
     chip = job.device.chip
-    return job.encoder.quantise != "fp8" or not chip.gpu or chip.fp8
+    return job.encoder.quantize != "fp8" or not chip.gpu or chip.fp8
 
 
-def _made(job: Job) -> Plan:
+def _made(job: KernelJob) -> Plan:
     device, counted = job.device, job.counted
     setting = _setting(job)
     tokens = costs.grown(counted.half, counted.whole, job.queries) + costs.exactly(counted.beside)
@@ -159,47 +159,47 @@ def _made(job: Job) -> Plan:
     }
     time = Need("time", "s", sum(parts.values(), costs.exactly(0)), job.hours * 3600)
     bits = f"{setting.precision}, weights in 4 bits" if setting.four_bit else setting.precision
-    chips = f" ({device.gpus} × {device.chip.name}, {job.encoder.spread} spread)"
+    chips = f" ({device.gpus} × {device.chip.name}, {job.encoder.parallelism})"
     head = f"{job.name}: {job.queries:,} queries on {device.name}{chips * device.chip.gpu}, {bits}"
     needs = (time, *_memory(job, setting))
     return Plan(head, tokens, parts, needs, (told, *_notes(job, setting)))
 
 
-def _setting(job: Job) -> Setting:
+def _setting(job: KernelJob) -> Setting:
     return Setting(
         job.device.chip,
         precision(job.encoder, job.device.chip),
-        four_bit=job.encoder.quantise == "4bit" or job.shape.packed,
+        four_bit=job.encoder.quantize == "4bit" or job.shape.packed,
         lora=job.lora,
         dense=job.encoder.pooling == "last" and job.encoder.attention == "dense",
     )
 
 
-def _memory(job: Job, setting: Setting) -> Iterator[Need]:
-    device, spread = job.device, job.encoder.spread
+def _memory(job: KernelJob, setting: Setting) -> Iterator[Need]:
+    device, parallelism = job.device, job.encoder.parallelism
     running = costs.running_bytes(
         job.shape,
         setting,
         nodes=max(job.counted.longest, job.encoder.token_budget),
         rows=job.queries,
         gpus=device.gpus,
-        spread=spread,
+        parallelism=parallelism,
     )
     if not device.gpus:
         yield Need("host memory", "B", running, device.ram)
         return
-    processes = device.gpus if spread == "queries" else 1
-    host = costs.loading_bytes(job.shape, setting, processes=processes, spread=spread)
+    processes = device.gpus if parallelism == "queries" else 1
+    host = costs.loading_bytes(job.shape, setting, processes=processes, parallelism=parallelism)
     yield Need("GPU memory", "B", running, device.chip.usable)
     yield Need("host memory", "B", host, device.ram)
 
 
-def _encode(job: Job, setting: Setting, tokens: Span) -> tuple[Span, str]:
+def _encode(job: KernelJob, setting: Setting, tokens: Span) -> tuple[Span, str]:
     """Return the seconds of embedding, and what they are known from."""
-    device, spread = job.device, job.encoder.spread
+    device, parallelism = job.device, job.encoder.parallelism
     packs = max(1.0, tokens.expected / job.counted.fill)
     paper = costs.encode_seconds(
-        job.shape, setting, tokens, packs=packs, gpus=device.gpus, spread=spread
+        job.shape, setting, tokens, packs=packs, gpus=device.gpus, parallelism=parallelism
     )
     seen = _nearest(job.measured, device.chip)
     if seen is None:
@@ -217,7 +217,7 @@ def _encode(job: Job, setting: Setting, tokens: Span) -> tuple[Span, str]:
     return likely.times(*(_SAME if same else _OTHER)), told
 
 
-def _on_paper(job: Job, setting: Setting, seen: Measured) -> float:
+def _on_paper(job: KernelJob, setting: Setting, seen: MeasuredKernel) -> float:
     """Return the seconds that what was seen would likely have taken."""
     then = replace(setting, chip=seen.chip, precision=seen.precision, four_bit=seen.four_bit)
     return costs.encode_seconds(
@@ -226,17 +226,17 @@ def _on_paper(job: Job, setting: Setting, seen: Measured) -> float:
         costs.exactly(seen.tokens),
         packs=seen.packs,
         gpus=seen.processes,
-        spread="queries",
+        parallelism="queries",
     ).expected
 
 
-def _nearest(measured: Sequence[Measured], chip: Chip) -> Measured | None:
+def _nearest(measured: Sequence[MeasuredKernel], chip: Chip) -> MeasuredKernel | None:
     """Return what tells most of this chip: the same before another, more tokens before fewer."""
     telling = [one for one in measured if one.tokens >= _FEW and one.chip.gpu == chip.gpu]
     return max(telling, key=lambda one: (one.chip == chip, one.tokens), default=None)
 
 
-def _notes(job: Job, setting: Setting) -> Iterator[str]:
+def _notes(job: KernelJob, setting: Setting) -> Iterator[str]:
     if job.encoder.precision == "bf16" and setting.precision != "bf16":
         yield f"precision: fp16 in place of bf16, for which {setting.chip.name} has no units"
     yield (
@@ -245,15 +245,15 @@ def _notes(job: Job, setting: Setting) -> Iterator[str]:
     )
 
 
-def _others(job: Job) -> Iterator[tuple[str, Job]]:
+def _others(job: KernelJob) -> Iterator[tuple[str, KernelJob]]:
     """Yield flags that may help, and the job under each."""
     encoder = job.encoder
     small = max(64, encoder.token_budget // 4)
     changes: list[dict[str, Any]] = [{}]
     if job.device.gpus > 1:
-        changes.append({"spread": "model" if encoder.spread == "queries" else "queries"})
-    if encoder.quantise == "none" and job.device.gpus:
-        changes.append({"quantise": "4bit"})
+        changes.append({"parallelism": "model" if encoder.parallelism == "queries" else "queries"})
+    if encoder.quantize == "none" and job.device.gpus:
+        changes.append({"quantize": "4bit"})
     for change in changes:
         if change:
             yield _flags(change), replace(job, encoder=encoder.model_copy(update=change))

@@ -12,7 +12,7 @@ from parity.deploy.planning import costs, kernel_plan
 from parity.deploy.planning.costs import Setting, Span
 from parity.deploy.planning.devices import Device
 from parity.deploy.planning.plan_result import Need, duration, needs_table
-from parity.retrieval.models.shape import Shape
+from parity.retrieval.models.shape import ModelShape
 from parity.run.config.run_file import EncoderConfig, TrainingConfig
 from parity.run.progress import folded
 
@@ -34,7 +34,7 @@ _MOST = 1 << 20  # tokens in a pack that are looked at
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class TextList:
     """One list of texts, counted as it will be packed.
 
     Attributes:
@@ -59,7 +59,7 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class MeasuredSpeed:
     """A speed at which this base was seen to embed on this machine.
 
     Attributes:
@@ -78,7 +78,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class LocalJob:
     """What is to be planned.
 
     Attributes:
@@ -99,17 +99,17 @@ class Work:
     device: Device
     encoder: EncoderConfig
     training: TrainingConfig
-    shape: Shape
+    shape: ModelShape
     lora: int
-    lists: tuple[Listed, ...]
-    seen: tuple[Seen, ...] = ()
+    lists: tuple[TextList, ...]
+    seen: tuple[MeasuredSpeed, ...] = ()
     nodes: Mapping[str, float] | None = None
     took: Mapping[str, float] | None = None
     notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Local:
+class LocalPlan:
     """What was found.
 
     Attributes:
@@ -122,7 +122,7 @@ class Local:
     """
 
     head: str
-    lists: tuple[Listed, ...]
+    lists: tuple[TextList, ...]
     seconds: dict[str, Span]
     took: dict[str, float]
     needs: tuple[Need, ...]
@@ -148,13 +148,13 @@ class Local:
         return "\n".join([*lines, *(folded(f"  {note}") for note in self.notes)])
 
 
-def make(work: Work) -> Local:
+def make(work: LocalJob) -> LocalPlan:
     """Plan what the lists will take."""
     likely = {one.name: _seconds(work, one) for one in work.lists}
     bits = kernel_plan.precision(work.encoder, work.device.chip)
     chip = work.device.chip.name or f"{work.device.cpus} processor threads"
-    head = f"{work.name} on this machine ({chip}): {bits}, weights {work.encoder.quantise}, packs"
-    return Local(
+    head = f"{work.name} on this machine ({chip}): {bits}, weights {work.encoder.quantize}, packs"
+    return LocalPlan(
         head=f"{head} of {work.encoder.token_budget:,} tokens",
         lists=work.lists,
         seconds=likely,
@@ -164,23 +164,23 @@ def make(work: Work) -> Local:
     )
 
 
-def _setting(work: Work, kind: Kind) -> Setting:
+def _setting(work: LocalJob, kind: Kind) -> Setting:
     causal, chosen = work.encoder.pooling == "last", work.encoder.attention
     return Setting(
         work.device.chip,
         kernel_plan.precision(work.encoder, work.device.chip),
-        four_bit=work.encoder.quantise == "4bit" or work.shape.packed,
+        four_bit=work.encoder.quantize == "4bit" or work.shape.packed,
         lora=0 if kind == "base" else work.lora,
         dense=causal and chosen == "dense",
         node=(work.nodes or {}).get(kind, 0.0),
     )
 
 
-def _paper(work: Work, kind: Kind, tokens: int, packs: int) -> Span:
+def _paper(work: LocalJob, kind: Kind, tokens: int, packs: int) -> Span:
     how = _setting(work, "adapter" if kind == "train" else kind)
     count, gpus = costs.exactly(max(1, tokens)), work.device.gpus
     whole = costs.encode_seconds(
-        work.shape, how, count, packs=max(1, packs), gpus=gpus, spread="queries"
+        work.shape, how, count, packs=max(1, packs), gpus=gpus, parallelism="queries"
     )
     if kind != "train":
         return whole
@@ -188,7 +188,7 @@ def _paper(work: Work, kind: Kind, tokens: int, packs: int) -> Span:
     return whole.times(*(factor + again for factor in _STEP))
 
 
-def _seconds(work: Work, one: Listed) -> Span:
+def _seconds(work: LocalJob, one: TextList) -> Span:
     paper = _paper(work, one.kind, one.packed, one.packs)
     paper += _paper(work, "adapter", one.again, one.packs) if one.again else costs.exactly(0)
     seen = _nearest(work.seen, one.kind)
@@ -200,14 +200,14 @@ def _seconds(work: Work, one: Listed) -> Span:
     return costs.exactly(paper.expected * pace).times(*_SEEN)
 
 
-def _nearest(seen: Sequence[Seen], kind: Kind) -> Seen | None:
+def _nearest(seen: Sequence[MeasuredSpeed], kind: Kind) -> MeasuredSpeed | None:
     """Return what tells most: by kind, then by tokens; of encoding no training tells anything."""
     kinds = _TELLING[kind]
     telling = [one for one in seen if one.kind in kinds and one.tokens >= _FEW and one.seconds]
     return max(telling, key=lambda one: (kinds.index(one.kind), one.tokens), default=None)
 
 
-def _needs(work: Work) -> Iterator[Need]:
+def _needs(work: LocalJob) -> Iterator[Need]:
     chip = work.device.chip
     limit = chip.usable if chip.gpu else work.device.ram
     for what, kinds in (("encode", ("base", "adapter")), ("train", ("train",))):
@@ -219,21 +219,21 @@ def _needs(work: Work) -> Iterator[Need]:
             yield Need(f"{what} mem", "B", _bytes(work, kind, held, rows), limit)
 
 
-def _bytes(work: Work, kind: Kind, held: int, rows: int) -> Span:
+def _bytes(work: LocalJob, kind: Kind, held: int, rows: int) -> Span:
     """Return the bytes of weights, of what runs, and of `held` tokens at once."""
     how, gpus = _setting(work, kind), work.device.gpus
     if kind != "train":
         return costs.running_bytes(
-            work.shape, how, nodes=held, rows=rows, gpus=gpus, spread="queries"
+            work.shape, how, nodes=held, rows=rows, gpus=gpus, parallelism="queries"
         )
     bare, seen = replace(how, node=0.0), how.node
-    still = costs.running_bytes(work.shape, bare, nodes=0, rows=0, gpus=gpus, spread="queries")
+    still = costs.running_bytes(work.shape, bare, nodes=0, rows=0, gpus=gpus, parallelism="queries")
     own = costs.exactly(_TRAINED * (work.lora or work.shape.linear + work.shape.other))
     node = costs.exactly(seen * held) if seen else _held(work, bare, held)
     return still + own + node
 
 
-def _held(work: Work, how: Setting, tokens: int) -> Span:
+def _held(work: LocalJob, how: Setting, tokens: int) -> Span:
     """Return the bytes that a step keeps for its backward, or for one layer of it.
 
     A layer keeps the inputs of its matrices, its queries, keys and values, both branches of its
@@ -248,7 +248,7 @@ def _held(work: Work, how: Setting, tokens: int) -> Span:
     return costs.exactly(whole * tokens).times(*_HELD)
 
 
-def _notes(work: Work, likely: Mapping[str, Span]) -> Iterator[str]:
+def _notes(work: LocalJob, likely: Mapping[str, Span]) -> Iterator[str]:
     total = sum(likely.values(), costs.exactly(0))
     kind = next(one.kind for one in reversed(work.lists) if one.kind != "train")
     seen = _nearest(work.seen, kind)
@@ -263,7 +263,7 @@ def _notes(work: Work, likely: Mapping[str, Span]) -> Iterator[str]:
     yield f"{fits} this memory for certain ({told}): encoder.token_budget"
 
 
-def _most(work: Work, kind: Kind) -> int:
+def _most(work: LocalJob, kind: Kind) -> int:
     """Return the largest power of two that certainly fits as a token budget; 0 where none does."""
     chip = work.device.chip
     limit = chip.usable if chip.gpu else work.device.ram

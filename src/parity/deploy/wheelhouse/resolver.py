@@ -42,7 +42,7 @@ def resolve(wants: Collection[str], frozen: Mapping[str, str], old: Lock, folder
 
     Args:
         wants: the packages' names.
-        frozen: the image's packages, normalised name → version.
+        frozen: the image's packages, normalized name → version.
         old: the lock so far; an empty one takes the newest of everything.
         folder: the wheelhouse.
 
@@ -72,7 +72,7 @@ def pins(wants: Collection[str], frozen: Mapping[str, str], kept: Sequence[str] 
 
     Args:
         wants: the packages' names.
-        frozen: the image's packages, normalised name → version.
+        frozen: the image's packages, normalized name → version.
         kept: `name==version` to prefer where it may be.
 
     Raises:

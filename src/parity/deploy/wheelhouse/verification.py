@@ -28,7 +28,7 @@ _SECONDS = 600
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class VerifiedWheelhouse:
     """What came of a proof that did not fail.
 
     Attributes:
@@ -42,36 +42,38 @@ class Proof:
     seconds: float = 0.0
 
 
-def prove(wheels: Sequence[Wheel], folder: Path, frozen: Mapping[str, str]) -> Proof:
+def verify(wheels: Sequence[Wheel], folder: Path, frozen: Mapping[str, str]) -> VerifiedWheelhouse:
     """Prove that these wheels are all that has to be added to the image, and that none shadows it.
 
     Args:
         wheels: what a run ships, the project's own wheel not among them.
         folder: the wheelhouse.
-        frozen: the image's packages, normalised name → version.
+        frozen: the image's packages, normalized name → version.
 
     Raises:
         Mismatch: a wheel is missing, too many, or would shadow a package of the image.
         BadConfig: the variable PARITY_PYTHON312 names something else.
     """
     if not wheels:
-        return Proof(True, "nothing to prove: the run names no wheels")
+        return VerifiedWheelhouse(True, "nothing to prove: the run names no wheels")
     started = time.monotonic()
     conflicts.refuse(wheels, folder, frozen)
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
-        return Proof(False, "not proven: the image is a Linux on x86_64, and this machine is not")
+        return VerifiedWheelhouse(
+            False, "not proven: the image is a Linux on x86_64, and this machine is not"
+        )
     try:
         python = interpreters.find(PYTHON)
     except BadConfig as error:
         if os.environ.get("PARITY_PYTHON312"):
             raise
-        return Proof(False, f"not proven: {error}")
+        return VerifiedWheelhouse(False, f"not proven: {error}")
     found = would_install([wheel.pin for wheel in wheels], folder, frozen, python=python)
     _same({wheel.name: (wheel.version, wheel.file) for wheel in wheels}, found)
     seconds = time.monotonic() - started
     told = f"proven: into the image, {len(frozen)} packages, pip would install what is locked, "
     told += f"{len(found)} of {len(wheels)} wheels, and nothing else ({seconds:.0f} s)"
-    return Proof(True, told, seconds)
+    return VerifiedWheelhouse(True, told, seconds)
 
 
 def would_install(
@@ -87,7 +89,7 @@ def would_install(
     Args:
         requirements: as pip takes them, such as `name==version`.
         folder: where wheels may come from.
-        frozen: the image's packages, normalised name → version.
+        frozen: the image's packages, normalized name → version.
         python: of the image's minor version.
 
     Raises:

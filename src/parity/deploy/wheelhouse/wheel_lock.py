@@ -28,7 +28,7 @@ class Wheel:
     """One locked wheel.
 
     Attributes:
-        name: the package's normalised name.
+        name: the package's normalized name.
         version: its version.
         file: the wheel's file name.
         sha256: of its bytes, 64 hex digits.

@@ -8,22 +8,22 @@ from typing import Any
 
 from parity.analysis.compare import layer_values
 from parity.analysis.forecast import advice, calibration, power
-from parity.analysis.forecast.advice import LEAST, Advice, Epoch
-from parity.analysis.forecast.power import Compared
+from parity.analysis.forecast.advice import LEAST, Advice, EpochScore
+from parity.analysis.forecast.power import PairPower
 from parity.analysis.run_log import log
-from parity.analysis.run_log.log import Row
+from parity.analysis.run_log.log import LoggedRun
 from parity.competition.scoring.metrics import Scores
 from parity.pipeline import evidence_lookup
 from parity.run import files, ledger
 from parity.run.errors import BadConfig, StaleInput
 from parity.run.experiment import data_folder
 from parity.run.ledger import Evidence
-from parity.run.paths import Workspace
+from parity.run.paths import RunPaths
 
 _BOARD = "public"
 _AGAIN = 0.005  # of CV: an adapter measured once more
 _MORE = (
-    "score on every labelled row: invoke prepare --set=split.folds=5 --set=split.fold=0, "
+    "score on every labeled row: invoke prepare --set=split.folds=5 --set=split.fold=0, "
     "then mine, train and eval; so folds 1 to 4"
 )
 
@@ -57,7 +57,7 @@ def of_log(path: Path) -> Advice:
     rows = log.usable(table)
     once = list(_once(rows))
     epochs = [
-        Epoch(
+        EpochScore(
             one.run,
             one.rows,
             int(one.epoch) if one.epoch.isdigit() else int(one.tuned),
@@ -70,13 +70,14 @@ def of_log(path: Path) -> Advice:
         f"No rows are at hand: sd is taken as {log.SPREAD:g} a row and each score as on rows of "
         "its own, so needed is too many where two rankings are alike.",
         f"{len([one for one in table if one.lb is not None])} rows have a public score. Left out: "
-        "rerankers, polluted or broken scores, those without a CV on a known split, and an adapter "
+        "rerankers, contaminated or broken scores, those without a CV on a known split, and "
+        "an adapter "
         f"measured again ({len(rows) - len(once)}).",
     )
     return _advice(epochs, _neighbours_of_log(once), notes, "")
 
 
-def _once(rows: Sequence[Row]) -> Iterator[Row]:
+def _once(rows: Sequence[LoggedRun]) -> Iterator[LoggedRun]:
     """Yield the rows less those of an adapter and score that stand there with nearly that CV."""
     seen: dict[tuple[object, ...], list[float]] = defaultdict(list)
     for one in rows:
@@ -86,9 +87,9 @@ def _once(rows: Sequence[Row]) -> Iterator[Row]:
         before.append(one.score)
 
 
-def _neighbours_of_log(rows: Sequence[Row]) -> list[Compared]:
+def _neighbours_of_log(rows: Sequence[LoggedRun]) -> list[PairPower]:
     """Return each training's best and the next, of those that have a public score."""
-    best: dict[tuple[str, str], Row] = {}
+    best: dict[tuple[str, str], LoggedRun] = {}
     for one in rows:
         if one.lb is not None:
             key = (one.rows, one.run)
@@ -108,12 +109,10 @@ def of_ledger() -> Advice:
         StaleInput: it has no CV.
     """
     data = data_folder()
-    records = ledger.read(Workspace(data, "").ledger)
+    records = ledger.read(RunPaths(data, "").ledger)
     scored = [one for one in records if one.kind == "cv" and one.status == "clean"]
     if not scored:
-        raise StaleInput(
-            f"{Workspace(data, '').ledger}: no CV yet to advise from; run: invoke eval"
-        )
+        raise StaleInput(f"{RunPaths(data, '').ledger}: no CV yet to advise from; run: invoke eval")
     epochs = list(_epochs(data, scored, records))
     compared, notes = _neighbours(data, scored)
     waiting = [one for one in scored if _score(one, records) is None and one.label == "best"]
@@ -126,7 +125,7 @@ def of_ledger() -> Advice:
 
 
 def _advice(
-    epochs: list[Epoch], compared: list[Compared], notes: Sequence[str], submit: str
+    epochs: list[EpochScore], compared: list[PairPower], notes: Sequence[str], submit: str
 ) -> Advice:
     pairs = sum(one.score is not None for one in epochs)
     enough = pairs >= LEAST
@@ -143,7 +142,7 @@ def _advice(
     )
 
 
-def _epochs(data: Path, scored: list[Evidence], records: list[Evidence]) -> Iterator[Epoch]:
+def _epochs(data: Path, scored: list[Evidence], records: list[Evidence]) -> Iterator[EpochScore]:
     """Yield each adapter with its CV on each split once, then its training's other epochs."""
     newest: dict[tuple[str, ...], Evidence] = {}
     for one in scored:
@@ -154,17 +153,17 @@ def _epochs(data: Path, scored: list[Evidence], records: list[Evidence]) -> Iter
         there = [n for n, weights, _ in trained if weights == own]
         number = there[0] if there else int(bool(own))
         value = _score(one, records)
-        yield Epoch(_training(one), _split(one), number, _measures(one.score), value)
+        yield EpochScore(_training(one), _split(one), number, _measures(one.score), value)
         told = {it.layers.get("adapter") for it in scored if _training(it) == _training(one)}
         if one.label == "best" and there:  # else it was trained anew since
             for other, weights, score in trained:
                 if weights not in told:
-                    yield Epoch(_training(one), _split(one), other, _measures(score))
+                    yield EpochScore(_training(one), _split(one), other, _measures(score))
 
 
 def _trained(data: Path, one: Evidence) -> list[tuple[int, str, dict[str, Any]]]:
     """Return number, adapter and scores of the epochs that lie beside a record's training."""
-    folder = Workspace(data, one.run).stage("train", one.round)
+    folder = RunPaths(data, one.run).stage("train", one.round)
     found = []
     for path in sorted(folder.glob("epoch-*.json")):
         record = files.read_json(path)
@@ -191,7 +190,7 @@ def _score(one: Evidence, records: Sequence[Evidence]) -> float | None:
     return found[-1] if found else None
 
 
-def _neighbours(data: Path, scored: list[Evidence]) -> tuple[list[Compared], list[str]]:
+def _neighbours(data: Path, scored: list[Evidence]) -> tuple[list[PairPower], list[str]]:
     """Compare each run with the next by CV, row by row; name those whose rows are gone."""
     newest = {
         (_training(one), one.layers.get("split"), one.layers.get("data")): one
@@ -199,7 +198,7 @@ def _neighbours(data: Path, scored: list[Evidence]) -> tuple[list[Compared], lis
         if one.label in ("best", "base")
     }
     order = sorted(newest.items(), key=lambda it: (*map(str, it[0][1:]), -_all(it[1])))
-    known = [evidence_lookup.with_artefacts(one, data, scored) for _, one in order]
+    known = [evidence_lookup.with_artifacts(one, data, scored) for _, one in order]
     ranked = [(side, evidence_lookup.precisions(side, data)) for side in known]
     kept = [(side, values) for side, values in ranked if values]
     notes = [

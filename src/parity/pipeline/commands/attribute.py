@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from parity.analysis.compare import attribution, layer_values
-from parity.analysis.compare.attribution import Ladder, Step, Values
-from parity.analysis.compare.evidence_record import Side
+from parity.analysis.compare.attribution import Attribution, Step, Values
+from parity.analysis.compare.evidence_record import EvidenceRecord
 from parity.competition.query import QueryId
 from parity.competition.scoring import metrics
 from parity.competition.scoring.bootstrap import question_of
 from parity.competition.splits.split import Split
 from parity.pipeline import dataset, encoder_loading, evaluation, evidence_lookup
-from parity.pipeline.dataset import Nouns
+from parity.pipeline.dataset import Dataset
 from parity.pipeline.evidence import SETTINGS
 from parity.retrieval.models import adapter as adapters
 from parity.run import files, ledger
@@ -27,18 +27,18 @@ from parity.run.config.run_file import Config
 from parity.run.digest import of_value
 from parity.run.errors import BadConfig, ParityError, StaleInput
 from parity.run.experiment import Run, data_folder
-from parity.run.paths import Workspace
+from parity.run.paths import RunPaths
 
 _KEYS = {
-    "base": ("encoder", ("base", "revision", "layers", "pooling")),
+    "base": ("encoder", ("base", "revision", "num_layers", "pooling")),
     "template": (
         "prompt",
-        ("format", "instruction", "query", "passage", "query_max", "passage_max"),
+        ("format", "instruction", "query", "passage", "query_max_length", "passage_max_length"),
     ),
-    "exemplars": ("prompt", ("exemplars", "exemplar_count", "exemplar_seed")),
-    "precision": ("encoder", ("precision", "quantise")),
+    "examples": ("prompt", ("examples", "example_count", "example_seed")),
+    "precision": ("encoder", ("precision", "quantize")),
     "device": ("encoder", ("device",)),
-    "budget": ("encoder", ("token_budget", "attention", "spread")),
+    "budget": ("encoder", ("token_budget", "attention", "parallelism")),
 }
 """Layer → the section and keys of a run file that set it."""
 SWAPPED = tuple(name for name in layer_values.ORDER if name in {*_KEYS, "adapter"})
@@ -65,7 +65,7 @@ class _Replay:
     run: Run
     adapter: Path | None
     weights: str
-    known: Nouns
+    known: Dataset
 
 
 def attribute(named: Sequence[str]) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def attribute(named: Sequence[str]) -> dict[str, Any]:
     if len(named) != 2:
         raise BadConfig(f"want two sides, found {len(named)}; invoke reconcile A B --attribute")
     data = data_folder()
-    records = ledger.read(Workspace(data, "").ledger)
+    records = ledger.read(RunPaths(data, "").ledger)
     a = evidence_lookup.find(named[0], data, records)
     if evidence_lookup.NUMBER.fullmatch(named[1]):
         found, name = of_number(a, float(named[1]), data), named[1]
@@ -93,18 +93,18 @@ def attribute(named: Sequence[str]) -> dict[str, Any]:
         found = of_number(a, number or 0.0, data) if public else between(a, b, data)
         name, other = b.name, f"{b.name} ({b.id[:12]})"
     print(attribution.text(found, a.name, name))
-    _keep(Workspace(data, a.evidence.run), f"{a.name} ({a.id[:12]}) → {other}", found)
+    _keep(RunPaths(data, a.evidence.run), f"{a.name} ({a.id[:12]}) → {other}", found)
     return {"ladder": found.as_json(), "a": a.id, "b": name}
 
 
-def _keep(place: Workspace, pair: str, found: Ladder) -> None:
+def _keep(place: RunPaths, pair: str, found: Attribution) -> None:
     """Keep a ladder for the report of the run that A is of, in the place of the pair's last."""
     if place.root.is_dir():  # not of a record that came from another machine
         kept = files.read_json(place.attributions) if place.attributions.is_file() else {}
         files.write_json(place.attributions, {**kept, pair: found.as_json()})
 
 
-def of_number(a: Side, number: float, data: Path) -> Ladder:
+def of_number(a: EvidenceRecord, number: float, data: Path) -> Attribution:
     """Return what the unseen share makes of the gap between a CV and a leaderboard's number.
 
     Raises:
@@ -116,7 +116,7 @@ def of_number(a: Side, number: float, data: Path) -> Ladder:
     return attribution.of_number(values, known.unseen, number, known.scoring, k=k)
 
 
-def between(a: Side, b: Side, data: Path) -> Ladder:
+def between(a: EvidenceRecord, b: EvidenceRecord, data: Path) -> Attribution:
     """Return the parts of the gap of two CVs; its notes say what could not be swapped, and why.
 
     Raises:
@@ -147,7 +147,7 @@ def between(a: Side, b: Side, data: Path) -> Ladder:
         steps = [*_metric(mine, evidence_lookup.precisions(a, data, k), rows, (own, k)), *steps]
     if other > k:
         steps += _metric(evidence_lookup.precisions(b, data, k), theirs, rows, (k, other))
-    found = attribution.ladder(mine, theirs, steps, scored, k=k)
+    found = attribution.attribute(mine, theirs, steps, scored, k=k)
     return replace(found, notes=tuple(notes))
 
 
@@ -159,7 +159,7 @@ def _metric(
     return [Step("", "", first), Step("metric", "MAP@{} to MAP@{}".format(*depths), last)]
 
 
-def _recorded(side: Side, data: Path) -> tuple[Values, int]:
+def _recorded(side: EvidenceRecord, data: Path) -> tuple[Values, int]:
     """Return each valid row's average precision as its evidence tells it, and k."""
     one = side.evidence
     if one.kind != "cv":
@@ -176,7 +176,7 @@ def _recorded(side: Side, data: Path) -> tuple[Values, int]:
     return found, layer_values.depth(one.score)
 
 
-def _fixed(a: Side, b: Side) -> list[str]:
+def _fixed(a: EvidenceRecord, b: EvidenceRecord) -> list[str]:
     """Name the layers that differ but are what they are on this machine."""
     mine, theirs = layer_values.values(a), layer_values.values(b)
     names = ("corpus", "packages")
@@ -184,14 +184,14 @@ def _fixed(a: Side, b: Side) -> list[str]:
     return [f"in the remainder, for they cannot be swapped here: {', '.join(odd)}"] if odd else []
 
 
-def _replay(side: Side, data: Path, both: frozenset[int]) -> _Replay:
+def _replay(side: EvidenceRecord, data: Path, both: frozenset[int]) -> _Replay:
     """Return a side ready to be scored on the questions of both.
 
     Raises:
         StaleInput: its settings, adapter, split or data are not there any more.
     """
     one = side.evidence
-    place = Workspace(data, one.run)
+    place = RunPaths(data, one.run)
     path = place.evidence(side.id) / SETTINGS
     if not path.is_file():
         raise StaleInput(f"{side.name}: no settings are kept beside its record; run: invoke eval")
@@ -249,7 +249,7 @@ def _steps(a: _Replay, b: _Replay, k: int, note: Callable[[str], None]) -> Itera
 def _differs(name: str, a: _Replay, b: _Replay) -> bool:
     if name == "adapter":
         return a.weights != b.weights
-    pools = name == "exemplars" and a.run.config.prompt.exemplars != "none"
+    pools = name == "examples" and a.run.config.prompt.examples != "none"
     return _changed(name, a, b) != [] or (pools and a.known.pool != b.known.pool)
 
 
@@ -267,7 +267,7 @@ def _swap(name: str, now: _Replay, b: _Replay) -> _Replay:
         return replace(now, adapter=b.adapter, weights=b.weights)
     if name == "base":
         now = replace(now, adapter=b.adapter, weights=b.weights)
-    if name == "exemplars":
+    if name == "examples":
         now = replace(now, known=b.known)
     section, keys = _KEYS[name]
     theirs = getattr(b.run.config, section)
@@ -285,7 +285,7 @@ def _told(name: str, now: _Replay, b: _Replay) -> str:
     changed = _changed(name, now, b)
     shown = [f"{key} {x} to {y}" for key, x, y in changed if max(len(x), len(y)) <= _LONG and x]
     names = [key for key, *_ in changed if not any(one.startswith(f"{key} ") for one in shown)]
-    pool = ["the pool they are drawn from"] if name == "exemplars" and not changed else []
+    pool = ["the pool they are drawn from"] if name == "examples" and not changed else []
     own = ["with its adapter"] if name == "base" and now.weights != b.weights else []
     return ", ".join([*names, *shown, *pool, *own])
 

@@ -8,7 +8,7 @@ from parity.competition.eedi import submission
 from parity.pipeline import dag
 from parity.pipeline.commands import report
 from parity.pipeline.commands.wheels import wheels
-from parity.pipeline.dag import Survey
+from parity.pipeline.dag import StageGraph
 from parity.pipeline.stages import evaluate
 from parity.pipeline.stages.mine import mine
 from parity.pipeline.stages.package import package
@@ -76,7 +76,7 @@ def demo(data: Path | None, *, quick: bool, overrides: tuple[str, ...] = ()) -> 
 
 def _once(run: Run, stage: str) -> None:
     """Start a stage unless it is done; its output tells which command would."""
-    if Survey().standing(run, stage).state == "done":
+    if StageGraph().standing(run, stage).state == "done":
         print(f"\n== {dag.label_of(stage, run)}: done before")
         return
     started = time.monotonic()

@@ -15,7 +15,7 @@ from parity.deploy.bundle import bundle_checks as shipping
 from parity.deploy.image import engines, image_lock
 from parity.deploy.image import freeze as freezes
 from parity.deploy.image import image_checks as inside
-from parity.deploy.image.image_checks import Finding, attempt, failed
+from parity.deploy.image.image_checks import CheckResult, attempt, failed
 from parity.deploy.image.image_lock import ImageLock
 from parity.deploy.kaggle_api import client as doors
 from parity.deploy.kaggle_api import login_checks as outside
@@ -65,7 +65,7 @@ def doctor(run: Run, reach: Reach = "offline") -> dict[str, Any]:
     raise error
 
 
-def local(run: Run) -> Iterator[Finding]:
+def local(run: Run) -> Iterator[CheckResult]:
     """Yield what can be found without the network, from the ground up."""
     here = {name: environment.version(name) for name in environment.PACKAGES}
     lock, frozen = _locked(run)
@@ -84,8 +84,8 @@ def local(run: Run) -> Iterator[Finding]:
     if lock:
         yield inside.running_image(lock, _read(_COMMIT))
     yield _mounts(_INPUT)
-    encoder, mined = run.config.encoder, run.config.mining.quantise
-    eight = "mining" if mined == "fp8" else "encoder" if encoder.quantise == "fp8" else ""
+    encoder, mined = run.config.encoder, run.config.mining.quantize
+    eight = "mining" if mined == "fp8" else "encoder" if encoder.quantize == "fp8" else ""
     yield from inside.gpu(inside.ask_gpu(), encoder.precision, eight)
     yield attempt("builds images with", engines.find, "warning")
     yield attempt("the image's Python, for the wheelhouse's proof:", _image_python, "warning")
@@ -104,7 +104,7 @@ def _locked(run: Run) -> tuple[ImageLock | None, dict[str, str]]:
         return None, {}  # told by `_of_checkout`
 
 
-def _of_checkout(run: Run, here: dict[str, str], frozen: dict[str, str]) -> Iterator[Finding]:
+def _of_checkout(run: Run, here: dict[str, str], frozen: dict[str, str]) -> Iterator[CheckResult]:
     """Yield what only a checkout of the project can tell."""
     try:
         root = run.workspace.checkout
@@ -124,36 +124,38 @@ def _image_python() -> str:
     return interpreters.find("3.12").name
 
 
-def _mounts(place: Path) -> Finding:
+def _mounts(place: Path) -> CheckResult:
     """Say whether this is a machine of Kaggle's, and what is mounted there."""
     if not place.is_dir():
-        return Finding("ok", f"no {place}: not on Kaggle")
+        return CheckResult("ok", f"no {place}: not on Kaggle")
     names = sorted(path.name for path in place.iterdir())
     if not names:
-        return Finding("warning", f"{place} is empty", "attach the datasets and the competition")
-    return Finding("ok", f"{place} holds {', '.join(names)}")
+        return CheckResult(
+            "warning", f"{place} is empty", "attach the datasets and the competition"
+        )
+    return CheckResult("ok", f"{place} holds {', '.join(names)}")
 
 
-def _disk(what: str, folder: Path, needed: int) -> Finding:
+def _disk(what: str, folder: Path, needed: int) -> CheckResult:
     there = shipping.free(folder)
     # What is only short is a warning; without room for one adapter nothing can be written.
     level: Literal["warning", "error"] = "warning" if there > _SPARE else "error"
     return attempt(f"{what}:", lambda: shipping.disk(what, there, needed), level)
 
 
-def _adapter(run: Run) -> Iterator[Finding]:
+def _adapter(run: Run) -> Iterator[CheckResult]:
     """Look at the run's adapter, where it has one."""
     folder = run.workspace.adapter(run.round)
     name = f"adapter of {run.config.name}, round {run.round}:"
     if not (folder / shipping.RECORD).is_file():
-        yield Finding("ok", f"{name} none yet")
+        yield CheckResult("ok", f"{name} none yet")
         return
     # Imported here: it loads torch, which a machine without an adapter need not wait for.
     from parity.pipeline import encoder_loading  # noqa: PLC0415
 
     def check() -> str:
         return shipping.adapter(
-            folder, encoder_loading.base(run).digest(), run.config.encoder.layers
+            folder, encoder_loading.base(run).digest(), run.config.encoder.num_layers
         )
 
     yield attempt(name, check)
@@ -163,5 +165,5 @@ def _read(path: Path) -> str:
     return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
 
 
-def _folded(finding: Finding) -> str:
+def _folded(finding: CheckResult) -> str:
     return "\n".join(wrapped(finding.line(), hang=" " * 9))

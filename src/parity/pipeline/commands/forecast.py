@@ -11,20 +11,26 @@ import numpy as np
 from parity.analysis.forecast import calibration, score_slices, unseen_estimate
 from parity.analysis.forecast import forecast as forecasting
 from parity.analysis.forecast.forecast import Forecast
-from parity.analysis.forecast.leaderboard import Board, Hidden, Pair, Share, Transfer
-from parity.analysis.forecast.score_slices import Slices
+from parity.analysis.forecast.leaderboard import (
+    CvToLbNoise,
+    HiddenTest,
+    LeaderboardPrior,
+    ScorePair,
+    SeenShare,
+)
+from parity.analysis.forecast.score_slices import ScoreSlices
 from parity.analysis.run_log import golden
 from parity.competition import ranking as rankings
 from parity.competition.scoring import metrics
 from parity.competition.scoring.metrics import Scores
 from parity.pipeline import dag, dataset
-from parity.pipeline.dataset import Nouns
+from parity.pipeline.dataset import Dataset
 from parity.run import digest, files, ledger
 from parity.run import manifest as manifests
-from parity.run.errors import BadConfig, BadData, Polluted, StaleInput
+from parity.run.errors import BadConfig, BadData, Contaminated, StaleInput
 from parity.run.experiment import Run, data_folder
-from parity.run.ledger import Evidence, Foretold, Kind
-from parity.run.paths import Workspace
+from parity.run.ledger import Evidence, ForecastRecord, Kind
+from parity.run.paths import RunPaths
 
 BOARD: Kind = "public"
 _EXAMPLE = 50  # a test.csv of fewer questions is Kaggle's example, not the hidden test
@@ -47,18 +53,18 @@ def forecast(run: Run, label: str) -> dict[str, Any]:
 
     Raises:
         StaleInput: there is no CV of it, or a stale one.
-        Polluted: it was trained on rows it was scored on.
+        Contaminated: it was trained on rows it was scored on.
         BadConfig: no valid row is seen, or none is unseen.
     """
     record, known = _cv(run, label), dataset.load(run)
     records = ledger.read(run.workspace.ledger)
     cv, board = _slices(run, known, record), _board(run, known, record, records)
     counts = _counts(known)
-    covered = unseen_estimate.covered(counts, known.positives)
+    covered = unseen_estimate.seen_coverage(counts, known.positives)
     facts = _facts(cv, board, record, covered)
     seed = run.config.scoring.seed
     found = forecasting.forecast(cv, board, covered=covered, seed=seed)
-    made = Foretold(
+    made = ForecastRecord(
         run=run.config.name,
         round=run.round,
         label=label,
@@ -84,10 +90,10 @@ def forecast(run: Run, label: str) -> dict[str, Any]:
 
 def judge() -> dict[str, Any]:
     """Print how past forecasts did against the scores that arrived, of all runs."""
-    place = Workspace(data_folder(), "").ledger
+    place = RunPaths(data_folder(), "").ledger
     judged = calibration.joined(ledger.read(place), ledger.forecasts(place))
     print(calibration.text(judged))
-    found = calibration.judge(judged)
+    found = calibration.check_forecasts(judged)
     return {"judged": [asdict(one) for one in judged], "together": found and asdict(found)}
 
 
@@ -110,12 +116,12 @@ def _cv(run: Run, label: str) -> Evidence:
     if manifests.read(folder) is None:
         raise StaleInput(f"no CV of {label} of round {run.round} to forecast from; run: {command}")
     if best:
-        standing = dag.Survey().standing(run, "eval")
+        standing = dag.StageGraph().standing(run, "eval")
         if standing.state != "done":
             raise StaleInput(f"the CV of {label} is stale ({standing.why}); run: {command}")
     if files.read_json(folder / "scores.json")["status"] != "clean":
-        raise Polluted(
-            f"the CV of {label} is polluted: it was scored on rows it was trained on; train it on "
+        raise Contaminated(
+            f"the CV of {label} is contaminated: it was scored on rows it was trained on; train it on "
             f"this split: {run.command('train')}"
         )
     found = [
@@ -129,7 +135,7 @@ def _cv(run: Run, label: str) -> Evidence:
     return found[-1]
 
 
-def _slices(run: Run, known: Nouns, cv: Evidence) -> Slices:
+def _slices(run: Run, known: Dataset, cv: Evidence) -> ScoreSlices:
     place = run.workspace.evaluation(run.round, cv.label) / "ranking.jsonl"
     k = Scores.from_json(cv.score).k
     values = metrics.average_precisions(rankings.read(place), known.valid_qrels, k=k)
@@ -143,19 +149,19 @@ def _slices(run: Run, known: Nouns, cv: Evidence) -> Slices:
         ) from error
 
 
-def _board(run: Run, known: Nouns, cv: Evidence, records: list[Evidence]) -> Board:
+def _board(run: Run, known: Dataset, cv: Evidence, records: list[Evidence]) -> LeaderboardPrior:
     config, counts = run.config.forecast, _counts(known)
-    covered = unseen_estimate.covered(counts, known.positives)
-    prior = Share.beta(run.config.scoring.seen_share, config.share_rows)
-    return Board(
+    covered = unseen_estimate.seen_coverage(counts, known.positives)
+    prior = SeenShare.beta(run.config.scoring.seen_share, config.share_rows)
+    return LeaderboardPrior(
         prior.beside(unseen_estimate.unseen_mass(counts.values())),
-        Hidden(config.rows or _hidden(run, known)),
+        HiddenTest(config.rows or _hidden(run, known)),
         [*_told(run, covered), *_pairs(cv, records, covered)],
-        Transfer(config.factor, config.residual),
+        CvToLbNoise(config.factor, config.residual),
     )
 
 
-def _hidden(run: Run, known: Nouns) -> float:
+def _hidden(run: Run, known: Dataset) -> float:
     """Return the scored rows of the hidden test: asked rows, less those that have no label."""
     questions = len({query.question_id for query in known.queries})
     tested = len({query.question_id for query in known.test})
@@ -165,9 +171,9 @@ def _hidden(run: Run, known: Nouns) -> float:
     return scored * (tested if tested >= _EXAMPLE else asked)
 
 
-def _pairs(cv: Evidence, records: list[Evidence], covered: float) -> list[Pair]:
+def _pairs(cv: Evidence, records: list[Evidence], covered: float) -> list[ScorePair]:
     """Return what went to this leaderboard before: other adapters' CV on this data and score."""
-    found = dict[tuple[str, ...], Pair]()  # an adapter that went there twice is one pair
+    found = dict[tuple[str, ...], ScorePair]()  # an adapter that went there twice is one pair
     for score in records:
         value = calibration.shown(score) if score.kind == BOARD and not _of(score, cv) else None
         before = [
@@ -183,11 +189,11 @@ def _pairs(cv: Evidence, records: list[Evidence], covered: float) -> list[Pair]:
         if scores.seen.map and scores.unseen.map:
             other = before[-1].layers["split"] != cv.layers["split"]
             means = scores.seen.map.value, scores.unseen.map.value
-            found[ledger.identity(score.layers)] = Pair(*means, value, covered, other)
+            found[ledger.identity(score.layers)] = ScorePair(*means, value, covered, other)
     return list(found.values())
 
 
-def _told(run: Run, covered: float) -> list[Pair]:
+def _told(run: Run, covered: float) -> list[ScorePair]:
     """Return the pairs of the table that the run file names, but for the run's own.
 
     Raises:
@@ -200,7 +206,7 @@ def _told(run: Run, covered: float) -> list[Pair]:
         with path.open(encoding="utf-8", newline="") as file:
             rows = [row for row in csv.DictReader(file) if row["name"] != run.config.name]
         return [
-            Pair(
+            ScorePair(
                 seen=float(row["seen"]),
                 unseen=float(row["unseen"]),
                 score=float(row["score"]),
@@ -219,11 +225,13 @@ def _of(one: Evidence, other: Evidence) -> bool:
     return ledger.same(one.layers, other.layers)
 
 
-def _counts(known: Nouns) -> Counter[int]:
+def _counts(known: Dataset) -> Counter[int]:
     return Counter(kind for right in known.qrels.values() for kind in right)
 
 
-def _facts(cv: Slices, board: Board, record: Evidence, covered: float) -> dict[str, Any]:
+def _facts(
+    cv: ScoreSlices, board: LeaderboardPrior, record: Evidence, covered: float
+) -> dict[str, Any]:
     """Return what a forecast is computed from; equal facts give an equal forecast."""
     return {
         "cv": ledger.id_of(record),
@@ -239,7 +247,7 @@ def _facts(cv: Slices, board: Board, record: Evidence, covered: float) -> dict[s
     }
 
 
-def _text(made: Foretold, found: Forecast, mass: unseen_estimate.Bounds) -> str:
+def _text(made: ForecastRecord, found: Forecast, mass: unseen_estimate.Bounds) -> str:
     facts = made.facts
     seen, unseen = facts["rows"]
     order = sorted(found.sources, key=lambda name: -found.sources[name])

@@ -8,13 +8,13 @@ from tempfile import TemporaryDirectory
 
 from parity.deploy.image import build_context, engines, image_lock
 from parity.deploy.image import freeze as freezes
-from parity.deploy.image.build_context import Layers
+from parity.deploy.image.build_context import ImageDigests
 from parity.deploy.wheelhouse import build as wheels
 from parity.deploy.wheelhouse import wheel_lock
 from parity.run import files
 from parity.run.errors import BadConfig, Mismatch, StaleInput
 from parity.run.experiment import DATA, Run
-from parity.run.paths import Workspace
+from parity.run.paths import RunPaths
 
 RECORD = "image.json"
 """In the data folder: the image that was built last, by which engine, and from what."""
@@ -32,7 +32,7 @@ def lock(freeze: Path, measured: Mapping[str, str] | None = None) -> None:
     """
     if not freeze.is_file():
         raise BadConfig(f"--freeze {freeze}: no such file; in the container: pip freeze > FILE")
-    path = Workspace(DATA, "").image_lock
+    path = RunPaths(DATA, "").image_lock
     old = image_lock.read(path)
     place = path.with_name(old.value("freeze"))
     before = place.read_text(encoding="utf-8")
@@ -80,7 +80,7 @@ def build(run: Run, base: str = "") -> None:
         print("its base is not the locked image: what is measured in it is no evidence `image`")
 
 
-def sources(run: Run, base: str) -> tuple[Layers, image_lock.ImageLock, wheel_lock.Lock]:
+def sources(run: Run, base: str) -> tuple[ImageDigests, image_lock.ImageLock, wheel_lock.Lock]:
     """Return what an image built now is made of, and the two locks, each proven to be current.
 
     Raises:

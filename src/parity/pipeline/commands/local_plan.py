@@ -11,15 +11,15 @@ from typing import Any
 
 from parity.competition.query import Query
 from parity.deploy.planning import devices, local_plan
-from parity.deploy.planning.local_plan import Kind, Listed, Local, Seen, Work
+from parity.deploy.planning.local_plan import Kind, LocalJob, LocalPlan, MeasuredSpeed, TextList
 from parity.pipeline import dag, dataset, encoder_loading, training_plan
-from parity.pipeline.dag import Survey
-from parity.pipeline.dataset import Nouns
+from parity.pipeline.dag import StageGraph
+from parity.pipeline.dataset import Dataset
 from parity.retrieval import tokenizer as readers
 from parity.retrieval.engine import trie
 from parity.retrieval.models import shape as weights
-from parity.retrieval.retrieve import ask, passages
-from parity.retrieval.tokenizer import Reader, Tokens
+from parity.retrieval.retrieve import passages, render_queries
+from parity.retrieval.tokenizer import Tokenizer, Tokens
 from parity.run import environment, files
 from parity.run import manifest as manifests
 from parity.run.errors import StaleInput
@@ -29,7 +29,7 @@ from parity.training import negatives
 from parity.training.batches import at_once
 
 _LABELS = {"encode the corpus": "corpus", "encode the queries": "queries"}
-_SAME = ("base", "layers", "precision", "quantise", "attention")  # that a speed belongs to
+_SAME = ("base", "num_layers", "precision", "quantize", "attention")  # that a speed belongs to
 
 
 def here(run: Run) -> dict[str, Any]:
@@ -43,23 +43,23 @@ def here(run: Run) -> dict[str, Any]:
     return found.as_json()
 
 
-def planned(run: Run) -> Local:
+def planned(run: Run) -> LocalPlan:
     """Return the plan of mining, scoring and training on this machine.
 
     Raises:
         StaleInput: the run's texts have not been prepared.
     """
     config = run.config
-    if Survey().standing(run, "prepare").state != "done":
+    if StageGraph().standing(run, "prepare").state != "done":
         raise StaleInput(f"prepare is missing or stale; run: {run.command('prepare')}")
     known, base = dataset.load(run), encoder_loading.base(run)
     reader = readers.opened(base, config.encoder)
-    shape = weights.shape(base.folder, config.encoder.layers)
+    shape = weights.shape(base.folder, config.encoder.num_layers)
     gpus = environment.gpu() if config.encoder.device != "cpu" else ""
     training = config.training
-    lora = training.rank * (shape.inputs + shape.outputs) if training.method == "lora" else 0
+    lora = training.r * (shape.inputs + shape.outputs) if training.method == "lora" else 0
     trained = _trained(run, reader, known)
-    work = Work(
+    work = LocalJob(
         name=f"{config.name}, round {run.round}",
         device=devices.machine(gpus, cpus=_threads(), ram=_ram()),
         encoder=config.encoder,
@@ -124,7 +124,7 @@ def _names(run: Run) -> dict[Kind, str]:
 
 def _way(training: Mapping[str, Any]) -> tuple[str, ...]:
     kept = "checkpointed" if training.get("gradient_checkpointing") else "kept"
-    return (str(training.get("method")), str(training.get("rank")), kept)
+    return (str(training.get("method")), str(training.get("r")), kept)
 
 
 def _key(run: Run, gpu: str) -> str:
@@ -137,7 +137,7 @@ def _same(encoder: dict[str, Any]) -> list[str]:
     return [encoder_loading.portable(str(values[0])), *map(str, values[1:])]
 
 
-def _encoded(run: Run, reader: Reader, known: Nouns) -> Iterator[Listed]:
+def _encoded(run: Run, reader: Tokenizer, known: Dataset) -> Iterator[TextList]:
     corpus = passages(reader, run.config.prompt, known.corpus)
     kind: Kind = "adapter" if run.round else "base"
     yield _listed(reader, "mine corpus", kind, corpus)
@@ -148,32 +148,32 @@ def _encoded(run: Run, reader: Reader, known: Nouns) -> Iterator[Listed]:
         yield _listed(reader, "eval queries", "adapter", _asked(run, reader, known, known.valid))
 
 
-def _asked(run: Run, reader: Reader, known: Nouns, rows: Sequence[Query]) -> list[list[int]]:
+def _asked(run: Run, reader: Tokenizer, known: Dataset, rows: Sequence[Query]) -> list[list[int]]:
     prompt = run.config.prompt
-    return ask(reader, prompt, rows, dataset.shown(known, prompt, rows)).tokens
+    return render_queries(reader, prompt, rows, dataset.shown(known, prompt, rows)).tokens
 
 
 def _listed(
-    reader: Reader, name: str, kind: Kind, sequences: Sequence[Tokens], budget: int = 0
-) -> Listed:
+    reader: Tokenizer, name: str, kind: Kind, sequences: Sequence[Tokens], budget: int = 0
+) -> TextList:
     packs = reader.packs(sequences, budget or reader.config.token_budget)
     found = trie.counts(packs, sequences)
     held = max(map(len, packs), default=0)
-    return Listed(name, kind, found.sequences, found.flat, found.packed, found.packs, held)
+    return TextList(name, kind, found.sequences, found.flat, found.packed, found.packs, held)
 
 
-def _trained(run: Run, reader: Reader, known: Nouns) -> tuple[Listed, ...]:
+def _trained(run: Run, reader: Tokenizer, known: Dataset) -> tuple[TextList, ...]:
     """Return the first epoch's steps, packed batch by batch; nothing where none can be planned."""
-    if Survey().standing(run, "mine").state != "done":
+    if StageGraph().standing(run, "mine").state != "done":
         return ()
     mined = negatives.read(dag.folder(run, "mine") / "negatives.jsonl")
-    planned, _ = training_plan.write(reader, run.config, known, mined, "")
+    planned, _ = training_plan.build_training_plan(reader, run.config, known, mined, "")
     batches = []
     for batch in planned.epochs[0]:
         asked, answers = planned.tokens(batch)
         budget = run.config.training.token_budget
         batches.append(_batch(reader, [*asked, *answers], budget))
-    whole = Listed(
+    whole = TextList(
         name="train epoch",
         kind="train",
         sequences=sum(one.sequences for one in batches),
@@ -187,13 +187,13 @@ def _trained(run: Run, reader: Reader, known: Nouns) -> tuple[Listed, ...]:
     return (whole,)
 
 
-def _batch(reader: Reader, sequences: Sequence[Tokens], budget: int) -> Listed:
+def _batch(reader: Tokenizer, sequences: Sequence[Tokens], budget: int) -> TextList:
     one = _listed(reader, "", "train", sequences, budget)
     return replace(one, again=0 if at_once(one.packs, one.packed, budget) else one.packed)
 
 
 def _finished(run: Run, stage: str) -> Manifest | None:
-    now = Survey().standing(run, stage)
+    now = StageGraph().standing(run, stage)
     return now.manifest if now.state == "done" else None
 
 
@@ -206,7 +206,7 @@ def _took(run: Run) -> Iterator[tuple[str, float]]:
                 yield f"{stage} {_LABELS[label]}", -1.0 if one["kept"] else one["seconds"]
 
 
-def _notes(run: Run, trained: tuple[Listed, ...]) -> Iterator[str]:
+def _notes(run: Run, trained: tuple[TextList, ...]) -> Iterator[str]:
     epochs = run.config.training.epochs
     if not trained:
         yield f"train: its steps are known once negatives are mined; {run.command('mine')}"
@@ -228,7 +228,7 @@ def _notes(run: Run, trained: tuple[Listed, ...]) -> Iterator[str]:
         yield f"train took {steps} steps and {done.seconds:,.0f} s, scoring included{told}"
 
 
-def _seen(run: Run, gpus: str) -> Iterator[Seen]:
+def _seen(run: Run, gpus: str) -> Iterator[MeasuredSpeed]:
     """Yield the speeds at which any run saw this base embed on a machine like this one."""
     wanted = _same(run.config.encoder.model_dump(mode="json"))
     for path in run.workspace.finished():
@@ -245,24 +245,24 @@ def _seen(run: Run, gpus: str) -> Iterator[Seen]:
 
 def _computed(found: Manifest) -> dict[str, Any]:
     """Return how a stage's encoder ran: of mining in the bits that mining has."""
-    bits = found.config.get("mining", {}).get("quantise") if found.stage == "mine" else ""
+    bits = found.config.get("mining", {}).get("quantize") if found.stage == "mine" else ""
     encoder: dict[str, Any] = found.config["encoder"]
-    return {**encoder, "quantise": bits} if bits else encoder
+    return {**encoder, "quantize": bits} if bits else encoder
 
 
-def _speeds(found: Manifest, path: Path) -> Iterator[Seen]:
+def _speeds(found: Manifest, path: Path) -> Iterator[MeasuredSpeed]:
     bare = found.stage == "mine" and "round-0" in path.parts
     for one in found.facts.get("took", {}).values():
         if one["tokens"]:
             kind: Kind = "base" if bare else "adapter"
-            yield Seen(found.stage, kind, one["tokens"], one["packs"], one["seconds"])
+            yield MeasuredSpeed(found.stage, kind, one["tokens"], one["packs"], one["seconds"])
 
 
-def _paces(run: Run, found: Manifest) -> Iterator[Seen]:
+def _paces(run: Run, found: Manifest) -> Iterator[MeasuredSpeed]:
     """Yield the speed of a training that went about it as this run's will."""
     one = found.facts.get("spent")
     if one and _way(found.config["training"]) == _way(run.config.training.model_dump()):
-        yield Seen("train", "train", one["tokens"], found.facts["steps"], one["seconds"])
+        yield MeasuredSpeed("train", "train", one["tokens"], found.facts["steps"], one["seconds"])
 
 
 def _is_here(found: Manifest, gpus: str) -> bool:

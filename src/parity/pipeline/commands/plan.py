@@ -9,18 +9,18 @@ from typing import Any, cast
 
 from parity.competition.query import Query
 from parity.deploy.planning import devices, kernel_plan
-from parity.deploy.planning.kernel_plan import Counted, Job, Measured
+from parity.deploy.planning.kernel_plan import KernelJob, MeasuredKernel, TokenCounts
 from parity.deploy.planning.plan_result import Plan
 from parity.deploy.planning.plan_result import refusal as refused
 from parity.pipeline import dag, dataset, encoder_loading
-from parity.pipeline.dag import Survey
-from parity.pipeline.dataset import Nouns
+from parity.pipeline.dag import StageGraph
+from parity.pipeline.dataset import Dataset
 from parity.retrieval import tokenizer as readers
 from parity.retrieval.models import adapter as adapters
 from parity.retrieval.models import shape as weights
-from parity.retrieval.models.shape import Shape
-from parity.retrieval.retrieve import Asked, ask, passages
-from parity.retrieval.tokenizer import Reader
+from parity.retrieval.models.shape import ModelShape
+from parity.retrieval.retrieve import RenderedQueries, passages, render_queries
+from parity.retrieval.tokenizer import Tokenizer
 from parity.run import digest
 from parity.run.config.run_file import PromptConfig
 from parity.run.errors import Mismatch, StaleInput
@@ -68,12 +68,12 @@ def planned(run: Run, device: str = "", queries: int = 0) -> Plan:
     config = run.config
     on = devices.device(device or config.shipping.device)
     rows = queries or config.shipping.queries
-    if Survey().standing(run, "prepare").state != "done":
+    if StageGraph().standing(run, "prepare").state != "done":
         raise StaleInput(f"prepare is missing or stale; run: {run.command('prepare')}")
     known, base = dataset.load(run), encoder_loading.base(run)
     reader = readers.opened(base, config.encoder)
-    shape = weights.shape(base.folder, config.encoder.layers)
-    job = Job(
+    shape = weights.shape(base.folder, config.encoder.num_layers)
+    job = KernelJob(
         name=f"{config.name}, round {run.round}",
         device=on,
         encoder=config.encoder,
@@ -86,16 +86,16 @@ def planned(run: Run, device: str = "", queries: int = 0) -> Plan:
         measured=tuple(_measured(run)),
     )
     found = kernel_plan.make(job)
-    if found.fits != "no" or not config.prompt.exemplar_count:
+    if found.fits != "no" or not config.prompt.example_count:
         return found
-    bare = config.prompt.model_copy(update={"exemplars": "none", "exemplar_count": 0})
+    bare = config.prompt.model_copy(update={"examples": "none", "example_count": 0})
     if not kernel_plan.may_fit(replace(job, counted=_counted(reader, bare, known, rows))):
         return found
-    flags = "--set=prompt.exemplars=none --set=prompt.exemplar_count=0 (a new training)"
+    flags = "--set=prompt.examples=none --set=prompt.example_count=0 (a new training)"
     return replace(found, mends=(*found.mends, flags))
 
 
-def _counted(reader: Reader, prompt: PromptConfig, known: Nouns, most: int) -> Counted:
+def _counted(reader: Tokenizer, prompt: PromptConfig, known: Dataset, most: int) -> TokenCounts:
     """Render, tokenize and pack the run's own texts, as the one retrieval does."""
     rows = _sample([*known.test, *known.queries], min(most, _MOST))
     cut = len(_sample(rows, max(1, len(rows) // 2)))
@@ -105,7 +105,7 @@ def _counted(reader: Reader, prompt: PromptConfig, known: Nouns, most: int) -> C
     seconds = time.monotonic() - started
     corpus = passages(reader, prompt, known.corpus)
     probe = _ask(reader, prompt, known, known.probe)
-    return Counted(
+    return TokenCounts(
         half=(cut, _nodes(reader, asked.tokens[:cut])),
         whole=(len(rows), sum(map(len, packs))),
         beside=_nodes(reader, corpus) + _nodes(reader, probe.tokens),
@@ -115,11 +115,13 @@ def _counted(reader: Reader, prompt: PromptConfig, known: Nouns, most: int) -> C
     )
 
 
-def _ask(reader: Reader, prompt: PromptConfig, known: Nouns, rows: Sequence[Query]) -> Asked:
-    return ask(reader, prompt, rows, dataset.shown(known, prompt, rows))
+def _ask(
+    reader: Tokenizer, prompt: PromptConfig, known: Dataset, rows: Sequence[Query]
+) -> RenderedQueries:
+    return render_queries(reader, prompt, rows, dataset.shown(known, prompt, rows))
 
 
-def _nodes(reader: Reader, sequences: Sequence[Sequence[int]]) -> int:
+def _nodes(reader: Tokenizer, sequences: Sequence[Sequence[int]]) -> int:
     return sum(map(len, reader.packs(sequences)))
 
 
@@ -132,30 +134,30 @@ def _sample(queries: Sequence[Query], most: int) -> list[Query]:
     return order[:cut]
 
 
-def _lora(run: Run, shape: Shape) -> int:
+def _lora(run: Run, shape: ModelShape) -> int:
     """Return how many values the adapter has, or will have."""
     folder = run.workspace.adapter(run.round)
     if (folder / adapters.RECORD).is_file():
         tensors = weights.header(adapters.weights_of(folder)).items()
         return sum(math.prod(one.shape) for name, one in tensors if ".lora_" in name)
     training = run.config.training
-    return training.rank * (shape.inputs + shape.outputs) if training.method == "lora" else 0
+    return training.r * (shape.inputs + shape.outputs) if training.method == "lora" else 0
 
 
 def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _measured(run: Run) -> Iterator[Measured]:
+def _measured(run: Run) -> Iterator[MeasuredKernel]:
     """Yield the speeds that finished stages of this round have noted."""
-    survey = Survey()
+    survey = StageGraph()
     for stage in _MEASURING:
         now = survey.standing(run, stage)
         speed = now.manifest.facts.get("speed") if now.manifest and now.state == "done" else None
-        chip = devices.recognised(speed["gpu"]) if speed else None
+        chip = devices.recognized(speed["gpu"]) if speed else None
         if speed and speed["tokens"] and chip:  # of a list kept on disk none were computed
-            dtype, quantise = speed["precision"].split("/")
-            yield Measured(
+            dtype, quantize = speed["precision"].split("/")
+            yield MeasuredKernel(
                 where=stage,
                 chip=chip,
                 tokens=speed["tokens"],
@@ -163,5 +165,5 @@ def _measured(run: Run) -> Iterator[Measured]:
                 seconds=speed["seconds"],
                 processes=speed["processes"],
                 precision=cast(Any, _PRECISIONS[dtype]),
-                four_bit=quantise == "4bit",
+                four_bit=quantize == "4bit",
             )

@@ -9,13 +9,13 @@ from typing import Any
 
 from parity.competition.eedi import submission
 from parity.deploy.image import engines, image_lock
-from parity.deploy.image.run_in_image import Job, Place, entered
+from parity.deploy.image.run_in_image import ContainerJob, Mount, entered
 from parity.deploy.kernel import image_comparison, mounts, rehearsal, run_report
-from parity.deploy.kernel.image_comparison import Side
-from parity.deploy.kernel.sandbox import SCRIPT, Isolation
+from parity.deploy.kernel.image_comparison import RunOutputs
+from parity.deploy.kernel.sandbox import SCRIPT, Sandbox
 from parity.pipeline import dag, dataset, evidence
 from parity.pipeline.commands import run_in_image
-from parity.pipeline.dag import Survey
+from parity.pipeline.dag import StageGraph
 from parity.pipeline.stages import rehearse
 from parity.run import environment
 from parity.run.errors import StaleInput
@@ -36,7 +36,7 @@ def rehearse_image(run: Run) -> None:
         Mismatch: the kernel failed, or texts, token ids or embeddings part.
         StaleInput: nothing was rehearsed here to compare with, or no image was built.
     """
-    if Survey().standing(run, "rehearse").state != "done":
+    if StageGraph().standing(run, "rehearse").state != "done":
         raise StaleInput(f"nothing to compare with; run: {run.command('rehearse')}")
     record = run_in_image.current(run)
     place = dag.folder(run, "rehearse")
@@ -52,10 +52,12 @@ def rehearse_image(run: Run) -> None:
     print(rehearse.layers_told(here.layers, there.layers, "image"))
     found = image_comparison.compare(here, there, dataset.load(run).qrels)
     print(found)
-    image_comparison.judge(found, "fp32" if there.layers["precision"] == _EXACT else "half")
+    image_comparison.compare_outputs(
+        found, "fp32" if there.layers["precision"] == _EXACT else "half"
+    )
 
 
-def _side(working: Path) -> Side:
+def _side(working: Path) -> RunOutputs:
     measured, _ = run_report.read(working)
     return image_comparison.read(working, measured.layers, working / submission.NAME)
 
@@ -66,20 +68,20 @@ def _kind(run: Run, record: dict[str, Any]) -> Kind:
 
 
 @contextmanager
-def _within(run: Run, record: dict[str, Any], root: Path) -> Iterator[Isolation]:
+def _within(run: Run, record: dict[str, Any], root: Path) -> Iterator[Sandbox]:
     """Yield how the script is run in the image: /kaggle is where Kaggle has it, and no network."""
     engine = engines.named(record["engine"])
     threads = os.environ.get("OMP_NUM_THREADS", "")
-    job = Job(
+    job = ContainerJob(
         command=["python", SCRIPT],
         places=[
-            Place(root / "input", _KAGGLE / "input"),
-            Place(root / "working", _KAGGLE / "working", writable=True),
-            Place(run.workspace.kernel, Path(SCRIPT)),
+            Mount(root / "input", _KAGGLE / "input"),
+            Mount(root / "working", _KAGGLE / "working", writable=True),
+            Mount(run.workspace.kernel, Path(SCRIPT)),
         ],
         cwd=_KAGGLE / "working",
         env={"OMP_NUM_THREADS": threads} if threads else {},
         gpu=bool(environment.gpu()),
     )
     with entered(engine, record["id"], job) as words:
-        yield Isolation(f"inside {record['tag']} with {engine}", words, dict(os.environ))
+        yield Sandbox(f"inside {record['tag']} with {engine}", words, dict(os.environ))

@@ -13,8 +13,8 @@ from parity.competition.scoring import metrics
 from parity.competition.scoring.metrics import Scores
 from parity.pipeline import dag, dataset, encoder_loading
 from parity.pipeline.commands import report_sections
-from parity.pipeline.dag import Survey
-from parity.pipeline.dataset import Nouns
+from parity.pipeline.dag import StageGraph
+from parity.pipeline.dataset import Dataset
 from parity.pipeline.ranked_examples import examples
 from parity.pipeline.stages import evaluate
 from parity.run import files, ledger
@@ -27,7 +27,7 @@ _SOLUTION = "solution.csv"
 def rows(run: Run) -> list[tuple[str, Scores]]:
     """Return name and scores: the lexical baselines, the bare base, each round's best adapter."""
     named = {"bm25": "BM25", "tfidf": "TF-IDF", evaluate.BASE: "base model"}
-    survey, found = Survey(), dict[str, Scores]()
+    survey, found = StageGraph(), dict[str, Scores]()
     for number in range(dag.rounds(run)):
         at = run.at(number)
         for label in (evaluate.BASE, evaluate.BEST):
@@ -41,7 +41,7 @@ def rows(run: Run) -> list[tuple[str, Scores]]:
     return [(name, found[name]) for name in order if name in found]
 
 
-def _current(survey: Survey, run: Run, label: str) -> bool:
+def _current(survey: StageGraph, run: Run, label: str) -> bool:
     """Return whether a score is one of what the run file and the stages before now say."""
     if label == evaluate.BEST:
         return survey.standing(run, "eval").state == "done"
@@ -55,7 +55,7 @@ def _current(survey: Survey, run: Run, label: str) -> bool:
 
 def _left_out(run: Run) -> list[str]:
     """Return a line for each score that is there and is not of what the run now says."""
-    survey, lines = Survey(), []
+    survey, lines = StageGraph(), []
     for number in range(dag.rounds(run)):
         at = run.at(number)
         for label, flags in ((evaluate.BASE, ("--adapter", evaluate.BASE)), (evaluate.BEST, ())):
@@ -76,7 +76,7 @@ def report(run: Run, *, with_text: bool = False) -> Path:
     Raises:
         StaleInput: the run is not prepared.
     """
-    Survey().require(run.at(0), "mine")  # what mining wants first is what this wants: prepare
+    StageGraph().require(run.at(0), "mine")  # what mining wants first is what this wants: prepare
     known, stale = dataset.load(run), _left_out(run)
     valid, hidden = rows(run), _leaderboard(run)
     if valid:
@@ -94,7 +94,7 @@ def report(run: Run, *, with_text: bool = False) -> Path:
 
 
 def _page(
-    run: Run, known: Nouns, scores: dict[str, Rows], stale: list[str], *, with_text: bool
+    run: Run, known: Dataset, scores: dict[str, Rows], stale: list[str], *, with_text: bool
 ) -> Page:
     last = run.at(max(dag.rounds(run) - 1, 0))
     records = ledger.read(run.workspace.ledger)
@@ -138,7 +138,7 @@ def _leaderboard(run: Run) -> list[tuple[str, Scores]]:
     }
     shown = frozenset[MisconceptionId]().union(*known.qrels.values())
     unseen = frozenset(row for row, right in qrels.items() if shown.isdisjoint(right))
-    survey, found = Survey(), []
+    survey, found = StageGraph(), []
     for number in range(dag.rounds(run)):
         at = run.at(number)
         path = dag.folder(at, "predict") / submission.NAME

@@ -11,7 +11,7 @@ from parity.analysis.report.plots import Curve, Point
 from parity.competition.scoring.bootstrap import Interval
 from parity.competition.scoring.metrics import Scores
 from parity.pipeline import dag, evidence_lookup
-from parity.pipeline.dag import Standing, Survey
+from parity.pipeline.dag import StageGraph, StageStatus
 from parity.run import files, ledger
 from parity.run.experiment import Run
 from parity.run.ledger import Evidence
@@ -23,7 +23,7 @@ _GIB = 2**30
 _LEAST = 0.05  # seconds or GiB: less is drawn as nothing
 _WORDS = {"equal": "equal", "near": "near: harmless or noise", "unknown": "not known of both"}
 
-Stood = list[tuple[Run, str, Standing]]
+Stood = list[tuple[Run, str, StageStatus]]
 
 
 def standings(run: Run) -> Stood:
@@ -31,7 +31,7 @@ def standings(run: Run) -> Stood:
 
     Of a round that another follows, nothing has to be shipped.
     """
-    survey, count = Survey(), max(dag.rounds(run), 1)
+    survey, count = StageGraph(), max(dag.rounds(run), 1)
     found = []
     for number in range(count):
         at = run.at(number)
@@ -124,12 +124,12 @@ def ladder(run: Run, records: Sequence[Evidence]) -> Section:
     """Return the layers from the CV to the last step of the run's way, the first red one marked."""
     title = "Layers, from CV to the last step"
     data = run.workspace.data
-    ends = evidence_lookup.ends(Survey().compared(run), data, records)
+    ends = evidence_lookup.ends(StageGraph().compared(run), data, records)
     if len(ends) < 2:
         return Section("layers", title, ("Nothing to compare yet: no second measurement.",))
     a, b = ends
     known = evidence_lookup.known(a, b, data, records, with_text=False)
-    found = conclusion.judge(a, b, known)
+    found = conclusion.conclude(a, b, known)
     rows, marks = [], []
     for one in found.findings:
         first = one.layer == found.layer
@@ -181,7 +181,9 @@ def forecasts(run: Run, records: Sequence[Evidence]) -> Section:
         name = f"{one.run}/round-{one.round}/{one.label}"
         judged = scores.get((name, one.board, one.made))
         score = judged.score if judged else None
-        drawn.append(plots.Foretold(f"{place} {name}", told.median, told.half, told.wide, score))
+        drawn.append(
+            plots.ForecastPoint(f"{place} {name}", told.median, told.half, told.wide, score)
+        )
         came = ("-", "no score yet") if judged is None else (f"{judged.score:.4f}", _held(judged))
         bounds = (f"{low:.3f}-{high:.3f}" for low, high in (told.half, told.wide))
         rows.append((f"{place} {name}, {one.board}", f"{told.median:.4f}", *bounds, *came))
@@ -223,7 +225,7 @@ def evidence(run: Run, records: Sequence[Evidence]) -> Section:
             *(one.layers.get("submission", "")[:12], one.made),
         )
         for one in records
-        if one.run == run.config.name and one.status != "polluted"
+        if one.run == run.config.name and one.status != "contaminated"
     ]
     head = ("id", "kind", "round", "what", "submission", "made")
     table = Table("Records of this run", head, tuple(rows))
@@ -250,7 +252,7 @@ def _pairs(records: Sequence[Evidence]) -> Iterator[tuple[Evidence, Scores, floa
 
 
 def _epochs(run: Run) -> Iterator[tuple[int, Scores]]:
-    if Survey().standing(run, "train").state != "done":
+    if StageGraph().standing(run, "train").state != "done":
         return
     number = 1
     while (path := run.workspace.epoch(run.round, number).with_suffix(".json")).is_file():
@@ -272,14 +274,14 @@ def _memory(made: Manifest) -> str:
     return f"{max(peaks):.2f}" if max(peaks) > 0 else "-"
 
 
-def _held(judged: calibration.Judged) -> str:
+def _held(judged: calibration.CheckedForecast) -> str:
     if judged.inside(judged.forecast.half):
         return "inside 50 %"
     return "inside 90 %" if judged.inside(judged.forecast.wide) else "OUTSIDE 90 %"
 
 
-def _judged(scores: Sequence[calibration.Judged]) -> str:
-    found = calibration.judge(scores)
+def _judged(scores: Sequence[calibration.CheckedForecast]) -> str:
+    found = calibration.check_forecasts(scores)
     if found is None:
         return "No score has arrived since, so none can be judged."
     return (

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from parity.deploy.image import engines, image_lock
-from parity.deploy.image.run_in_image import Job, Place, entered, same
+from parity.deploy.image.run_in_image import ContainerJob, Mount, entered, same
 from parity.pipeline.commands.image import RECORD, sources
 from parity.run import environment, files
 from parity.run.errors import BadConfig, StaleInput
@@ -43,7 +43,7 @@ def inside(run: Run, words: Sequence[str]) -> None:
     record = current(run)
     engine = engines.named(record["engine"])
     run.workspace.data.mkdir(parents=True, exist_ok=True)
-    job = Job(
+    job = ContainerJob(
         command=["python", "-m", "parity", stage, *given],
         places=list(_places(run, stage, given)),
         cwd=Path.cwd(),
@@ -89,7 +89,7 @@ def current(run: Run) -> dict[str, Any]:
     return record
 
 
-def _places(run: Run, stage: str, given: Sequence[str]) -> Iterator[Place]:
+def _places(run: Run, stage: str, given: Sequence[str]) -> Iterator[Mount]:
     yield same(run.workspace.data, writable=True)
     other = _named(given, "--against")
     for one in (run, *([open_run(other)] if other else [])):
@@ -112,7 +112,7 @@ def _named(given: Sequence[str], flag: str) -> Path | None:
     return None
 
 
-def _base(run: Run) -> Iterator[Place]:
+def _base(run: Run) -> Iterator[Mount]:
     """Yield the places of the run's base, fetched and converted here where there is a network."""
     # Imported here: it loads torch, which `prepare` does not need.
     from parity.pipeline import encoder_loading  # noqa: PLC0415
@@ -126,12 +126,12 @@ def _base(run: Run) -> Iterator[Place]:
         yield same(folder.parents[1])  # a snapshot of the hub's cache links to its files
 
 
-def _lent(package: str) -> Iterator[Place]:
+def _lent(package: str) -> Iterator[Mount]:
     """Yield the parts of a package that is installed here, as the image is to see them."""
     found = importlib.metadata.distribution(package)
     tops = {one.parts[0] for one in found.files or () if one.parts[0] not in ("..", "__pycache__")}
     for top in sorted(tops):
-        yield Place(Path(str(found.locate_file(top))).resolve(), _PACKAGES / top)
+        yield Mount(Path(str(found.locate_file(top))).resolve(), _PACKAGES / top)
 
 
 def _environment(run: Run) -> dict[str, str]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from parity.pipeline import dag
-from parity.pipeline.dag import Standing, Survey
+from parity.pipeline.dag import StageGraph, StageStatus
 from parity.run.errors import BadConfig
 from parity.run.experiment import Run, open_run
 from parity.run.progress import wrapped
@@ -44,7 +44,7 @@ def _not_begun(waiting: Sequence[str], *, first: bool) -> list[str]:
 
 def _told(run: Run) -> str:
     """Return a run's table, a line a stage and a column a round."""
-    survey, count = Survey(), max(dag.rounds(run), 1)
+    survey, count = StageGraph(), max(dag.rounds(run), 1)
     at = [run.at(number) for number in range(count)]
     head = f"{run.file.as_posix()}: split {run.config.split.name}"
     titles = "".join(f"{f'round {n}':<10}" for n in range(count))
@@ -72,7 +72,7 @@ def _applies(run: Run, stage: str) -> bool:
     return stage != "eval" or run.config.split.kind != "full"
 
 
-def _next(survey: Survey, at: Sequence[Run]) -> str:
+def _next(survey: StageGraph, at: Sequence[Run]) -> str:
     for one in at:
         # Of a round that another follows, nothing has to be shipped.
         stages = dag.STAGES if one is at[-1] else _LEARNING
@@ -83,5 +83,5 @@ def _next(survey: Survey, at: Sequence[Run]) -> str:
     return f"{at[0].command('report')}\n  or a further round: {further}"
 
 
-def _done(standing: Standing) -> bool:
+def _done(standing: StageStatus) -> bool:
     return standing.state == "done"

@@ -35,7 +35,7 @@ def wheels(run: Run) -> None:
     for wheel in selected:
         print(_row(f"{wheel.name} {wheel.version}", wheel.size, ", ".join(wheel.reason)))
     print(_row(own.name, own.stat().st_size, "the project's own"))
-    print(folded(verification.prove(selected, folder, frozen).told))
+    print(folded(verification.verify(selected, folder, frozen).told))
     if not changed and not fetched and before.get(own.name) == own.stat().st_mtime_ns:
         print("nothing was changed: the lock held it, and every file was there")
     if others := sorted(before.keys() - {own.name, *(wheel.file for wheel in selected)}):

@@ -11,12 +11,12 @@ from parity.competition.scoring.metrics import Scores
 from parity.competition.scoring.significance import compare
 from parity.pipeline import dag, dataset, encoder_loading, evaluation, evidence
 from parity.pipeline.commands import local_plan
-from parity.pipeline.dataset import Nouns
-from parity.pipeline.stage import Work, working
+from parity.pipeline.dataset import Dataset
+from parity.pipeline.stage import StageContext, stage_context
 from parity.retrieval.engine.distributed import launched
 from parity.run import files, ledger
 from parity.run import manifest as manifests
-from parity.run.errors import BadConfig, Mismatch, Polluted, StaleInput
+from parity.run.errors import BadConfig, Contaminated, Mismatch, StaleInput
 from parity.run.experiment import Run, open_run
 from parity.run.ledger import Evidence
 
@@ -25,7 +25,7 @@ BEST = "best"
 
 
 def evaluate(
-    run: Run, label: str = BEST, *, against: Path | None = None, accept_polluted: bool = False
+    run: Run, label: str = BEST, *, against: Path | None = None, accept_contaminated: bool = False
 ) -> None:
     """Score one adapter on the split's valid rows, beside the lexical baselines.
 
@@ -33,17 +33,17 @@ def evaluate(
         run: the run at its round.
         label: `best`, `base` or `epoch-N`.
         against: another run file, whose best adapter is compared with this one.
-        accept_polluted: score rows that the adapter was trained on; kept out of every table.
+        accept_contaminated: score rows that the adapter was trained on; kept out of every table.
 
     Raises:
-        Polluted: the adapter was trained on rows it is to be scored on.
+        Contaminated: the adapter was trained on rows it is to be scored on.
         BadConfig: the split holds nothing out, or there is no such adapter.
     """
     workers = launched()
     if label not in (BEST, BASE) and re.fullmatch(r"epoch-[1-9][0-9]*", label) is None:
         raise BadConfig(f"--adapter {label}: want {BEST}, {BASE} or epoch-N")
     place = run.workspace.evaluation(run.round, label)
-    with working(run, "eval", folder=place, main=workers.main) as work:
+    with stage_context(run, "eval", folder=place, main=workers.main) as work:
         known = dataset.load(run)
         evaluation.need_valid(known)
         adapter = _adapter(run, label)
@@ -52,7 +52,7 @@ def evaluate(
             lineage,
             known.split.valid,
             groups=groups(known.queries),
-            accept_polluted=accept_polluted,
+            accept_contaminated=accept_contaminated,
         )
         encoder = encoder_loading.keeping(run, adapter, workers)
         scored = evaluation.score(encoder, run.config, known)
@@ -95,7 +95,7 @@ def evaluate(
 
 
 def read(run: Run, label: str) -> dict[str, Scores]:
-    """Return the scores an evaluation wrote, by method; empty where it is missing or polluted."""
+    """Return an evaluation's scores by method; empty if it is missing or contaminated."""
     folder = run.workspace.evaluation(run.round, label)
     if manifests.read(folder) is None:
         return {}  # not finished: what lies there is of an earlier one
@@ -128,11 +128,11 @@ def _adapter(run: Run, label: str) -> Path | None:
 
 def _tell(status: Status, rows: dict[str, Scores]) -> None:
     print(scores_table(list(rows.items()), style="text"))
-    if status == "polluted":
-        print("POLLUTED: trained on rows it was scored on; kept out of every table and chart")
+    if status == "contaminated":
+        print("CONTAMINATED: trained on rows it was scored on; kept out of every table and chart")
 
 
-def _as_in_training(run: Run, work: Work, label: str, scores: Scores) -> None:
+def _as_in_training(run: Run, work: StageContext, label: str, scores: Scores) -> None:
     """Check that eval's score is the one made in training, to the last digit.
 
     Raises:
@@ -153,16 +153,18 @@ def _as_in_training(run: Run, work: Work, label: str, scores: Scores) -> None:
     print(f"{name}: differs from the score made in training, on another device or token budget")
 
 
-def _against(run: Run, known: Nouns, label: str, other: Run) -> str:
+def _against(run: Run, known: Dataset, label: str, other: Run) -> str:
     """Compare with another run's best adapter, on the rows both were scored on."""
     other = other.at(run.round)
     folder = other.workspace.evaluation(run.round, BEST)
-    now = dag.Survey().standing(other, "eval")
+    now = dag.StageGraph().standing(other, "eval")
     if now.state != "done":
         why = f"a stale score ({now.why})" if now.why else "no score"
         raise StaleInput(f"{other.config.name} has {why}; run: {other.command('eval')}")
     if not (read(run, label) and read(other, BEST)):
-        raise Polluted("one of the two was trained on rows it was scored on; that is not compared")
+        raise Contaminated(
+            "one of the two was trained on rows it was scored on; that is not compared"
+        )
     mine = rankings.read(run.workspace.evaluation(run.round, label) / "ranking.jsonl")
     theirs = rankings.read(folder / "ranking.jsonl")
     if set(mine.query_ids) != set(theirs.query_ids):

@@ -9,20 +9,20 @@ from parity.competition.eedi import submission
 from parity.deploy.bundle import sealed_folder
 from parity.deploy.kaggle_api import client as doors
 from parity.deploy.kaggle_api import follow as following
-from parity.deploy.kaggle_api.client import Door
+from parity.deploy.kaggle_api.client import KaggleClient
 from parity.deploy.kaggle_api.clock import Clock, WallClock
 from parity.deploy.kaggle_api.follow import Version
-from parity.deploy.kaggle_api.types import Submission
+from parity.deploy.kaggle_api.types import KaggleSubmission
 from parity.deploy.kernel import run_report
 from parity.pipeline import dag, evidence
-from parity.pipeline.dag import Survey
-from parity.pipeline.stage import working
+from parity.pipeline.dag import StageGraph
+from parity.pipeline.stage import stage_context
 from parity.pipeline.stages import rehearse
 from parity.run import digest, ledger
 from parity.run import manifest as manifests
 from parity.run.errors import Mismatch, RunFailed
 from parity.run.experiment import Run
-from parity.run.ledger import Evidence, Kind, Step
+from parity.run.ledger import Evidence, KaggleStep, Kind
 
 OUTPUT = "output"
 """Folder of what the kernel wrote, in the stage's own."""
@@ -45,15 +45,15 @@ def follow(run: Run, minutes: float = 0.0, *, clock: Clock | None = None) -> dic
         RunFailed: the kernel or the submission ended in an error.
         Unknown: it has not ended in time; the same command goes on.
     """
-    Survey().require(run, "follow")  # before anybody is asked for a login
+    StageGraph().require(run, "follow")  # before anybody is asked for a login
     budget = minutes or run.config.shipping.hours * 60 + _SPARE
     with doors.opened(clock or WallClock()) as door:
-        if Survey().standing(run, "follow").state != "done":
+        if StageGraph().standing(run, "follow").state != "done":
             _collect(run, door, budget)
         return _score(run, door, budget)
 
 
-def submitted(run: Run) -> Step | None:
+def submitted(run: Run) -> KaggleStep | None:
     """Return the submission of the version that was followed last, from the ledger."""
     pushed = manifests.read(dag.folder(run, "push"))
     found = [
@@ -67,9 +67,9 @@ def submitted(run: Run) -> Step | None:
     return found[-1] if found else None
 
 
-def _collect(run: Run, door: Door, minutes: float) -> None:
+def _collect(run: Run, door: KaggleClient, minutes: float) -> None:
     """Wait for the kernel's end, fetch its output, and append evidence `kernel`."""
-    with working(run, "follow") as work:
+    with stage_context(run, "follow") as work:
         pushed = work.found[dag.label_of("push", run)].facts
         version = Version(pushed["kernel"], pushed["version"])
         bundle = sealed_folder.read(dag.folder(run, "package") / "bundle")
@@ -118,7 +118,7 @@ def _judge(there: Path, bundle: str) -> None:
         raise Mismatch(f"{submission.NAME} is not the one its report names; the same command again")
 
 
-def _score(run: Run, door: Door, minutes: float) -> dict[str, str]:
+def _score(run: Run, door: KaggleClient, minutes: float) -> dict[str, str]:
     """Look for the submission's scores and append what is new of them as evidence."""
     step = submitted(run)
     if step is None:
@@ -140,7 +140,9 @@ def _score(run: Run, door: Door, minutes: float) -> dict[str, str]:
     return {"public": ended.public, "private": ended.private}
 
 
-def _scored(kernel: Evidence, kind: Kind, value: float, step: Step, ended: Submission) -> Evidence:
+def _scored(
+    kernel: Evidence, kind: Kind, value: float, step: KaggleStep, ended: KaggleSubmission
+) -> Evidence:
     """Return what the leaderboard says of what the kernel ran."""
     score: dict[str, Any] = {"map@25": value, "ref": ended.ref, "key": step.key}
     return replace(kernel, kind=kind, status="clean", score=score, made=ledger.now())

@@ -7,8 +7,8 @@ from parity.competition.query import MisconceptionId, QueryId
 from parity.competition.ranking import Ranking
 from parity.pipeline import dataset, encoder_loading
 from parity.pipeline.commands import local_plan
-from parity.pipeline.dataset import Nouns
-from parity.pipeline.stage import Work, working
+from parity.pipeline.dataset import Dataset
+from parity.pipeline.stage import StageContext, stage_context
 from parity.retrieval import prompts
 from parity.retrieval.engine.distributed import launched
 from parity.retrieval.retrieve import index, retrieve
@@ -32,7 +32,7 @@ def mine(run: Run, imported: Path | None = None) -> None:
     if imported is not None and not imported.is_file():
         raise BadData(f"--import {imported}: no such file")
     workers = launched()
-    with working(run, "mine", main=workers.main) as work:
+    with stage_context(run, "mine", main=workers.main) as work:
         known = dataset.load(run)
         if imported is not None:
             if workers.main:
@@ -56,14 +56,16 @@ def mine(run: Run, imported: Path | None = None) -> None:
             rankings.write(work.out("ranking.jsonl"), found.ranking)
             print(f"train: {found.asked.summary()}")
             who = f"the adapter of round {run.round - 1}" if run.round else "the bare base"
-            bits = f" in {config.mining.quantise}" if config.mining.quantise else ""
+            bits = f" in {config.mining.quantize}" if config.mining.quantize else ""
             print(f"mined by {who}{bits}, strategy {config.mining.strategy}")
             _write(run, known, work, mined, found.ranking)
             work.facts |= {"speed": encoder.speed(), "took": encoder.took()}
             local_plan.note_lists(how, "adapter" if run.round else "base", work.facts)
 
 
-def _write(run: Run, known: Nouns, work: Work, mined: Negatives, ranking: Ranking | None) -> None:
+def _write(
+    run: Run, known: Dataset, work: StageContext, mined: Negatives, ranking: Ranking | None
+) -> None:
     negatives.write(work.out("negatives.jsonl"), mined)
     texts, passages = _texts(run, known)
     rows = flagembedding.export_rows(
@@ -80,7 +82,7 @@ def _write(run: Run, known: Nouns, work: Work, mined: Negatives, ranking: Rankin
     print(folded(diversity))
 
 
-def _import(run: Run, known: Nouns, work: Work, file: Path) -> None:
+def _import(run: Run, known: Dataset, work: StageContext, file: Path) -> None:
     texts, passages = _texts(run, known)
     read = flagembedding.import_rows(
         files.read_jsonl(file),
@@ -95,7 +97,7 @@ def _import(run: Run, known: Nouns, work: Work, file: Path) -> None:
     _write(run, known, work, read.negatives, None)
 
 
-def _texts(run: Run, known: Nouns) -> tuple[dict[QueryId, str], dict[MisconceptionId, str]]:
+def _texts(run: Run, known: Dataset) -> tuple[dict[QueryId, str], dict[MisconceptionId, str]]:
     config = run.config.prompt
     return (
         {query.query_id: prompts.bare(config, query) for query in known.train},

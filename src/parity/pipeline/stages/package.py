@@ -14,12 +14,12 @@ from parity.deploy.kernel import run_report
 from parity.deploy.wheelhouse import build, wheel_lock
 from parity.deploy.wheelhouse.wheel_lock import Wheel
 from parity.pipeline import dag, dataset, encoder_loading, epochs, evidence
-from parity.pipeline.dataset import Nouns
-from parity.pipeline.stage import Work, working
+from parity.pipeline.dataset import Dataset
+from parity.pipeline.stage import StageContext, stage_context
 from parity.pipeline.stages import evaluate
 from parity.retrieval.models import adapter as adapters
 from parity.retrieval.models import base_model
-from parity.retrieval.models.base_model import Base
+from parity.retrieval.models.base_model import BaseModel
 from parity.run import digest, environment, files
 from parity.run.config import run_file as configs
 from parity.run.errors import StaleInput
@@ -33,9 +33,9 @@ def package(run: Run) -> None:
         BadData: a secret, a path of this machine, a pickle or unlicensed text was found.
         StaleInput: a wheel that the run names is not here; names the command.
     """
-    with working(run, "package", inputs=dag.locks(run)) as work:
+    with stage_context(run, "package", inputs=dag.locks(run)) as work:
         known = dataset.load(run)
-        said = [] if run.config.data.licence else dataset.texts(known)
+        said = [] if run.config.data.license else dataset.texts(known)
         house = _wheelhouse(run, work.folder / "wheelhouse")
         made = _bundle(run, work, known, said, house)
         work.outputs = [
@@ -75,7 +75,7 @@ def _chosen(run: Run) -> tuple[Wheel, ...]:
     return chosen
 
 
-def _bundle(run: Run, work: Work, known: Nouns, said: Iterable[str], house: str) -> str:
+def _bundle(run: Run, work: StageContext, known: Dataset, said: Iterable[str], house: str) -> str:
     target = work.folder / "bundle"
     with files.replacing(target) as temporary:
         shutil.copytree(run.workspace.adapter(run.round), temporary)
@@ -97,13 +97,13 @@ def _bundle(run: Run, work: Work, known: Nouns, said: Iterable[str], house: str)
     return made
 
 
-def _write_ids(run: Run, known: Nouns, folder: Path) -> None:
-    """Write exemplars and probe: ids, and of each row the digest of the text it stands for.
+def _write_ids(run: Run, known: Dataset, folder: Path) -> None:
+    """Write few-shot examples and probe: ids, and of each row the digest of the text it stands for.
 
     The probe's are of the rendered texts, where an evaluation has kept them.
     """
     files.write_jsonl(
-        folder / "exemplars.jsonl",
+        folder / "examples.jsonl",
         (
             {
                 "query_id": one.query.query_id,
@@ -128,7 +128,7 @@ def _facts(run: Run, house: str) -> dict[str, Any]:
     rows = evaluate.read(run, evaluate.BEST)
     return {
         "wheelhouse": house,
-        "spread": run.config.encoder.spread,
+        "parallelism": run.config.encoder.parallelism,
         "image": {
             "reference": lock.reference,
             "git_commit": lock.value("git_commit"),
@@ -140,7 +140,7 @@ def _facts(run: Run, house: str) -> dict[str, Any]:
     }
 
 
-def _layers(run: Run, work: Work, known: Nouns) -> dict[str, str]:
+def _layers(run: Run, work: StageContext, known: Dataset) -> dict[str, str]:
     """Return what the chosen epoch showed on the probe when it was saved, and its data layers."""
     number = work.found[dag.label_of("train", run)].facts["best_epoch"]
     record = files.read_json(run.workspace.stage("train", run.round) / f"epoch-{number}.json")
@@ -149,7 +149,7 @@ def _layers(run: Run, work: Work, known: Nouns) -> dict[str, str]:
     return {**data, **run_report.mounted(known.corpus, known.pool), **record["layers"]}
 
 
-def _card(run: Run, base: Base) -> str:
+def _card(run: Run, base: BaseModel) -> str:
     folder = run.workspace.adapter(run.round)
     rows = evaluate.read(run, evaluate.BEST)
     table = (
@@ -162,6 +162,6 @@ def _card(run: Run, base: Base) -> str:
         Lineage.read(folder / "lineage.json"),
         round_=run.round,
         weights=adapters.read_record(folder).weights,
-        base_licence=base.licence,
+        base_license=base.license,
         table=table,
     )

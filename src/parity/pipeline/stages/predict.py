@@ -3,7 +3,7 @@
 from parity.competition import ranking as rankings
 from parity.competition.eedi import submission
 from parity.pipeline import dataset, encoder_loading
-from parity.pipeline.stage import working
+from parity.pipeline.stage import stage_context
 from parity.retrieval.engine.distributed import launched
 from parity.retrieval.retrieve import index, retrieve
 from parity.run.experiment import Run
@@ -12,7 +12,7 @@ from parity.run.experiment import Run
 def predict(run: Run) -> None:
     """Rank the corpus for every row of the sample and write the submission, checked twice."""
     workers = launched()
-    with working(run, "predict", main=workers.main) as work:
+    with stage_context(run, "predict", main=workers.main) as work:
         known = dataset.load(run)
         encoder = encoder_loading.keeping(run, run.workspace.adapter(run.round), workers)
         shown = dataset.shown(known, run.config.prompt, known.test)

@@ -6,12 +6,12 @@ from typing import Literal
 from parity.deploy.bundle import scan
 from parity.deploy.kaggle_api import client as doors
 from parity.deploy.kaggle_api import publish as publishing
-from parity.deploy.kaggle_api.client import Door
+from parity.deploy.kaggle_api.client import KaggleClient
 from parity.deploy.kaggle_api.clock import Clock, WallClock
-from parity.deploy.kaggle_api.publish import Parcel
+from parity.deploy.kaggle_api.publish import DatasetUpload
 from parity.pipeline import dataset, dataset_uploads, evidence
-from parity.pipeline.dag import Survey
-from parity.pipeline.stage import working
+from parity.pipeline.dag import StageGraph
+from parity.pipeline.stage import stage_context
 from parity.run import files
 from parity.run.experiment import Run
 
@@ -27,7 +27,7 @@ def publish(run: Run, what: What = "bundle", *, clock: Clock | None = None) -> d
         clock: what waiting goes by.
 
     Raises:
-        BadConfig: no licence, no login.
+        BadConfig: no license, no login.
         Mismatch: what arrived is not what was sent.
         Refused: Kaggle said no.
         Unknown: it may have taken it; the same command goes on.
@@ -35,8 +35,8 @@ def publish(run: Run, what: What = "bundle", *, clock: Clock | None = None) -> d
     if what == "base":
         with doors.opened(clock or WallClock()) as door:
             return {"base": _one(run, door, dataset_uploads.base(run, door.user))}
-    Survey().require(run, "publish")  # before anybody is asked for a login
-    with doors.opened(clock or WallClock()) as door, working(run, "publish") as work:
+    StageGraph().require(run, "publish")  # before anybody is asked for a login
+    with doors.opened(clock or WallClock()) as door, stage_context(run, "publish") as work:
         _scan(run)
         made = {
             "wheelhouse": _one(run, door, dataset_uploads.wheelhouse(run, door.user)),
@@ -51,10 +51,10 @@ def show(run: Run, what: What = "bundle", *, clock: Clock | None = None) -> dict
     """Print every call that `publish` would make; only ask, change nothing."""
     lines: list[str] = []
     if what == "bundle":
-        Survey().require(run, "publish")
+        StageGraph().require(run, "publish")
         _scan(run)
     with doors.opened(clock or WallClock()) as door:
-        makers: dict[str, list[Callable[[Run, str], Parcel]]] = {
+        makers: dict[str, list[Callable[[Run, str], DatasetUpload]]] = {
             "bundle": [dataset_uploads.wheelhouse, dataset_uploads.bundle],
             "base": [dataset_uploads.base],
         }
@@ -64,7 +64,7 @@ def show(run: Run, what: What = "bundle", *, clock: Clock | None = None) -> dict
     return {"would": lines}
 
 
-def _one(run: Run, door: Door, parcel: Parcel) -> str:
+def _one(run: Run, door: KaggleClient, parcel: DatasetUpload) -> str:
     """Publish one parcel, record it, and tell."""
     done = publishing.publish(door, parcel, run.workspace.uploads)
     refs = {"dataset": done.ref, "version": done.version}
@@ -78,7 +78,7 @@ def _one(run: Run, door: Door, parcel: Parcel) -> str:
 def _scan(run: Run) -> None:
     """Look once more for what must not leave, just before it does."""
     known = dataset.load(run)
-    said = [] if run.config.data.licence else dataset.texts(known)
+    said = [] if run.config.data.license else dataset.texts(known)
     folder = run.workspace.stage("package", run.round)
     scan.scan(folder / "bundle", said)
     scan.scan(folder / "wheelhouse", said)

@@ -7,14 +7,14 @@ from parity.deploy.image import image_lock
 from parity.deploy.kaggle_api import client as doors
 from parity.deploy.kaggle_api import publish as publishing
 from parity.deploy.kaggle_api import push as pushing
-from parity.deploy.kaggle_api.client import Door
+from parity.deploy.kaggle_api.client import KaggleClient
 from parity.deploy.kaggle_api.clock import Clock, WallClock
-from parity.deploy.kaggle_api.types import Kernel
+from parity.deploy.kaggle_api.types import KaggleKernel
 from parity.deploy.planning import devices
 from parity.pipeline import dag, dataset_uploads, evidence
 from parity.pipeline.commands import plan
-from parity.pipeline.dag import Survey
-from parity.pipeline.stage import working
+from parity.pipeline.dag import StageGraph
+from parity.pipeline.stage import stage_context
 from parity.run import files
 from parity.run.errors import StaleInput
 from parity.run.experiment import Run
@@ -39,8 +39,8 @@ def push(
         StaleInput: Kaggle does not hold the datasets it needs; names the command.
         Unknown: it may have taken it; the same command finds out.
     """
-    Survey().require(run, "push")  # before anybody is asked for a login
-    with doors.opened(clock or WallClock()) as door, working(run, "push") as work:
+    StageGraph().require(run, "push")  # before anybody is asked for a login
+    with doors.opened(clock or WallClock()) as door, stage_context(run, "push") as work:
         refused = plan.refusal(run)
         if refused and not risk:
             raise refused
@@ -64,7 +64,7 @@ def push(
 
 def show(run: Run, form: Form = "script", *, clock: Clock | None = None) -> dict[str, list[str]]:
     """Print every call that `push` would make; only ask, change nothing."""
-    Survey().require(run, "push")
+    StageGraph().require(run, "push")
     refused = plan.refusal(run)
     with doors.opened(clock or WallClock()) as door:
         lines = pushing.steps(door, _kernel(run, door, form)[1], failed(run))
@@ -80,7 +80,7 @@ def failed(run: Run) -> frozenset[int]:
     )
 
 
-def _kernel(run: Run, door: Door, form: Form) -> tuple[str, Kernel]:
+def _kernel(run: Run, door: KaggleClient, form: Form) -> tuple[str, KaggleKernel]:
     """Return key and kernel, with every source pinned to what Kaggle holds now."""
     package = dag.folder(run, "package")
     bundle, wheelhouse = (sealed_folder.read(package / name) for name in ("bundle", "wheelhouse"))
@@ -101,7 +101,7 @@ def _kernel(run: Run, door: Door, form: Form) -> tuple[str, Kernel]:
     script = run.workspace.kernel.read_text(encoding="utf-8")
     text = pushing.keyed(script, key)
     slug = dataset_uploads.slug(run.config.name, "kernel")
-    return key, Kernel(
+    return key, KaggleKernel(
         ref=f"{owner}/{slug}",
         title=slug.replace("-", " "),
         text=pushing.notebook(text) if form == "notebook" else text,
@@ -115,7 +115,7 @@ def _kernel(run: Run, door: Door, form: Form) -> tuple[str, Kernel]:
     )
 
 
-def _pinned(run: Run, door: Door, ref: str, digest: str, *flags: str) -> str:
+def _pinned(run: Run, door: KaggleClient, ref: str, digest: str, *flags: str) -> str:
     """Return owner/slug/N of the version that Kaggle holds of this content."""
     held = door.datasets.held(ref)
     if held is None or publishing.digest_of(held) != digest:

@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from parity.analysis.compare import conclusion, layer_values, leaderboard_gap
-from parity.analysis.compare.evidence_record import Side
+from parity.analysis.compare.evidence_record import EvidenceRecord
 from parity.analysis.run_log import log, log_text
 from parity.deploy.kernel import run_report
 from parity.pipeline import dag, evidence, evidence_lookup
-from parity.pipeline.dag import Survey
-from parity.pipeline.stage import working
+from parity.pipeline.dag import StageGraph
+from parity.pipeline.stage import stage_context
 from parity.run import files, ledger
 from parity.run.digest import canonical
-from parity.run.errors import BadConfig, Different, StaleInput
+from parity.run.errors import BadConfig, ResultsDiffer, StaleInput
 from parity.run.experiment import Run, data_folder
 from parity.run.ledger import Evidence
-from parity.run.paths import Workspace
+from parity.run.paths import RunPaths
 
 STAGE, VERDICT = "reconcile", "verdict.json"
 
@@ -48,7 +48,7 @@ def reconcile(
         return told | logged(Path(named[0]))
     if len(named) != 2:
         raise BadConfig(f"want two sides, found {len(named)}; invoke reconcile A B")
-    records = ledger.read(Workspace(data, "").ledger)
+    records = ledger.read(RunPaths(data, "").ledger)
     a = evidence_lookup.find(named[0], data, records)
     if evidence_lookup.NUMBER.fullmatch(named[1]):
         found, odd = against(a, float(named[1]), records)
@@ -68,8 +68,8 @@ def latest(run: Run, *, with_text: bool = False) -> dict[str, Any]:
         Different: they differ by more than noise.
         StaleInput: what it compares is not there, or stale.
     """
-    found = Survey().compared(run)
-    with working(run, STAGE, inputs=dag.ids(found)) as work:
+    found = StageGraph().compared(run)
+    with stage_context(run, STAGE, inputs=dag.ids(found)) as work:
         records = ledger.read(run.workspace.ledger)
         a, b = _ends(run, found, records)
         told, odd = compare(a, b, run.workspace.data, records, with_text=with_text)
@@ -84,7 +84,9 @@ def latest(run: Run, *, with_text: bool = False) -> dict[str, Any]:
     return _refused(told, odd)
 
 
-def _ends(run: Run, found: Mapping[str, Evidence], records: Sequence[Evidence]) -> list[Side]:
+def _ends(
+    run: Run, found: Mapping[str, Evidence], records: Sequence[Evidence]
+) -> list[EvidenceRecord]:
     """Return the first and the last step of a run's way.
 
     Raises:
@@ -97,17 +99,24 @@ def _ends(run: Run, found: Mapping[str, Evidence], records: Sequence[Evidence]) 
 
 
 def compare(
-    a: Side, b: Side, data: Path, records: Sequence[Evidence], *, with_text: bool
+    a: EvidenceRecord,
+    b: EvidenceRecord,
+    data: Path,
+    records: Sequence[Evidence],
+    *,
+    with_text: bool,
 ) -> tuple[dict[str, Any], str]:
     """Print what two sides have in common; return it, and a line where it is more than noise."""
     known = evidence_lookup.known(a, b, data, records, with_text=with_text)
-    found = conclusion.judge(a, b, known)
+    found = conclusion.conclude(a, b, known)
     print(conclusion.text(found, a, b))
     told = {**found.as_json(), "line": found.line, "a": a.id, "b": b.id}
     return told, f"{found.line}; next: {found.next}" if found.layer else ""
 
 
-def against(side: Side, number: float, records: Sequence[Evidence]) -> tuple[dict[str, Any], str]:
+def against(
+    side: EvidenceRecord, number: float, records: Sequence[Evidence]
+) -> tuple[dict[str, Any], str]:
     """Print whether a number is what the CV of this adapter leads one to expect.
 
     Returns:
@@ -117,21 +126,21 @@ def against(side: Side, number: float, records: Sequence[Evidence]) -> tuple[dic
         BadConfig: there is no CV of this adapter.
     """
     scored = _scored(side.evidence, records)
-    scores = conclusion.whole(Side(scored)) if scored else None
+    scores = conclusion.whole(EvidenceRecord(scored)) if scored else None
     if scored is None or scores is None:
         raise BadConfig(f"{side.name}: no CV of its adapter in the ledger; run: invoke eval")
-    found = leaderboard_gap.judge(scores, number)
+    found = leaderboard_gap.explain_gap(scores, number)
     measured = {
         one.kind
         for one in records
         if one.layers.get("adapter") == scored.layers.get("adapter") and one.run == scored.run
     }
     lines = list(found.told)
-    if scored.status == "polluted":
-        lines.append("the CV is polluted: it was scored on rows its adapter was trained on")
+    if scored.status == "contaminated":
+        lines.append("the CV is contaminated: it was scored on rows its adapter was trained on")
     if found.cause == "neither":
         lines += ["what could still be wrong:", *leaderboard_gap.remaining(scored.layers, measured)]
-    print("\n".join([f"{Side(scored).name} against {number:g}", *lines]))
+    print("\n".join([f"{EvidenceRecord(scored).name} against {number:g}", *lines]))
     told = {"verdict": found.cause, "told": lines, "a": side.id, "number": number}
     bad = found.cause == "neither"
     return told, f"different: {found.told[-1]}; next: the lines above" if bad else ""
@@ -147,7 +156,7 @@ def bring_in(path: Path, data: Path) -> dict[str, Any]:
     if not path.is_file():
         raise BadConfig(f"{path}: no such file; invoke reconcile --import run_report.json")
     found, _ = run_report.read_file(path)
-    place = Workspace(data, found.run)
+    place = RunPaths(data, found.run)
     name = ledger.id_of(found)
     known = {ledger.id_of(replace(one, kind=found.kind)) for one in ledger.read(place.ledger)}
     evidence.keep(place, found, {one: path.with_name(one) for one in evidence.MEASURED})
@@ -172,7 +181,7 @@ def logged(path: Path) -> dict[str, Any]:
         "log": path.as_posix(),
         "rows": len(rows),
         "pairs": len(log.pairs(rows)),
-        "polluted": [one.name for one, _, _ in log.excess(rows)],
+        "contaminated": [one.name for one, _, _ in log.excess(rows)],
         "broken": [one.name for one, _ in log.broken(rows)],
     }
 
@@ -189,6 +198,6 @@ def _refused(told: dict[str, Any], odd: str) -> dict[str, Any]:
     """Return what was told, unless a line says that it is more than noise."""
     if not odd:
         return told
-    error = Different(odd)
+    error = ResultsDiffer(odd)
     error.add_note(canonical(told))
     raise error

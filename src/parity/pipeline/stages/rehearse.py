@@ -9,9 +9,9 @@ from parity.competition.eedi import kaggle_files, submission
 from parity.deploy.bundle import bundle
 from parity.deploy.kernel import hidden_test, mounts, rehearsal, run_report, sandbox
 from parity.deploy.kernel.mounts import Layout
-from parity.deploy.kernel.rehearsal import Ran
+from parity.deploy.kernel.rehearsal import RehearsalRun
 from parity.pipeline import dag, encoder_loading, evidence
-from parity.pipeline.stage import working
+from parity.pipeline.stage import stage_context
 from parity.retrieval.engine import device
 from parity.run import files
 from parity.run.errors import Mismatch
@@ -34,7 +34,7 @@ def rehearse(run: Run) -> None:
         BadData: its submission for the long test is none that Kaggle would score.
     """
     source = Path(run.config.data.source)
-    with working(run, "rehearse") as work:
+    with stage_context(run, "rehearse") as work:
         root = work.folder / "kaggle"
         ran = run_here(run, root, source, mounts.owner)
         print(f"{ran.output.strip()} ({ran.isolation})")
@@ -49,7 +49,7 @@ def rehearse(run: Run) -> None:
         work.facts = {"isolation": ran.isolation, "hidden": longer, "speed": speed}
 
 
-def run_here(run: Run, root: Path, competition: Path, layout: Layout) -> Ran:
+def run_here(run: Run, root: Path, competition: Path, layout: Layout) -> RehearsalRun:
     """Lay the run's datasets out in `root` and run the kernel's script there, kept apart.
 
     Args:

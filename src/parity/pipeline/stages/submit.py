@@ -8,8 +8,8 @@ from parity.deploy.kaggle_api import submit as submitting
 from parity.deploy.kaggle_api.clock import Clock, WallClock
 from parity.deploy.kaggle_api.follow import Version
 from parity.pipeline import dag, evidence
-from parity.pipeline.dag import Survey
-from parity.pipeline.stage import working
+from parity.pipeline.dag import StageGraph
+from parity.pipeline.stage import stage_context
 from parity.pipeline.stages.follow import OUTPUT
 from parity.run import digest, files
 from parity.run.errors import Mismatch
@@ -26,8 +26,8 @@ def submit(run: Run, *, clock: Clock | None = None) -> dict[str, Any]:
         StaleInput: no version was followed to its end.
         Unknown: it may have taken it; the same command finds out first.
     """
-    Survey().require(run, "submit")  # before anybody is asked for a login
-    with doors.opened(clock or WallClock()) as door, working(run, "submit") as work:
+    StageGraph().require(run, "submit")  # before anybody is asked for a login
+    with doors.opened(clock or WallClock()) as door, stage_context(run, "submit") as work:
         version, key = _checked(run, work.found[dag.label_of("follow", run)])
         competition = run.config.data.competition
         done = submitting.submit(door, competition, version, key, run.workspace.uploads)
@@ -48,7 +48,7 @@ def submit(run: Run, *, clock: Clock | None = None) -> dict[str, Any]:
 
 def show(run: Run, *, clock: Clock | None = None) -> dict[str, list[str]]:
     """Print every call that `submit` would make; only ask, change nothing."""
-    found = Survey().require(run, "submit")
+    found = StageGraph().require(run, "submit")
     version, key = _checked(run, found[dag.label_of("follow", run)])
     with doors.opened(clock or WallClock()) as door:
         lines = submitting.steps(door, run.config.data.competition, version, key)

@@ -11,17 +11,17 @@ from safetensors.torch import load_file
 from parity.competition.lineage import Lineage
 from parity.pipeline import dag, dataset, encoder_loading, epochs, reload_check, training_plan
 from parity.pipeline.commands import local_plan
-from parity.pipeline.epochs import Epoch
-from parity.pipeline.stage import Work, working
+from parity.pipeline.epochs import SavedEpoch
+from parity.pipeline.stage import StageContext, stage_context
 from parity.retrieval.encoder import Encoder
-from parity.retrieval.engine.distributed import Workers, launched
+from parity.retrieval.engine.distributed import ProcessGroup, launched
 from parity.retrieval.models import adapter as adapters
 from parity.run import digest, files
 from parity.run.errors import BadConfig, Mismatch
 from parity.run.experiment import Run
 from parity.run.progress import folded
 from parity.training import negatives, trainer
-from parity.training.checkpoint import Progress
+from parity.training.checkpoint import CheckpointState
 from parity.training.tracking import open_tracker
 
 _CHECKPOINTS = "checkpoints"
@@ -36,10 +36,10 @@ def train(run: Run) -> None:
         StaleInput: negatives are missing or stale.
         Mismatch: the saved adapter, reloaded in a fresh process, is not the one in memory.
     """
-    if run.config.encoder.quantise == "fp8":
-        raise BadConfig("encoder.quantise = 'fp8' is for encoding alone: train with none or 4bit")
+    if run.config.encoder.quantize == "fp8":
+        raise BadConfig("encoder.quantize = 'fp8' is for encoding alone: train with none or 4bit")
     workers = launched()
-    if dag.Survey().standing(run, "train").state != "done":
+    if dag.StageGraph().standing(run, "train").state != "done":
         _train(run, workers)
     elif workers.main:
         print(f"{dag.label_of('train', run)} is done; another seed or setting trains anew")
@@ -48,15 +48,15 @@ def train(run: Run) -> None:
     workers.wait()
 
 
-def _train(run: Run, workers: Workers) -> None:
-    with working(run, "train", main=workers.main) as work:
+def _train(run: Run, workers: ProcessGroup) -> None:
+    with stage_context(run, "train", main=workers.main) as work:
         _learn(run, workers, work)
         if workers.main:
             # By now the model is gone from memory, so that the fresh process has room for its own.
             _choose(run, work)
 
 
-def _learn(run: Run, workers: Workers, work: Work) -> None:
+def _learn(run: Run, workers: ProcessGroup, work: StageContext) -> None:
     """Train all epochs; each is saved and scored when its steps are done."""
     config = run.config
     known = dataset.load(run)
@@ -71,15 +71,20 @@ def _learn(run: Run, workers: Workers, work: Work) -> None:
     if workers.main:
         _make_room(work.folder, key)
     workers.wait()
-    planned, lines = training_plan.write(encoder, config, known, mined, key)
+    planned, lines = training_plan.build_training_plan(encoder, config, known, mined, key)
     lineage = _lineage(run, known.split.train)
     say("\n".join([f"trains {_counted(encoder)}", *map(folded, lines)]))
 
-    def after_epoch(number: int, state: Progress) -> None:
+    def after_epoch(number: int, state: CheckpointState) -> None:
         done = epochs.read(work.folder, number)
         if done is None:
-            _need_its_weights(number, state, planned.ends(config.training.accumulate), work.folder)
-            bare = Epoch(number, state.step, None)
+            _need_its_weights(
+                number,
+                state,
+                planned.ends(config.training.gradient_accumulation_steps),
+                work.folder,
+            )
+            bare = SavedEpoch(number, state.step, None)
             done = epochs.save(encoder, config, known, work.folder, epoch=bare, lineage=lineage)
         say(done.line)
 
@@ -91,7 +96,7 @@ def _learn(run: Run, workers: Workers, work: Work) -> None:
         planned,
         config.training,
         work.folder / _CHECKPOINTS,
-        trainer.Watch(after_epoch, log, say),
+        trainer.Callbacks(after_epoch, log, say),
     )
     close()
     gpu = encoder.speed()["gpu"]
@@ -112,7 +117,7 @@ def _learn(run: Run, workers: Workers, work: Work) -> None:
         local_plan.note(run, gpu, "train", state.spent.node)
 
 
-def _start(run: Run, workers: Workers) -> Encoder:
+def _start(run: Run, workers: ProcessGroup) -> Encoder:
     """Return the encoder with trainable weights: fresh, or the parent's."""
     training = run.config.training
     encoder = encoder_loading.encoder(run, None, workers)
@@ -121,7 +126,7 @@ def _start(run: Run, workers: Workers) -> Encoder:
     torch.manual_seed(training.seed)
     encoder.model = adapters.attach(encoder.model, training).to(encoder.device)
     parent = encoder_loading.parent(run)
-    if parent is not None and training.start == "parent":
+    if parent is not None and training.init_from == "parent":
         adapters.read_record(parent)
         adapters.restore(encoder.model, load_file(adapters.weights_of(parent)), str(parent))
     if training.gradient_checkpointing:
@@ -129,7 +134,7 @@ def _start(run: Run, workers: Workers) -> Encoder:
     return encoder
 
 
-def _key(run: Run, work: Work, encoder: Encoder) -> str:
+def _key(run: Run, work: StageContext, encoder: Encoder) -> str:
     """Return the digest of all that decides weights and scores; another key is another training."""
     made_from = dag.inputs(work.found)
     sections = dag.config_of(run, "train")
@@ -151,7 +156,7 @@ def _make_room(folder: Path, key: str) -> None:
     files.write_json(record, {"key": key})
 
 
-def _need_its_weights(number: int, state: Progress, ends: list[int], folder: Path) -> None:
+def _need_its_weights(number: int, state: CheckpointState, ends: list[int], folder: Path) -> None:
     """Check that training stands where this epoch ends, so that it is its weights that are saved.
 
     Raises:
@@ -167,19 +172,19 @@ def _need_its_weights(number: int, state: Progress, ends: list[int], folder: Pat
 def _lineage(run: Run, train: tuple[int, ...]) -> Lineage:
     parent = encoder_loading.parent(run)
     mine = Lineage(frozenset(train))
-    if parent is None or run.config.training.start == "base":
+    if parent is None or run.config.training.init_from == "base":
         return mine
     return mine.union(Lineage.read(parent / "lineage.json"))
 
 
-def _choose(run: Run, work: Work) -> None:
+def _choose(run: Run, work: StageContext) -> None:
     """Copy the best epoch to `adapter`, after proving that what was saved is what was trained."""
     known = dataset.load(run)
-    done: list[Epoch] = []
+    done: list[SavedEpoch] = []
     while epoch := epochs.read(work.folder, len(done) + 1):
         done.append(epoch)
     best = max(done, key=lambda one: (one.value, -one.number))
-    work.facts["round_trip"] = reload_check.prove(
+    work.facts["round_trip"] = reload_check.check_reload(
         run, work.folder, [one.number for one in done], work.facts["precision"]
     )
     chosen = work.folder / f"epoch-{best.number}"

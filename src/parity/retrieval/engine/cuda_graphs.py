@@ -18,7 +18,7 @@ _WARMUPS = 2  # runs before it is recorded: compilation, then cuBLAS's own works
 
 
 @dataclass(slots=True)
-class Room:
+class GraphPool:
     """The memory that recordings of one model share, for one of them runs at a time.
 
     Attributes:
@@ -33,14 +33,14 @@ class Room:
     waits: bool = False
 
 
-class Recorded:
+class CapturedStep:
     """What `run` does for inputs of one size, recorded when first asked, replayed from then on.
 
     A second forward before the first one's backward, of whatever size, is not replayed, for it
     would overwrite what that backward needs; it runs as it is written.
     """
 
-    def __init__(self, run: Run, weights: Sequence[torch.nn.Parameter], room: Room) -> None:
+    def __init__(self, run: Run, weights: Sequence[torch.nn.Parameter], room: GraphPool) -> None:
         """Remember what to record.
 
         Args:
@@ -83,7 +83,7 @@ class _Replay(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, _anchor: torch.Tensor, recorded: Recorded, inputs: Sequence[torch.Tensor]
+        ctx: Any, _anchor: torch.Tensor, recorded: CapturedStep, inputs: Sequence[torch.Tensor]
     ) -> torch.Tensor:
         ctx.recorded = recorded
         return recorded.replay(inputs)
@@ -110,7 +110,7 @@ class _Graphs:
         run: Run,
         weights: Sequence[torch.nn.Parameter],
         inputs: Sequence[torch.Tensor],
-        room: Room,
+        room: GraphPool,
     ) -> None:
         self._inputs = [one.clone() for one in inputs]
         for weight in weights:

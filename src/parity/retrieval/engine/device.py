@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from parity.retrieval.engine.distributed import Workers
+from parity.retrieval.engine.distributed import ProcessGroup
 from parity.run import environment
 from parity.run.config.run_file import EncoderConfig
 from parity.run.errors import BadConfig
@@ -37,9 +37,9 @@ def device_map(config: EncoderConfig, device: torch.device) -> str | dict[str, t
 
     Layers are spread evenly where the run says so and this process sees several GPUs.
     """
-    if config.spread == "model" and device.type == "cuda" and torch.cuda.device_count() > 1:
+    if config.parallelism == "model" and device.type == "cuda" and torch.cuda.device_count() > 1:
         return "balanced"
-    return {"": device} if config.quantise == "4bit" else None
+    return {"": device} if config.quantize == "4bit" else None
 
 
 def spread(model: Any, name: str) -> bool:
@@ -55,8 +55,8 @@ def spread(model: Any, name: str) -> bool:
     places = set(getattr(model, "hf_device_map", {}).values())
     if len(places) > 1 and places & {"cpu", "disk"}:
         raise BadConfig(
-            f"base {name} does not fit all GPUs together: encoder.quantise = '4bit' or fewer "
-            "encoder.layers"
+            f"base {name} does not fit all GPUs together: encoder.quantize = '4bit' or fewer "
+            "encoder.num_layers"
         )
     return len(places) > 1
 
@@ -122,7 +122,7 @@ def gpus() -> list[dict[str, Any]]:
     return [asdict(Gpu(one.name, f"{one.major}.{one.minor}", one.total_memory)) for one in found]
 
 
-def peak(workers: Workers, device: torch.device) -> dict[str, Any]:
+def peak(workers: ProcessGroup, device: torch.device) -> dict[str, Any]:
     """Return the most memory that was in use, summed over all processes.
 
     Every process has to call it. `host` is bytes; `gpus` is bytes that tensors took, one number a

@@ -15,7 +15,7 @@ from parity.retrieval.engine import packing
 
 
 @dataclass(frozen=True, slots=True)
-class Workers:
+class ProcessGroup:
     """This process's place among its equals.
 
     Attributes:
@@ -72,9 +72,9 @@ class Workers:
             dist.barrier()
 
 
-def launched() -> Workers:
+def launched() -> ProcessGroup:
     """Return this process's place as `accelerate launch` (or torchrun) set it; else alone."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return Workers()
+        return ProcessGroup()
     state = PartialState(cpu=not torch.cuda.is_available())
-    return Workers(state.process_index, state.num_processes)
+    return ProcessGroup(state.process_index, state.num_processes)

@@ -17,9 +17,9 @@ from torch._dynamo.exc import TorchDynamoException
 from parity.retrieval.engine import attention, flex_attention
 from parity.retrieval.engine import device as hardware
 from parity.retrieval.engine.attention import Backend
-from parity.retrieval.engine.cuda_graphs import Recorded, Room
+from parity.retrieval.engine.cuda_graphs import CapturedStep, GraphPool
 from parity.retrieval.engine.flex_attention import BLOCK
-from parity.retrieval.engine.last_layer import Tail
+from parity.retrieval.engine.last_layer import LastLayer
 from parity.retrieval.engine.trie import Nodes, Pack
 from parity.run.progress import tell
 
@@ -36,7 +36,7 @@ class Forward:
     """
 
     def __init__(
-        self, device: torch.device, dtype: torch.dtype, kind: Backend, tail: Tail | None = None
+        self, device: torch.device, dtype: torch.dtype, kind: Backend, tail: LastLayer | None = None
     ) -> None:
         """Remember where and how; a model is compiled when it first runs.
 
@@ -108,8 +108,8 @@ class _Compiled:
         flex_attention.compile_layers(model)
         self._model, self._dtype = model, dtype
         self._window = getattr(model.config, "sliding_window", None) or 0
-        self._recorded: dict[int, Recorded] = {}
-        self._room = Room()
+        self._recorded: dict[int, CapturedStep] = {}
+        self._room = GraphPool()
         # To look through thousands of modules takes longer than a small model's whole step.
         self._launches = sum(int(weight.numel()) for weight in model.parameters()) < _SMALL
         self._trained = [weight for weight in model.parameters() if weight.requires_grad]
@@ -124,7 +124,7 @@ class _Compiled:
         with _any_size():
             if records:
                 if len(full) not in self._recorded:
-                    self._recorded[len(full)] = Recorded(self._run, self._trained, self._room)
+                    self._recorded[len(full)] = CapturedStep(self._run, self._trained, self._room)
                 hidden = self._recorded[len(full)](ids, depth, end)
             else:
                 hidden = self._run(ids, depth, end, deepest=int(pack.depth.max()))

@@ -20,7 +20,7 @@ from parity.retrieval.engine.trie import Pack
 _SAME = {torch.float32: 1e-5, torch.float16: 0.01, torch.bfloat16: 0.05}  # relative distances
 
 
-class Tail:
+class LastLayer:
     """A model's last MLP, which can be told of which nodes its output is wanted.
 
     Attributes:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-from parity.retrieval.engine.distributed import Workers
+from parity.retrieval.engine.distributed import ProcessGroup
 from parity.run.errors import BadConfig
 from parity.run.progress import tell
 
@@ -23,7 +23,7 @@ _LONG = 200  # characters of what a library says: GPU, bytes wanted, bytes free
 _WORDS = ("out of memory", "can't allocate memory", "not enough memory")  # of CUDA, of the CPU
 
 
-class Short(Exception):
+class OutOfMemory(Exception):
     """An attempt ran out of memory, here or in another process; says whose, where it is known."""
 
 
@@ -33,7 +33,7 @@ def ran_out(error: BaseException) -> bool:
 
 
 @contextmanager
-def together(workers: Workers, device: torch.device) -> Iterator[None]:
+def together(workers: ProcessGroup, device: torch.device) -> Iterator[None]:
     """Make of running out of memory one `Short` in every process.
 
     Put it around what a process does by itself, up to where it next waits for the others; else
@@ -58,7 +58,7 @@ def together(workers: Workers, device: torch.device) -> Iterator[None]:
         workers.add_up([count])
         short = bool(count.item())
     if short:
-        raise Short(why)
+        raise OutOfMemory(why)
 
 
 def _said(error: BaseException) -> str:
@@ -99,13 +99,13 @@ def halving(
         # What was raised holds the frames that hold the tensors: it is gone before the next try.
         try:
             return attempt(budget)
-        except Short as short:
+        except OutOfMemory as short:
             why = str(short)
         if budget <= least:
             raise BadConfig(
                 f"out of memory with {name} = {budget}, and smaller packs save nothing (longest "
-                f"text: {floor} tokens): free the device, give it a smaller prompt.query_max, or "
-                f"run the same command with --set=encoder.quantise=4bit; it said: {why}"
+                f"text: {floor} tokens): free the device, lower prompt.query_max_length, or "
+                f"run the same command with --set=encoder.quantize=4bit; it said: {why}"
             )
         release()
         budget = max(least, budget // 2)

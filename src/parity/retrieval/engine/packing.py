@@ -21,7 +21,7 @@ _AT_ONCE = 1 << 20  # tokens that are compared or turned at once; bounds what is
 
 
 @dataclass(frozen=True, slots=True)
-class Flat:
+class TokenSequences:
     """Sequences end to end, so that a million of them are two arrays.
 
     Attributes:
@@ -41,12 +41,12 @@ class Flat:
         return np.diff(self.offsets)
 
 
-def flat(sequences: Sequence[Sequence[int]]) -> Flat:
+def flat(sequences: Sequence[Sequence[int]]) -> TokenSequences:
     """Return `sequences` end to end."""
     offsets = np.zeros(len(sequences) + 1, dtype=np.int64)
     np.cumsum([len(one) for one in sequences], out=offsets[1:])
     count = int(offsets[-1])
-    return Flat(np.fromiter(chain.from_iterable(sequences), np.int32, count), offsets)
+    return TokenSequences(np.fromiter(chain.from_iterable(sequences), np.int32, count), offsets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Ordered:
         shared: (n,) leading tokens that each has in common with the one before it; 0 for the first.
     """
 
-    flat: Flat
+    flat: TokenSequences
     owner: Places
     shared: Places
 
@@ -68,7 +68,7 @@ class Ordered:
         return self.flat.lengths() - self.shared
 
 
-def ordered(sequences: Flat) -> Ordered:
+def ordered(sequences: TokenSequences) -> Ordered:
     """Sort sequences, and compare each with the one before it.
 
     Raises:
@@ -83,11 +83,11 @@ def ordered(sequences: Flat) -> Ordered:
     del keys  # as large as the sequences themselves
     owner = np.array(order, dtype=np.int64)
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths[owner])])
-    one = Flat(joined.astype(np.int32), offsets)
+    one = TokenSequences(joined.astype(np.int32), offsets)
     return Ordered(one, owner, _shared(one))
 
 
-def _keys(sequences: Flat) -> list[bytes]:
+def _keys(sequences: TokenSequences) -> list[bytes]:
     """Return big-endian bytes, whose order is that of the sequences: a prefix comes first."""
     keys: list[bytes] = []
     for start, stop in _chunks(sequences):
@@ -98,14 +98,14 @@ def _keys(sequences: Flat) -> list[bytes]:
     return keys
 
 
-def _chunks(sequences: Flat) -> list[tuple[int, int]]:
+def _chunks(sequences: TokenSequences) -> list[tuple[int, int]]:
     """Return runs of sequences of about `_AT_ONCE` tokens, at least one sequence each."""
     marks = np.arange(0, sequences.offsets[-1], _AT_ONCE)
     bounds = np.unique([*np.searchsorted(sequences.offsets[:-1], marks), len(sequences)]).tolist()
     return list(pairwise(bounds))
 
 
-def _shared(one: Flat) -> Places:
+def _shared(one: TokenSequences) -> Places:
     shared = np.zeros(len(one), dtype=np.int64)
     lengths = one.lengths()
     for start, stop in _chunks(one):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.retrieval.engine import packing
-from parity.retrieval.engine.packing import Flat, Ordered, Places
+from parity.retrieval.engine.packing import Ordered, Places, TokenSequences
 from parity.run.errors import BadData
 
 Nodes = NDArray[np.int32]
@@ -60,7 +60,7 @@ def pack(sequences: Sequence[Sequence[int]], budget: int) -> list[Pack]:
     return pack_flat(packing.flat(sequences), budget)
 
 
-def pack_flat(sequences: Flat, budget: int) -> list[Pack]:
+def pack_flat(sequences: TokenSequences, budget: int) -> list[Pack]:
     """Do as `pack` does for sequences that lie end to end.
 
     Raises:

@@ -13,7 +13,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
-from parity.retrieval.models.base_model import Base
+from parity.retrieval.models.base_model import BaseModel
 from parity.run import digest, files
 from parity.run.config.run_file import TrainingConfig
 from parity.run.errors import BadConfig, Mismatch, StaleInput
@@ -24,7 +24,7 @@ _FULL_WEIGHTS = "weights.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class AdapterRecord:
     """What `adapter.json` holds.
 
     Attributes:
@@ -64,18 +64,18 @@ def attach(model: Any, config: TrainingConfig) -> Any:
         for name, module in model.named_modules()
         if isinstance(module, torch.nn.Linear)
     }
-    if unknown := sorted(set(config.targets) - linear):
+    if unknown := sorted(set(config.target_modules) - linear):
         raise BadConfig(
-            f"training.targets: no linear layer {unknown[0]!r}; there: {sorted(linear)}"
+            f"training.target_modules: no linear layer {unknown[0]!r}; there: {sorted(linear)}"
         )
     return get_peft_model(
         model,
         LoraConfig(
             task_type="FEATURE_EXTRACTION",
-            r=config.rank,
-            lora_alpha=config.alpha,  # type: ignore[arg-type]  # peft divides it only
-            lora_dropout=config.dropout,
-            target_modules=sorted(config.targets or linear),
+            r=config.r,
+            lora_alpha=config.lora_alpha,  # type: ignore[arg-type]  # peft divides it only
+            lora_dropout=config.lora_dropout,
+            target_modules=sorted(config.target_modules or linear),
             bias="none",
         ),
     )
@@ -84,12 +84,12 @@ def attach(model: Any, config: TrainingConfig) -> Any:
 def save(
     model: Any,
     folder: Path,
-    base: Base,
+    base: BaseModel,
     *,
     layers: int,
     template: str,
     beside: Mapping[str, Any] | None = None,
-) -> Record:
+) -> AdapterRecord:
     """Write the trained weights of `model` and their record into a new `folder`.
 
     Args:
@@ -117,7 +117,7 @@ def save(
         else:
             method, weights = "all", temporary / _FULL_WEIGHTS
             save_file(trained(model), weights, metadata={"format": "pt"})
-        record = Record(
+        record = AdapterRecord(
             method, base.digest(), layers, template, digest.of_file(weights), _settings(temporary)
         )
         files.write_json(temporary / RECORD, asdict(record))
@@ -164,7 +164,7 @@ def _lora(model: Any) -> dict[str, torch.Tensor]:
     return {name: tensor for name, tensor in model.named_parameters() if ".lora_" in name}
 
 
-def read_record(folder: Path) -> Record:
+def read_record(folder: Path) -> AdapterRecord:
     """Return the record of the adapter in `folder`.
 
     Raises:
@@ -174,9 +174,9 @@ def read_record(folder: Path) -> Record:
     if not (folder / RECORD).is_file():
         raise StaleInput(f"{folder}: no adapter there; run: invoke train")
     written = files.read_json(folder / RECORD)
-    if not isinstance(written, dict) or written.keys() != set(Record.__dataclass_fields__):
+    if not isinstance(written, dict) or written.keys() != set(AdapterRecord.__dataclass_fields__):
         raise StaleInput(f"{folder}: an adapter of another version; run: invoke train")
-    record = Record(**written)
+    record = AdapterRecord(**written)
     if digest.of_file(weights_of(folder)) != record.weights:
         raise Mismatch(f"{weights_of(folder)}: not the weights that {RECORD} names")
     if _settings(folder) != record.settings:
@@ -195,7 +195,7 @@ def weights_of(folder: Path) -> Path:
     return lora if lora.is_file() else folder / _FULL_WEIGHTS
 
 
-def load(model: Any, folder: Path, base: Base, *, layers: int) -> tuple[Any, Record]:
+def load(model: Any, folder: Path, base: BaseModel, *, layers: int) -> tuple[Any, AdapterRecord]:
     """Return `model` with the adapter in `folder` applied, frozen.
 
     Raises:

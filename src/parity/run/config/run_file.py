@@ -21,19 +21,19 @@ class DataConfig(Section):
     """Folder with train.csv, test.csv, misconception_mapping.csv, sample_submission.csv."""
     competition: str = "synthetic-buggy-rules"
     """Kaggle's slug of the competition."""
-    licence: str = ""
-    """A licence that allows redistribution of the texts; empty means none may leave."""
+    license: str = ""
+    """A license that allows redistribution of the texts; empty means none may leave."""
 
 
 class SplitConfig(Section):
-    """How labelled questions are parted into train and valid."""
+    """How labeled questions are parted into train and valid."""
 
     kind: Literal[
         "random", "random-full", "construct", "subject", "misconception", "unseen", "full"
     ] = "unseen"
     seed: int = 0
     valid: float = Field(0.2, gt=0.0, lt=1.0)
-    """Share of labelled rows on the valid side, where there are no folds."""
+    """Share of labeled rows on the valid side, where there are no folds."""
     unseen: float = Field(0.75, ge=0.0, le=1.0)
     """Wanted share of valid rows whose misconception train never shows (kind `unseen`)."""
     folds: int = Field(0, ge=0)
@@ -71,19 +71,19 @@ class PromptConfig(Section):
     query: str = "{subject}. {construct}.\nQuestion: {question}\nCorrect: {correct}\nWrong: {wrong}"
     """Template of a query's text."""
     passage: str = "{misconception}"
-    exemplars: Literal["none", "fixed", "batch", "question", "random"] = "none"
-    exemplar_count: int = Field(0, ge=0)
-    exemplar_seed: int = 0
-    query_max: int = Field(256, ge=16)
-    """Tokens of a whole rendered query, exemplars and special tokens included."""
-    passage_max: int = Field(64, ge=8)
+    examples: Literal["none", "fixed", "batch", "question", "random"] = "none"
+    example_count: int = Field(0, ge=0)
+    example_seed: int = 0
+    query_max_length: int = Field(256, ge=16)
+    """Tokens of a whole rendered query, few-shot examples and special tokens included."""
+    passage_max_length: int = Field(64, ge=8)
     """Tokens of a rendered passage, special tokens included."""
 
     @model_validator(mode="after")
     def _coherent(self) -> "PromptConfig":
-        if (self.exemplars == "none") != (self.exemplar_count == 0):
+        if (self.examples == "none") != (self.example_count == 0):
             raise ValueError(
-                f"exemplars = {self.exemplars!r} with exemplar_count = {self.exemplar_count}"
+                f"examples = {self.examples!r} with example_count = {self.example_count}"
             )
         for name in ("instruction", "query", "passage"):
             if "\\n" in getattr(self, name):
@@ -98,18 +98,18 @@ class EncoderConfig(Section):
     """`pypi:NAME`, a folder, or a hub id."""
     revision: str = ""
     """Commit of a hub id; required for one."""
-    layers: int = Field(0, ge=0)
+    num_layers: int = Field(0, ge=0)
     """Keep only the first n layers; 0 keeps all."""
     pooling: Literal["last", "mean", "cls"] = "last"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    quantise: Literal["none", "4bit", "fp8"] = "none"
+    quantize: Literal["none", "4bit", "fp8"] = "none"
     """The layers' matrices in 4 bits, or products in 8-bit floats: fast, and for encoding alone."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     attention: Literal["auto", "flex", "blocks", "dense"] = "auto"
     """How packs are attended to: FlexAttention, blocks over gathered ancestors, or all pairs."""
     token_budget: int = Field(16384, ge=64)
     """Tokens in one pack; part of a ranking's identity. A prefix is computed once a pack."""
-    spread: Literal["queries", "model"] = "queries"
+    parallelism: Literal["queries", "model"] = "queries"
     """Over several GPUs: the queries are dealt out, or a large model's layers are."""
 
 
@@ -126,45 +126,45 @@ class MiningConfig(Section):
     percpos: float = Field(0.95, gt=0.0, le=1.0)
     random_share: float = Field(0.5, ge=0.0, le=1.0)
     """Share of random negatives in `mix`."""
-    quantise: Literal["", "none", "4bit", "fp8"] = ""
-    """As `encoder.quantise`, for mining alone; empty mines as the rest is encoded."""
+    quantize: Literal["", "none", "4bit", "fp8"] = ""
+    """As `encoder.quantize`, for mining alone; empty mines as the rest is encoded."""
     seed: int = 0
 
 
 class TrainingConfig(Section):
-    """The optimisation."""
+    """The optimization."""
 
     method: Literal["lora", "all"] = "lora"
-    rank: int = Field(16, ge=1)
-    alpha: float = Field(32.0, gt=0.0)
-    dropout: float = Field(0.0, ge=0.0, lt=1.0)
-    targets: tuple[str, ...] = ()
+    r: int = Field(16, ge=1)
+    lora_alpha: float = Field(32.0, gt=0.0)
+    lora_dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    target_modules: tuple[str, ...] = ()
     """Linear layers by name; empty means all of them."""
     epochs: int = Field(2, ge=1)
     learning_rate: float = Field(1e-4, gt=0.0)
     warmup_steps: int = Field(5, ge=0)
     weight_decay: float = Field(0.0, ge=0.0)
-    clip: float = Field(1.0, gt=0.0)
+    max_grad_norm: float = Field(1.0, gt=0.0)
     """Largest gradient norm."""
-    batch: int = Field(16, ge=1)
+    batch_size: int = Field(16, ge=1)
     """Queries (or questions, see `group_by`) in one step."""
     batch_tokens: int = Field(0, ge=0)
     """Packed tokens in one step: a batch closes before it would pass them; 0 means no limit."""
     group_by: Literal["row", "question"] = "row"
     passages: Literal["unique", "distinct"] = "unique"
     """`unique`: each passage once, all positives masked; `distinct`: no id twice in a batch."""
-    group: int = Field(8, ge=2)
+    train_group_size: int = Field(8, ge=2)
     """Passages for each query: one positive and `group - 1` negatives."""
     loss: Literal["infonce", "flagembedding"] = "infonce"
-    accumulate: int = Field(1, ge=1)
+    gradient_accumulation_steps: int = Field(1, ge=1)
     temperature: float = Field(0.02, gt=0.0)
-    distil: Literal["none", "kl_div", "m3_kd_loss"] = "none"
+    distillation: Literal["none", "kl_div", "m3_kd_loss"] = "none"
     """How a teacher's scores, imported with the negatives, are learnt: FlagEmbedding's losses."""
     token_budget: int = Field(16384, ge=64)
     """Tokens of one packed forward whose graph is kept; a batch with more is cut into packs and
     goes through GradCache."""
     gradient_checkpointing: bool = False
-    start: Literal["parent", "base"] = "parent"
+    init_from: Literal["parent", "base"] = "parent"
     """Where a round after the first begins: the adapter of the round before, or the bare base."""
     minutes: float = Field(0.0, ge=0.0)
     """Cap on training time, turned into a step count once; 0 means none."""
@@ -188,10 +188,10 @@ class ShippingConfig(Section):
 
     owner: str = Field("", pattern=r"^[a-z0-9-]*$")
     """Kaggle's name of the account; empty is whoever the client is logged in as."""
-    licence: str = ""
-    """Kaggle's name of the bundle's licence, such as apache-2.0; publish refuses without one."""
-    base_licence: str = ""
-    """Licence of the base, SPDX, where its own record does not say; its dataset needs one."""
+    license: str = ""
+    """Kaggle's name of the bundle's license, such as apache-2.0; publish refuses without one."""
+    base_license: str = ""
+    """License of the base, SPDX, where its own record does not say; its dataset needs one."""
     model: str = Field("", pattern=r"^$|^([\w.-]+/){4}[1-9][0-9]*$")
     """Pinned Kaggle model that is the base, owner/model/framework/variation/N; else a dataset."""
     wheels: tuple[str, ...] = ("bitsandbytes",)
