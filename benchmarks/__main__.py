@@ -93,11 +93,11 @@ def _say(line: str) -> None:
 
 
 def _names(text: str) -> list[str]:
-    return [one for one in text.split(",") if one]
+    return [part for part in text.split(",") if part]
 
 
 def _numbers(text: str) -> list[int]:
-    return [int(one) for one in _names(text)]
+    return [int(name) for name in _names(text)]
 
 
 def _common(made: argparse.ArgumentParser) -> argparse.ArgumentParser:

@@ -123,7 +123,7 @@ def _enter(
 
 def _of(queries: Sequence[Query], questions: tuple[int, ...]) -> list[Query]:
     wanted = frozenset(questions)
-    return [one for one in queries if one.question_id in wanted]
+    return [query for query in queries if query.question_id in wanted]
 
 
 def _places(world: World, questions: tuple[int, ...]) -> Places:

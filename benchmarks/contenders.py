@@ -47,7 +47,9 @@ class World:
     def right(self) -> NDArray[np.int64]:
         """(n,) place in the corpus of each row's first right misconception."""
         place = {key: at for at, key in enumerate(sorted(self.corpus))}
-        return np.array([place[min(self.qrels[one.query_id])] for one in self.queries], np.int64)
+        return np.array(
+            [place[min(self.qrels[query.query_id])] for query in self.queries], np.int64
+        )
 
 
 Places = NDArray[np.int64]

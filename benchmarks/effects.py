@@ -60,13 +60,13 @@ def precisions(outcomes: Sequence[Outcome], policy: str) -> dict[QueryId, float]
         Mismatch: two of them scored different rows.
     """
     rows = outcomes[0]["precisions"][policy].keys()
-    for one in outcomes:
-        if one["precisions"][policy].keys() != rows:
+    for outcome in outcomes:
+        if outcome["precisions"][policy].keys() != rows:
             raise Mismatch(
-                f"arm {one['arm']}, seed {one['seed']}: scored on other rows than the arms beside "
-                "it; give all one split"
+                f"arm {outcome['arm']}, seed {outcome['seed']}: scored on other rows than the other arms; "
+                "give all one split"
             )
-    return {row: fmean(one["precisions"][policy][row] for one in outcomes) for row in rows}
+    return {row: fmean(outcome["precisions"][policy][row] for outcome in outcomes) for row in rows}
 
 
 def score(outcomes: Sequence[Outcome], policy: str, scoring: ScoringConfig) -> Interval:
@@ -116,7 +116,7 @@ def effects(outcomes: Iterable[Outcome], scoring: ScoringConfig) -> list[Effect]
 
 def record(outcomes: Sequence[Outcome], scoring: ScoringConfig) -> dict[str, Any]:
     """Return all of it as plain values, the outcomes too: a later run goes on from them."""
-    ordered = sorted(outcomes, key=lambda one: (one["arm"], one["seed"]))
+    ordered = sorted(outcomes, key=lambda item: (item["arm"], item["seed"]))
     return {
         "outcomes": ordered,
         "effects": [{**asdict(one), "shown": one.shown} for one in effects(ordered, scoring)],
@@ -154,22 +154,22 @@ def markdown(outcomes: Sequence[Outcome], scoring: ScoringConfig) -> str:
 def _arm_row(arm: Arm, seeds: Sequence[Outcome], scoring: ScoringConfig) -> str:
     own = score(seeds, "own", scoring)
     fixed = score(seeds, "fixed", scoring) if "fixed" in _policies(seeds) else None
-    packed = fmean(one["packed_tokens"] for one in seeds)
-    plain = fmean(one["plain_tokens"] for one in seeds)
-    rows = fmean(one["rows"] / one["steps"] for one in seeds)
-    times = [one["seconds_per_step"] for one in seeds if one["seconds_per_step"]]
+    packed = fmean(seed["packed_tokens"] for seed in seeds)
+    plain = fmean(seed["plain_tokens"] for seed in seeds)
+    rows = fmean(seed["rows"] / seed["steps"] for seed in seeds)
+    times = [seed["seconds_per_step"] for seed in seeds if seed["seconds_per_step"]]
     slower = " (checkpointed)" if arm.checkpointing else ""
     cells = (
         f"{arm.name} {arm.about}",
-        ", ".join(f"{_map(one, 'own'):.4f}" for one in seeds),
+        ", ".join(f"{_map(seed, 'own'):.4f}" for seed in seeds),
         f"{own.value:.4f} ({own.low:.4f} to {own.high:.4f})",
         f"{fixed.value:.4f}" if fixed else "–",
         f"{rows:.1f}",
         f"{packed:,.0f}",
         f"{packed / plain:.1%}",
         f"{fmean(times):.3f}{slower}" if times else "–",
-        f"{max(one['peak_gib'] for one in seeds):.1f} "
-        f"({max(one['held_gib'] for one in seeds):.1f})",
+        f"{max(seed['peak_gib'] for seed in seeds):.1f} "
+        f"({max(seed['held_gib'] for seed in seeds):.1f})",
     )
     return f"| {' | '.join(cells)} |"
 
@@ -190,13 +190,13 @@ def _compared(
 
 def _by_arm(outcomes: Iterable[Outcome]) -> dict[str, list[Outcome]]:
     found: dict[str, list[Outcome]] = {}
-    for one in sorted(outcomes, key=lambda one: (one["arm"], one["seed"])):
-        found.setdefault(one["arm"], []).append(one)
+    for outcome in sorted(outcomes, key=lambda item: (item["arm"], item["seed"])):
+        found.setdefault(outcome["arm"], []).append(outcome)
     return found
 
 
 def _policies(seeds: Sequence[Outcome]) -> list[str]:
-    return [policy for policy in _POLICIES if all(policy in one["precisions"] for one in seeds)]
+    return [policy for policy in _POLICIES if all(policy in seed["precisions"] for seed in seeds)]
 
 
 def _unseen(outcomes: Sequence[Outcome]) -> frozenset[QueryId]:
@@ -205,7 +205,7 @@ def _unseen(outcomes: Sequence[Outcome]) -> frozenset[QueryId]:
     Raises:
         Mismatch: not all outcomes mark the same.
     """
-    found = {frozenset(one["unseen"]) for one in outcomes}
+    found = {frozenset(outcome["unseen"]) for outcome in outcomes}
     if len(found) > 1:
         raise Mismatch("outcomes of different splits are compared; give all one split")
     return found.pop()

@@ -83,8 +83,8 @@ def run(held: Held, world: World, plan: Plan, limit: float, say: Any) -> list[di
 
 
 def _changed(world: World, name: str, count: int, sides: tuple[Ours, Ours]) -> Changed:
-    before, after = (rounded.answers(world, name, count, one) for one in sides)
-    asked = (one.query_id for one in world.queries[: count or None])
+    before, after = (rounded.answers(world, name, count, side) for side in sides)
+    asked = (query.query_id for query in world.queries[: count or None])
     return rounded.changed(
         before, after, {one: world.qrels[one] for one in asked}, len(world.corpus)
     )

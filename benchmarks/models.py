@@ -162,7 +162,7 @@ def random(
 def twin(model: Any) -> Any:
     """Return a copy of the modules over the same tensors."""
     tensors = [*model.parameters(), *model.buffers()]
-    return copy.deepcopy(model, {id(one): one for one in tensors})
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
 
 
 def _dtype(device: torch.device) -> torch.dtype:

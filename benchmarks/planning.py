@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> None:
         "   packs\n"
     )
     sys.stdout.flush()
-    for count in [int(one) for one in arguments] or _SIZES:
+    for count in [int(argument) for argument in arguments] or _SIZES:
         subprocess.run([sys.executable, __file__, "--one", str(count)], check=True)
 
 

@@ -100,7 +100,7 @@ class Bench:
         with self._lock:
             self.say(f"{trial.name}: starts{f' on GPU {gpu}' if gpu else ''}")
         words = [sys.executable, "-m", "benchmarks.trial", str(trial.file), f"--arm={trial.arm}"]
-        words += [f"--out={outcome}", *(f"--set={one}" for one in trial.sets)]
+        words += [f"--out={outcome}", *(f"--set={set_}" for set_ in trial.sets)]
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("w", encoding="utf-8") as told:
             env = _environment(self.data, gpu, threads)
@@ -191,14 +191,14 @@ def _run(asked: argparse.Namespace) -> int:
 
 
 def _names(text: str) -> list[str]:
-    names = [one.strip().upper() for one in text.replace(",", " ").split()]
-    if odd := [one for one in names if one not in ARMS]:
+    names = [part.strip().upper() for part in text.replace(",", " ").split()]
+    if odd := [name for name in names if name not in ARMS]:
         raise argparse.ArgumentTypeError(f"{odd[0]}: no such arm; known: {', '.join(ARMS)}")
     return names
 
 
 def _seeds(text: str) -> list[int]:
-    return [int(one) for one in text.replace(",", " ").split()]
+    return [int(part) for part in text.replace(",", " ").split()]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -30,7 +30,7 @@ def record(
     """
     reader = held.reader(budget)
     counts = [_counts(reader, group) for group in groups]
-    flat, packed = (sum(one[place] for one in counts) for place in (0, 1))
+    flat, packed = (sum(count[place] for count in counts) for place in (0, 1))
     there = [line for line in lines if "out_of_memory" not in line]
     ours = [line for line in there if line["who"] == Ours.name]
     for line in there:

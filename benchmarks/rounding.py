@@ -73,7 +73,7 @@ def main(words: Sequence[str]) -> int:
     made.add_argument("--ways", default="fp32,bf16,fp8", help=f"of {', '.join(WAYS)}")
     made.add_argument("--set", dest="sets", action="append", default=[])
     asked = made.parse_args(words)
-    ways = [one for one in asked.ways.split(",") if one]
+    ways = [part for part in asked.ways.split(",") if part]
     try:
         if len(ways) < 2 or not set(ways) <= set(WAYS):
             raise BadConfig(f"--ways {asked.ways}: want two or more of {', '.join(WAYS)}")

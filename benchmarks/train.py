@@ -145,10 +145,10 @@ def _compared(who: str, theirs: Any, ours: Any) -> dict[str, float]:
     (loss, grads), (our_loss, our_grads) = theirs, ours
     if grads.keys() != our_grads.keys() or not grads:
         raise Mismatch(f"{who} trains other weights: {sorted(grads.keys() ^ our_grads.keys())[:2]}")
-    scale = max(float(one.abs().max()) for one in our_grads.values())
+    scale = max(float(grad.abs().max()) for grad in our_grads.values())
     apart = {
         "loss": abs(loss - our_loss) / abs(our_loss),
-        "grad": max(float((grads[one] - our_grads[one]).abs().max()) for one in grads) / scale,
+        "grad": max(float((grads[grad] - our_grads[grad]).abs().max()) for grad in grads) / scale,
     }
     if not max(apart.values()) <= APART:
         raise Mismatch(

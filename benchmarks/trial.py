@@ -132,7 +132,12 @@ def _timed() -> Iterator[list[float]]:
 
 
 def _stage(name: str, run: Run, *flags: str) -> None:
-    words = [name, str(run.file), *(f"--set={one}" for one in run.config.overrides), *flags]
+    words = [
+        name,
+        str(run.file),
+        *(f"--set={override}" for override in run.config.overrides),
+        *flags,
+    ]
     if code := parity(words):
         raise SystemExit(code)
 

@@ -96,7 +96,7 @@ class Drawn:
     @property
     def bare(self) -> list[str]:
         """The queries' own texts."""
-        return [prompts.bare(PROMPT, one) for one in self.queries]
+        return [prompts.bare(PROMPT, query) for query in self.queries]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +119,13 @@ class World:
 def read(data: Path) -> World:
     """Read Kaggle's files; three questions, drawn from seed 0, are kept as examples."""
     found = kaggle_files.read(data)
-    questions = sorted({one.question_id for one in found.queries})
+    questions = sorted({query.question_id for query in found.queries})
     kept = set(random.Random(0).sample(questions, _SHOWN))
-    firsts = {one.question_id: one for one in reversed(found.queries) if one.question_id in kept}
+    firsts = {
+        query.question_id: query for query in reversed(found.queries) if query.question_id in kept
+    }
     shown = [_example(firsts[one], found.qrels, found.corpus) for one in sorted(kept)]
-    queries = [one for one in found.queries if one.question_id not in kept]
+    queries = [query for query in found.queries if query.question_id not in kept]
     return World(queries, shown, found.qrels, found.corpus)
 
 
@@ -157,7 +159,7 @@ def encoding(world: World, name: str, reader: Tokenizer, count: int) -> Work:
         for one in shown
     ]
     texts = rendered(queries, shown, reader)
-    bare = [prompts.bare(PROMPT, one) for one in queries]
+    bare = [prompts.bare(PROMPT, query) for query in queries]
     return Work(name, texts, bare, examples, PROMPT.query_max_length)
 
 
@@ -167,7 +169,7 @@ def rendered(queries: Sequence[Query], shown: Sequence[Example], reader: Tokeniz
     Raises:
         Mismatch: one does not fit with all its examples.
     """
-    texts = [prompts.whole(PROMPT, one, shown) for one in queries]
+    texts = [prompts.whole(PROMPT, query, shown) for query in queries]
     for one, ids in zip(queries, reader.tokenize(texts, PROMPT.query_max_length + 1), strict=True):
         if len(ids) > PROMPT.query_max_length:
             raise Mismatch(f"query {one.query_id} is longer than {PROMPT.query_max_length} tokens")
@@ -193,13 +195,13 @@ def grouped(one: Drawn, kind: Examples, reader: Tokenizer) -> Group:
 
 def _draw(world: World, draws: random.Random, batch: int, group: int) -> Drawn:
     queries = draws.sample(world.queries, batch)
-    right = [min(world.qrels[one.query_id]) for one in queries]
+    right = [min(world.qrels[query.query_id]) for query in queries]
     wrong = [
         [key for key in draws.sample(sorted(world.corpus), group + 8) if key not in of]
-        for of in (world.qrels[one.query_id] for one in queries)
+        for of in (world.qrels[query.query_id] for query in queries)
     ]
-    asked = {one.question_id for one in queries}
-    others = [one for one in world.queries if one.question_id not in asked]
+    asked = {query.question_id for query in queries}
+    others = [query for query in world.queries if query.question_id not in asked]
     shown = draws.sample(others, _SHOWN)
     return Drawn(
         queries,

@@ -118,7 +118,7 @@ def page() -> str:
     lines = ["| entry | what went wrong | here | shown by |", "| --- | --- | --- | --- |"]
     for number, entry, here in rows(all_):
         number = number if number in ENTRIES else "further"
-        shown = ", ".join(f"`{one}`" for one in entry.tests) or "-"
+        shown = ", ".join(f"`{test}`" for test in entry.tests) or "-"
         lines.append(f"| {number} | {entry.says} | {here} | {shown} |")
     table = [f"| {one.name} | {one.where} | {one.layer} | {one.words} |" for one in all_]
     real, simulated = len(honest.PAIRS) + len(honest.SEEDED) + 1, len(evidence.HONEST_PAIRS)

@@ -110,8 +110,8 @@ class Kaggle(State):
     def _get_dataset(self, body: Json) -> Json:
         dataset = self._dataset(body)
         shown = dataset.visible
-        for one in dataset.versions:
-            one.hidden = max(0, one.hidden - 1)
+        for version in dataset.versions:
+            version.hidden = max(0, version.hidden - 1)
         versions = [
             {"versionNumber": one.number, "versionNotes": one.notes, "creationDate": one.date}
             for one in reversed(shown)
@@ -121,7 +121,7 @@ class Kaggle(State):
         reply |= {"subtitle": dataset.subtitle, "description": dataset.description}
         reply |= {"versions": versions, "ownerRef": self.user}
         if shown:
-            total = sum(len(one.content) for one in shown[-1].files.values())
+            total = sum(len(file_path.content) for file_path in shown[-1].files.values())
             reply |= {"currentVersionNumber": shown[-1].number, "totalBytes": total}
         return reply
 
@@ -152,7 +152,7 @@ class Kaggle(State):
         if not all(blob and blob.complete for blob in blobs):
             return _error("A file was not uploaded completely.")
         files = {blob.name: File.of(bytes(blob.data)) for blob in blobs if blob}
-        numbers = [one.number for one in dataset.versions if not one.failed]
+        numbers = [version.number for version in dataset.versions if not version.failed]
         if body.get("deleteOldVersions"):
             dataset.versions.clear()
         dataset.subtitle = body.get("subtitle") or dataset.subtitle
@@ -232,7 +232,7 @@ class Kaggle(State):
 
     def _kernel_mount(self, source: str) -> Mount | None:
         found = self.kernels.get(source)
-        done = [one.result for one in found.versions if one.result] if found else []
+        done = [version.result for version in found.versions if version.result] if found else []
         slug = source.split("/")[-1]
         return Mount(slug, f"notebooks/{source}", done[-1].files) if done else None
 
@@ -266,7 +266,7 @@ class Kaggle(State):
         if kernel is None:
             raise Refusal(403, "Permission 'kernels.get' was denied")
         label = body.get("versionLabel") or f"v{len(kernel.versions)}"
-        found = [one for one in kernel.versions if f"v{one.number}" == label]
+        found = [version for version in kernel.versions if f"v{version.number}" == label]
         if not found:
             raise Refusal(404, f"No version {label}")
         return found[0]
@@ -330,7 +330,9 @@ class Kaggle(State):
 
     def _limits(self, body: Json) -> Json:
         daily = self._competition(body).daily
-        used = sum(one.competition == body["competitionName"] for one in self.submissions)
+        used = sum(
+            submission.competition == body["competitionName"] for submission in self.submissions
+        )
         return {"numToday": used, "numTotal": used, "numAllowedNow": max(0, daily - used)}
 
     def _submit(self, body: Json) -> Json:
@@ -371,14 +373,18 @@ class Kaggle(State):
     def _list_submissions(self, body: Json) -> Json:
         self._competition(body)
         name = body["competitionName"]
-        newest = [one for one in reversed(self.submissions) if one.competition == name]
+        newest = [
+            submission
+            for submission in reversed(self.submissions)
+            if submission.competition == name
+        ]
         page, token = paged(newest, body)
         return {"submissions": [self._told(one) for one in page], "nextPageToken": token}
 
     def _get_submission(self, body: Json) -> Json:
-        for one in self.submissions:
-            if one.ref == body["ref"]:
-                return self._told(one)
+        for submission in self.submissions:
+            if submission.ref == body["ref"]:
+                return self._told(submission)
         raise Refusal(404, "Submission not found")
 
     def _introspect(self, body: Json) -> Json:

@@ -170,9 +170,9 @@ def _half_log(kaggle: Kaggle, body: Json, reply: Json) -> Json:
 
 
 def _scored_badly(kaggle: Kaggle, body: Json, reply: Json) -> Json:
-    for one in kaggle.submissions:
-        if one.ref == reply.get("ref"):
-            one.error = "Submission Scoring Error"
+    for submission in kaggle.submissions:
+        if submission.ref == reply.get("ref"):
+            submission.error = "Submission Scoring Error"
     return reply
 
 

@@ -279,8 +279,8 @@ class _Handler(BaseHTTPRequestHandler):
         fired = fired or self._fire(place)
 
         def act() -> Answer:
-            for one in fired.twists:
-                one.before(self.standin.kaggle, body)
+            for twist in fired.twists:
+                twist.before(self.standin.kaggle, body)
             status, headers = take()
             return Answer(status, b"{}" if status == 200 else b"", headers)
 

@@ -101,7 +101,7 @@ class Dataset:
 
     @property
     def visible(self) -> list[Version]:
-        return [one for one in self.versions if not one.hidden and not one.failed]
+        return [version for version in self.versions if not version.hidden and not version.failed]
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,19 +264,21 @@ class State:
         may be there again.
         """
         for ref, dataset in self.datasets.items():
-            good = [one for one in dataset.versions if not one.failed]
+            good = [version for version in dataset.versions if not version.failed]
             _distinct(f"versions of {ref}", [one.digest for one in good if one.digest])
             for one in good if ref in self.expected else ():
                 assert one.contents in self.expected[ref], (
                     f"{ref} version {one.number} holds {one.contents}, which nobody built"
                 )
         for ref, kernel in self.kernels.items():
-            kept = [one.request for one in kernel.versions if not one.useless]
+            kept = [version.request for version in kernel.versions if not version.useless]
             _distinct(f"kernel {ref}", [json.dumps(one, sort_keys=True) for one in kept])
-        said = [f"{one.competition}: {one.description}" for one in self.submissions]
+        said = [
+            f"{submission.competition}: {submission.description}" for submission in self.submissions
+        ]
         _distinct("submissions", said)
 
 
 def _distinct(what: str, values: Sequence[str]) -> None:
-    doubled = sorted({one for one in values if values.count(one) > 1})
+    doubled = sorted({value for value in values if values.count(value) > 1})
     assert not doubled, f"doubled: {what}: {doubled}"

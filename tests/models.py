@@ -130,7 +130,7 @@ def attach(encoder: Encoder, seed: int = 0, **changes: Any) -> None:
     """Put an adapter on the encoder's model and move its weights as a training would."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        config = TrainingConfig.model_validate({"rank": 4, "alpha": 8.0, **changes})
+        config = TrainingConfig.model_validate({"r": 4, "lora_alpha": 8.0, **changes})
         encoder.model = adapter.attach(encoder.model, config)
         for weight in encoder.model.parameters():
             if weight.requires_grad:
@@ -146,7 +146,9 @@ def encode(encoder: Encoder, asked: list[list[int]]) -> torch.Tensor:
 
 def idle(encoder: Encoder) -> torch.optim.Optimizer:
     """Return what clears the gradients of trained weights, and never steps."""
-    return torch.optim.SGD([one for one in encoder.model.parameters() if one.requires_grad])
+    return torch.optim.SGD(
+        [parameter for parameter in encoder.model.parameters() if parameter.requires_grad]
+    )
 
 
 def sequences(seed: int = 0, count: int = 30) -> list[list[int]]:

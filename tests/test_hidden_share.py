@@ -63,7 +63,7 @@ def test_unseen_is_a_share_of_rows() -> None:
 
 def test_the_estimate_tells_hard_tests_from_easy_ones(known: Labels) -> None:
     cuts = [cut(known, 0.2, np.random.default_rng(seed)) for seed in range(30)]
-    cuts.sort(key=lambda one: unseen(*one))
+    cuts.sort(key=lambda item: unseen(*item))
     for train, hidden in (cuts[0], cuts[-1]):
         points = estimate(train, count(known), draws=150)
         assert points[0] - 0.12 <= unseen(train, hidden) <= points[-1] + 0.12

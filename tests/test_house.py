@@ -269,7 +269,9 @@ def test_no_text_of_the_real_competition_is_kept(tracked: list[Path]) -> None:
     columns = ("MisconceptionName", "QuestionText", "ConstructName")
     for name in (kaggle_files.MAPPING, kaggle_files.TRAIN, kaggle_files.TEST):
         with (EEDI / name).open(encoding="utf-8", newline="") as handle:
-            said |= {row[one] for row in csv.DictReader(handle) for one in columns if one in row}
+            said |= {
+                row[column] for row in csv.DictReader(handle) for column in columns if column in row
+            }
     kept = "\n".join(path.read_text(encoding="utf-8") for path in tracked if path.suffix != ".lock")
     assert not [text for text in said if len(text) >= 40 and text in kept]
 

@@ -92,11 +92,13 @@ def test_the_client_makes_a_dataset_and_then_a_version(
     for _ in range(2):
         told = [json.loads(api.dataset_status(REF, "json"))]
     assert told == [{"status": "ready", "current_version_number": 2}]
-    assert [one.contents for one in held.versions] == [sha256(OLD), sha256(NEW)]
+    assert [version.contents for version in held.versions] == [sha256(OLD), sha256(NEW)]
     listed = api.dataset_list_files(REF, page_size=1)
-    assert [one.name for one in listed.dataset_files] == ["a.bin"]
+    assert [file_path.name for file_path in listed.dataset_files] == ["a.bin"]
     listed = api.dataset_list_files(f"{REF}/2", page_token=listed.next_page_token)
-    assert [(one.name, one.total_bytes) for one in listed.dataset_files] == [("b.txt", 5)]
+    assert [(file_path.name, file_path.total_bytes) for file_path in listed.dataset_files] == [
+        ("b.txt", 5)
+    ]
     standin.check()
 
 

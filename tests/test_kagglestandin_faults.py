@@ -55,9 +55,9 @@ def held(client: Client) -> list[int]:
     kaggle = client.standin.kaggle
     return [
         len(kaggle.submissions),
-        sum(len(one.versions) for one in kaggle.datasets.values()),
-        sum(len(one.versions) for one in kaggle.kernels.values()),
-        sum(len(one.data) for one in kaggle.blobs.values()),
+        sum(len(dataset.versions) for dataset in kaggle.datasets.values()),
+        sum(len(kernel.versions) for kernel in kaggle.kernels.values()),
+        sum(len(blob.data) for blob in kaggle.blobs.values()),
     ]
 
 
@@ -133,7 +133,7 @@ def refused(name: str) -> Callable[[Client], bool]:
 
 
 def scores(client: Client) -> list[Any]:
-    return [one[0]["status"] for one in client.values("ListSubmissions", "submissions")]
+    return [value[0]["status"] for value in client.values("ListSubmissions", "submissions")]
 
 
 def older(client: Client) -> bool:
@@ -148,93 +148,97 @@ def dates(client: Client, year: str) -> bool:
 
 
 EXPECTED: dict[str, Callable[[Client], bool]] = {
-    "PUT-503-halfway": lambda one: (
-        statuses(one, "PUT")[:2] == [503, 200]
-        and one.all("QUERY")[0].headers["Range"] == "bytes=0-4"
+    "PUT-503-halfway": lambda item: (
+        statuses(item, "PUT")[:2] == [503, 200]
+        and item.all("QUERY")[0].headers["Range"] == "bytes=0-4"
     ),
-    "PUT-503-for-ever": lambda one: set(statuses(one, "PUT")) == {503},
-    "PUT-drop-halfway": lambda one: (
-        statuses(one, "PUT")[0] == 0 and one.standin.kaggle.blobs["blob-1"].data == OLD["a.bin"][:5]
+    "PUT-503-for-ever": lambda item: set(statuses(item, "PUT")) == {503},
+    "PUT-drop-halfway": lambda item: (
+        statuses(item, "PUT")[0] == 0
+        and item.standin.kaggle.blobs["blob-1"].data == OLD["a.bin"][:5]
     ),
-    "PUT-308": lambda one: statuses(one, "PUT")[:2] == [308, 200],
-    "QUERY-308-no-range": lambda one: (
-        statuses(one, "QUERY") == [308] and "Range" not in one.all("QUERY")[0].headers
+    "PUT-308": lambda item: statuses(item, "PUT")[:2] == [308, 200],
+    "QUERY-308-no-range": lambda item: (
+        statuses(item, "QUERY") == [308] and "Range" not in item.all("QUERY")[0].headers
     ),
-    "QUERY-500": lambda one: statuses(one, "QUERY") == [500],
-    "session-expired": lambda one: (
-        statuses(one, "QUERY") == [404] and len(one.all("StartBlobUpload")) == 5
+    "QUERY-500": lambda item: statuses(item, "QUERY") == [500],
+    "session-expired": lambda item: (
+        statuses(item, "QUERY") == [404] and len(item.all("StartBlobUpload")) == 5
     ),
-    "dataset-error": lambda one: (
-        one.values("CreateDataset", "status") == ["error"] and not one.standin.kaggle.datasets
+    "dataset-error": lambda item: (
+        item.values("CreateDataset", "status") == ["error"] and not item.standin.kaggle.datasets
     ),
-    "dataset-error-tags": lambda one: (
-        one.values("CreateDataset", "invalidTags") == [["nlp"]] and not one.standin.kaggle.datasets
+    "dataset-error-tags": lambda item: (
+        item.values("CreateDataset", "invalidTags") == [["nlp"]]
+        and not item.standin.kaggle.datasets
     ),
-    "dataset-invalid-tags": lambda one: (
-        one.values("CreateDataset", "invalidTags") == [["nlp"]] and numbers(one)[-1] == 2
+    "dataset-invalid-tags": lambda item: (
+        item.values("CreateDataset", "invalidTags") == [["nlp"]] and numbers(item)[-1] == 2
     ),
-    "dataset-404-at-first": lambda one: statuses(one, "GetDataset")[:2] == [404, 200],
-    "version-does-not-move": lambda one: (
-        one.values("CreateDataset", "status") == ["ok"] and not one.standin.kaggle.datasets
+    "dataset-404-at-first": lambda item: statuses(item, "GetDataset")[:2] == [404, 200],
+    "version-does-not-move": lambda item: (
+        item.values("CreateDataset", "status") == ["ok"] and not item.standin.kaggle.datasets
     ),
-    "version-late": lambda one: numbers(one)[:8] == [None] * 6 + [1, 1] and told(one)[7] == "READY",
-    "version-moves-by-two": lambda one: numbers(one)[-1] == 3,
-    "version-ready-before-the-number": lambda one: (
-        told(one)[:3] == ["READY"] * 3 and numbers(one)[:4] == [None] * 3 + [1]
+    "version-late": lambda item: (
+        numbers(item)[:8] == [None] * 6 + [1, 1] and told(item)[7] == "READY"
     ),
-    "version-failed": lambda one: told(one)[1:8] == ["FAILED"] * 7 and numbers(one)[7] is None,
-    "listing-missing-file": lambda one: listed(one) == [[], []],
-    "listing-late": lambda one: [len(page) for page in listed(one)] == [0, 1],
-    "listing-wrong-size": lambda one: [page[0]["totalBytes"] for page in listed(one)] == [9, 4],
-    "push-error": lambda one: (
-        "session count" in one.values("SaveKernel", "error")[0] and not one.standin.kaggle.kernels
+    "version-moves-by-two": lambda item: numbers(item)[-1] == 3,
+    "version-ready-before-the-number": lambda item: (
+        told(item)[:3] == ["READY"] * 3 and numbers(item)[:4] == [None] * 3 + [1]
     ),
-    "push-code-in-200": lambda one: (
-        one.values("SaveKernel", "code") == [403] and statuses(one, "SaveKernel") == [200]
+    "version-failed": lambda item: told(item)[1:8] == ["FAILED"] * 7 and numbers(item)[7] is None,
+    "listing-missing-file": lambda item: listed(item) == [[], []],
+    "listing-late": lambda item: [len(page) for page in listed(item)] == [0, 1],
+    "listing-wrong-size": lambda item: [page[0]["totalBytes"] for page in listed(item)] == [9, 4],
+    "push-error": lambda item: (
+        "session count" in item.values("SaveKernel", "error")[0] and not item.standin.kaggle.kernels
+    ),
+    "push-code-in-200": lambda item: (
+        item.values("SaveKernel", "code") == [403] and statuses(item, "SaveKernel") == [200]
     ),
     "push-invalid-tags": refused("invalidTags"),
     "push-invalid-datasets": refused("invalidDatasetSources"),
     "push-invalid-competitions": refused("invalidCompetitionSources"),
     "push-invalid-kernels": refused("invalidKernelSources"),
     "push-invalid-models": refused("invalidModelSources"),
-    "mounts-moved": lambda one: (
-        "datasets/me/demo-bundle" in one.values("ListKernelSessionOutput", "log")[0]
+    "mounts-moved": lambda item: (
+        "datasets/me/demo-bundle" in item.values("ListKernelSessionOutput", "log")[0]
     ),
-    "readback-internet": lambda one: one.values("GetKernel", "metadata")[0]["enableInternet"],
-    "readback-image": lambda one: (
-        one.values("GetKernel", "metadata")[0]["dockerImage"] != PUSH["dockerImage"]
+    "readback-internet": lambda item: item.values("GetKernel", "metadata")[0]["enableInternet"],
+    "readback-image": lambda item: (
+        item.values("GetKernel", "metadata")[0]["dockerImage"] != PUSH["dockerImage"]
     ),
-    "kernel-error": lambda one: (
-        ended(one)[-1] == "ERROR"
-        and one.values("GetKernelSessionStatus", "failureMessage")[-1] == "Notebook Timeout"
+    "kernel-error": lambda item: (
+        ended(item)[-1] == "ERROR"
+        and item.values("GetKernelSessionStatus", "failureMessage")[-1] == "Notebook Timeout"
     ),
-    "kernel-canceled": lambda one: ended(one)[-1] == "CANCEL_ACKNOWLEDGED",
-    "kernel-no-submission": lambda one: ended(one)[-1] == "COMPLETE" and not one.all("OUTPUT"),
-    "kernel-empty-submission": lambda one: one.all("OUTPUT")[0].raw == b"",
-    "kernel-never-ends": lambda one: set(ended(one)) == {"RUNNING"},
+    "kernel-canceled": lambda item: ended(item)[-1] == "CANCEL_ACKNOWLEDGED",
+    "kernel-no-submission": lambda item: ended(item)[-1] == "COMPLETE" and not item.all("OUTPUT"),
+    "kernel-empty-submission": lambda item: item.all("OUTPUT")[0].raw == b"",
+    "kernel-never-ends": lambda item: set(ended(item)) == {"RUNNING"},
     "kernel-older-status": older,
-    "outputs-late": lambda one: one.values("ListKernelSessionOutput", "files") == [[]],
-    "outputs-log-cut": lambda one: (
-        not one.values("ListKernelSessionOutput", "log")[0].endswith("]")
+    "outputs-late": lambda item: item.values("ListKernelSessionOutput", "files") == [[]],
+    "outputs-log-cut": lambda item: (
+        not item.values("ListKernelSessionOutput", "log")[0].endswith("]")
     ),
-    "OUTPUT-truncated": lambda one: one.all("OUTPUT") == [Seen(0, raw=b"id")],
-    "OUTPUT-truncated-once": lambda one: (
-        one.all("OUTPUT") == [Seen(0, raw=b"id")] and call(one, "OUTPUT").raw == b"id\n1\n"
+    "OUTPUT-truncated": lambda item: item.all("OUTPUT") == [Seen(0, raw=b"id")],
+    "OUTPUT-truncated-once": lambda item: (
+        item.all("OUTPUT") == [Seen(0, raw=b"id")] and call(item, "OUTPUT").raw == b"id\n1\n"
     ),
-    "OUTPUT-empty": lambda one: [seen.raw for seen in one.all("OUTPUT")] == [b""],
-    "LOG-cut": lambda one: one.all("LOG")[0].status == 0 and one.all("LOG")[0].raw != b"",
-    "limits-none-left": lambda one: one.values("GetSubmissionLimits", "numAllowedNow") == [0],
-    "submission-error": lambda one: (
-        scores(one)[-1] == "ERROR"
-        and "Scoring" in one.values("GetSubmission", "errorDescription")[-1]
+    "OUTPUT-empty": lambda item: [seen.raw for seen in item.all("OUTPUT")] == [b""],
+    "LOG-cut": lambda item: item.all("LOG")[0].status == 0 and item.all("LOG")[0].raw != b"",
+    "limits-none-left": lambda item: item.values("GetSubmissionLimits", "numAllowedNow") == [0],
+    "submission-error": lambda item: (
+        scores(item)[-1] == "ERROR"
+        and "Scoring" in item.values("GetSubmission", "errorDescription")[-1]
     ),
-    "submission-404-at-first": lambda one: statuses(one, "GetSubmission") == [404, 200, 200],
-    "submission-never-scored": lambda one: (
-        set(scores(one)) == {"PENDING"} == set(one.values("GetSubmission", "status"))
+    "submission-404-at-first": lambda item: statuses(item, "GetSubmission") == [404, 200, 200],
+    "submission-never-scored": lambda item: (
+        set(scores(item)) == {"PENDING"} == set(item.values("GetSubmission", "status"))
     ),
-    "429-for-ever": lambda one: {seen.headers["Retry-After"] for _, seen in one.seen} == {"2"},
-    "clock-ahead": lambda one: dates(one, "2027"),
-    "clock-behind": lambda one: dates(one, "2025"),
+    "429-for-ever": lambda item: {seen.headers["Retry-After"] for _, seen in item.seen} == {"2"},
+    "clock-ahead": lambda item: dates(item, "2027"),
+    "clock-behind": lambda item: dates(item, "2025"),
 }
 
 

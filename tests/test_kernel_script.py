@@ -193,7 +193,7 @@ def test_a_process_is_started_for_each_gpu_unless_the_model_is_spread(
     words = attached.start(given.root, gpus=gpus).launch
     assert words[:3] == [sys.executable, "-m", "accelerate.commands.launch"]
     assert option(words, "--num_processes") == many
-    assert [one for one in words if one in ("--cpu", "--multi_gpu")] == [flag] * bool(flag)
+    assert [word for word in words if word in ("--cpu", "--multi_gpu")] == [flag] * bool(flag)
     plain = {"num_machines": "1", "mixed_precision": "no", "dynamo_backend": "no"}
     assert {name: option(words, f"--{name}") for name in plain} == plain
 

@@ -1,6 +1,5 @@
 """The command line: one line says what is wrong, the exit code says of which kind."""
 
-import importlib
 import inspect
 import json
 import os
@@ -86,8 +85,10 @@ def test_each_kind_of_error_has_its_code_and_one_line(
 
 
 def test_every_error_class_has_a_code_of_its_own() -> None:
-    classes = [one for one in vars(errors).values() if isinstance(one, type)]
-    assert {one: one.exit_code for one in classes if issubclass(one, errors.ParityError)} == CODES
+    classes = [var for var in vars(errors).values() if isinstance(var, type)]
+    assert {
+        class_: class_.exit_code for class_ in classes if issubclass(class_, errors.ParityError)
+    } == CODES
     assert len(set(CODES.values())) == len(CODES)
 
 
@@ -309,13 +310,14 @@ def test_a_machine_is_told_of_a_stage_before_its_time(
 def called(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Call no stage, but note which would be, and whether it takes what it is given."""
     found: list[Any] = []
+    module_of = dispatch._of
 
     class Noted:
         def __init__(self, stage: str) -> None:
             self.stage = stage
 
         def __getattr__(self, name: str) -> Any:
-            module = importlib.import_module(f"parity.stages.{self.stage}")
+            module = module_of(self.stage)
             taken = inspect.signature(getattr(module, name))
 
             def call(*given: Any, **options: Any) -> None:

@@ -58,7 +58,7 @@ def test_a_terminal_has_80_columns() -> None:
 def test_e31_no_breakpoint_is_left_in_the_code() -> None:
     for path in sorted((TESTS.parent / "src").rglob("*.py")):
         names = {
-            getattr(one, "id", getattr(one, "attr", getattr(one, "module", None)))
-            for one in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            getattr(node, "id", getattr(node, "attr", getattr(node, "module", None)))
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         }
         assert not names & STOPS, path

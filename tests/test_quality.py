@@ -85,7 +85,7 @@ def test_sequences_apart_share_nothing_and_come_back_whole() -> None:
     sequences = [[1, 2, 3], [1, 2, 4], [1, 2, 3], [5] * 9]
     packs = apart(sequences, 6)
     assert trie.unpack(packs) == dict(enumerate(sequences))
-    assert [len(one) for one in packs] == [6, 3, 9]
+    assert [len(pack) for pack in packs] == [6, 3, 9]
     assert sum(map(len, packs)) > sum(map(len, trie.pack(sequences, 6)))
 
 

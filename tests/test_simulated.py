@@ -42,7 +42,7 @@ def world() -> World:
         queries=tuple(read.queries),
         qrels=read.qrels,
         corpus=read.corpus,
-        asked=_projected([query_text(one) for one in read.queries], vectorizer, 128),
+        asked=_projected([query_text(query) for query in read.queries], vectorizer, 128),
         passages=_projected(passages, vectorizer, 128),
     )
 
@@ -60,7 +60,7 @@ def test_hidden_questions_are_whole_and_no_label_of_theirs_is_known(
         hidden = set(game.entries[0].hidden)
         assert hidden | set(game.known) == set(world.qrels)
         assert hidden.isdisjoint(game.known)
-        of = {one.query_id: one.question_id for one in world.queries}
+        of = {query.query_id: query.question_id for query in world.queries}
         assert {of[row] for row in hidden}.isdisjoint({of[row] for row in game.known})
         assert game.rows == len(hidden)
         assert abs(game.rows / len(world.qrels) - HIDDEN) < 0.02
@@ -69,7 +69,7 @@ def test_hidden_questions_are_whole_and_no_label_of_theirs_is_known(
 def test_unseen_is_told_by_what_models_learnt_from_and_its_share_is_drawn(
     world: World, games: list[Simulated]
 ) -> None:
-    of = {one.query_id: one.question_id for one in world.queries}
+    of = {query.query_id: query.question_id for query in world.queries}
     for game in games:
         learnt = [row for row in game.known if of[row] in set(game.split.train)]
         shown = Counter(key for row in learnt for key in world.qrels[row])

@@ -319,7 +319,7 @@ for place in ("{tmp_path}/in", "/", "/usr/local", "/kaggle/working", "{tmp_path}
     job = python(code, same(tmp_path / "in"), same(tmp_path / "out", writable=True))
     assert ours.do(job).stdout.splitlines() == [
         f"Read-only file system {tmp_path}/in",
-        *(f"Read-only file system {one}" for one in ("/", "/usr/local", "/kaggle/working")),
+        *(f"Read-only file system {name}" for name in ("/", "/usr/local", "/kaggle/working")),
         f"written {tmp_path}/out",
         "written /tmp",
     ]

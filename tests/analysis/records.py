@@ -84,11 +84,11 @@ def measure(setup: Setup) -> EvidenceRecord:
     """Return the side that a setup gives, every artifact of it at hand."""
     queries = tiny.queries()
     shown = setup.shown if setup.shown is not None else shelf.shown(queries, POOL, setup.prompt)
-    texts = [_text(setup, one, shown) for one in queries]
+    texts = [_text(setup, query, shown) for query in queries]
     tokens = [_ids(text, slow=setup.slow) for text in texts]
     vectors = _embed(setup, tokens)
     passages = _embed(setup, [_ids(text, slow=False) for _, text in sorted(setup.corpus.items())])
-    ids = tuple(one.query_id for one in queries)
+    ids = tuple(query.query_id for query in queries)
     known = sorted(setup.corpus)
     if setup.shuffled == "corpus":  # embedded in one order, read in another
         known = [*known[1:], known[0]]
@@ -211,7 +211,7 @@ def _submitted(setup: Setup, ranking: Ranking) -> Ranking:
 
 def _score(setup: Setup, ranking: Ranking) -> dict[str, Any]:
     ids = ranking.query_ids[: setup.scored or None]
-    labels = {one: tiny.qrels()[one] for one in ids}
+    labels = {id_: tiny.qrels()[id_] for id_ in ids}
     scores = metrics.evaluate(ranking.of(ids), labels, frozenset(), KNOWN.scoring, k=K)
     record = scores.as_json()
     if setup.metric != K:  # the number of another depth under the key of 25

@@ -150,12 +150,13 @@ def test_c16_c17_other_queries_never_change_a_query_s_examples(
 
 def test_c16_the_same_run_under_another_hash_seed_shows_the_same(root: Path) -> None:
     program = (
-        "import sys, worlds\n"
-        "from parity.competition import few-shot examples, splits\n"
+        "import sys, random_competition\n"
+        "from parity.competition import few_shot as examples\n"
+        "from parity.competition.splits import split as splits\n"
         "from parity.run.config.run_file import SplitConfig\n"
-        "queries, qrels = worlds.labeled(3, 60)\n"
+        "queries, qrels = random_competition.labeled(3, 60)\n"
         "split = splits.make(queries, qrels, SplitConfig(kind='random'))\n"
-        "pool = examples.pool(queries, qrels, worlds.corpus(qrels), split)\n"
+        "pool = examples.pool(queries, qrels, random_competition.corpus(qrels), split)\n"
         "for mode in sys.argv[1:]:\n"
         "    chosen = examples.choose(queries, pool, mode=mode, count=2)\n"
         "    print([[one.query.query_id for one in row] for row in chosen.values()])\n"
@@ -252,7 +253,7 @@ def test_question_shows_the_nearest_train_questions_and_ties_go_to_the_smaller_i
         cosines = {key: round(float((mine @ vectors[key].T).sum()), 9) for key in texts}
         expected: list[str] = []
         seen = {normalize(query.question)}
-        for key in sorted(texts, key=lambda one: (-cosines[one], one)):
+        for key in sorted(texts, key=lambda item: (-cosines[item], item)):
             text = normalize(first[key].query.question)
             if text not in seen and len(expected) < 3:
                 seen.add(text)
@@ -349,7 +350,7 @@ def test_a_digest_of_another_text_is_refused(tmp_path: Path, told: object) -> No
         handle.write(json.dumps(row) + "\n")
     with pytest.raises(Mismatch) as caught:
         read(path, tiny.queries(), tiny.corpus())
-    wanted = "example 30_A: its text here is not the one it was packed with"
+    wanted = "few-shot example 30_A: its text here is not the one it was packed with"
     assert str(caught.value) == wanted
 
 
@@ -361,7 +362,9 @@ def test_a_text_that_changed_in_the_competition_is_refused(tmp_path: Path, name:
     path = packed(tmp_path / "examples.jsonl", text_digest(first))
     value = getattr(first.query, name)
     changes: dict[str, Any] = {name: value + 1 if isinstance(value, int) else f"{value} "}
-    changed = [replace(one, **changes) if one == first.query else one for one in tiny.queries()]
+    changed = [
+        replace(query, **changes) if query == first.query else query for query in tiny.queries()
+    ]
     with pytest.raises(Mismatch, match=r"^few-shot example 10_B: its text here is not"):
         read(path, changed, tiny.corpus())
     assert read(packed(path, None), changed, tiny.corpus())  # nothing says what it was

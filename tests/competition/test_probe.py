@@ -37,7 +37,7 @@ def test_the_probe_is_these_questions_and_no_others() -> None:
 
 
 def test_the_probe_holds_64_questions_by_question_id() -> None:
-    chosen = [query.question_id for query in probe.choose([asked(one) for one in range(500)])]
+    chosen = [query.question_id for query in probe.choose([asked(number) for number in range(500)])]
     assert len(chosen) == 64
     assert chosen == sorted(set(chosen))
 
@@ -46,7 +46,7 @@ def test_the_probe_holds_64_questions_by_question_id() -> None:
 def test_rows_in_another_order_give_the_same_probe(
     ids: set[int], size: int, generator: random.Random
 ) -> None:
-    queries = [asked(one, answer) for one in sorted(ids) for answer in "ABD"]
+    queries = [asked(id_, answer) for id_ in sorted(ids) for answer in "ABD"]
     shuffled = generator.sample(queries, len(queries))
     assert probe.choose(shuffled, size) == probe.choose(queries, size)
     assert len(probe.choose(queries, size)) == min(size, len(ids))
@@ -54,7 +54,7 @@ def test_rows_in_another_order_give_the_same_probe(
 
 @given(st.sets(st.integers(0, 10**6), min_size=3, max_size=40))
 def test_a_question_stays_in_the_probe_when_others_leave(ids: set[int]) -> None:
-    queries = [asked(one) for one in sorted(ids)]
+    queries = [asked(id_) for id_ in sorted(ids)]
     chosen = probe.choose(queries, 2)
     assert (
         probe.choose([query for query in queries[1:] if query not in chosen] + chosen, 2) == chosen

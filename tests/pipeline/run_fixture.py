@@ -49,13 +49,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "encoder": {"precision": "fp32", "device": "cpu", "token_budget": 512},
     "mining": {"count": 6},
     "training": {
-        "rank": 4,
-        "alpha": 8.0,
+        "r": 4,
+        "lora_alpha": 8.0,
         "epochs": 2,
         "learning_rate": 1e-2,
         "warmup_steps": 1,
-        "batch": 8,
-        "group": 4,
+        "batch_size": 8,
+        "train_group_size": 4,
         "temperature": 0.05,
         "checkpoint_every": 2,
     },
@@ -214,7 +214,7 @@ def working_in(bench: Bench) -> Iterator[Bench]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(bench.folder)
         patch.setenv("PARITY_DATA", str(bench.data))
-        patch.setattr(reload_check, "subprocesses", SimpleNamespace(watched=_here))
+        patch.setattr(reload_check, "subprocesses", SimpleNamespace(run_with_progress=_here))
         yield bench
 
 

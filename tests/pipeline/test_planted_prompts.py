@@ -59,7 +59,7 @@ def answers(patch: Patch) -> None:
     """Every query is shown itself, answer and all."""
 
     def own(known: Dataset, _: Any, queries: Sequence[Any]) -> Any:
-        right = {one: min(known.qrels[one.query_id]) for one in queries}
+        right = {query: min(known.qrels[query.query_id]) for query in queries}
         return {one.query_id: (Example(one, n, known.corpus[n]),) for one, n in right.items()}
 
     patch.setattr(dataset, "shown", own)

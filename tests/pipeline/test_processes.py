@@ -17,7 +17,10 @@ from parity.pipeline import dag
 from parity.run import manifest as manifests
 
 CLOSE = 1e-5
-TRAINING = {"epochs": 1, "batch": 16}  # two steps: what sums in another order drifts apart later
+TRAINING = {
+    "epochs": 1,
+    "batch_size": 16,
+}  # two steps: what sums in another order drifts apart later
 # What each run does, in one start of two processes: importing torch is what takes the time.
 WORK = {
     "mine": ("mine", "mined", 0),

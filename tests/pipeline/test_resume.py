@@ -23,7 +23,7 @@ from parity.run.experiment import Run
 from parity.training import trainer
 
 EPOCHS = 3
-LONG = {"epochs": EPOCHS, "batch": 4, "checkpoint_every": 2}  # 24 steps, 8 an epoch
+LONG = {"epochs": EPOCHS, "batch_size": 4, "checkpoint_every": 2}  # 24 steps, 8 an epoch
 STEPS = 24
 INTERRUPTED = 130
 GO_ON = "interrupted; the same command goes on from here"

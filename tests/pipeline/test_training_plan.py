@@ -55,7 +55,7 @@ def test_each_epoch_asks_every_train_row_once(made: Bench) -> None:
     asked = sorted(query.query_id for query in dataset.load(run).train)
     assert len(plan.epochs) == run.config.training.epochs == 2
     for batches in plan.epochs:
-        assert sorted(one for batch in batches for one in batch.query_ids) == asked
+        assert sorted(id_ for batch in batches for id_ in batch.query_ids) == asked
     assert plan.epochs[0] != plan.epochs[1]
     assert plan.key == "key"
     assert lines[0] == f"train: {len(asked)} queries, 0 with few-shot examples, 0 cut to fit"
@@ -67,7 +67,7 @@ def test_tokens_of_the_first_epoch_are_told_flat_and_packed(made: Bench) -> None
     batches = [[*asked, *answers] for asked, answers in map(plan.tokens, plan.epochs[0])]
     flat = sum(len(ids) for batch in batches for ids in batch)
     heads = [
-        {tuple(ids[:stop]) for ids in one for stop in range(1, len(ids) + 1)} for one in batches
+        {tuple(ids[:stop]) for ids in batch for stop in range(1, len(ids) + 1)} for batch in batches
     ]
     packed = sum(map(len, heads))  # a node is a distinct prefix; no batch here is cut
     assert packed < flat
@@ -80,14 +80,14 @@ def test_tokens_of_the_first_epoch_are_told_flat_and_packed(made: Bench) -> None
 def test_no_batch_passes_the_tokens_that_a_step_may_have(
     bench: Bench, mode: str, most: int
 ) -> None:
-    bench.write(prompt=shown(mode), training={"batch": 16, "batch_tokens": most})
+    bench.write(prompt=shown(mode), training={"batch_size": 16, "batch_tokens": most})
     run = bench.make("prepare", "mine")
     encoder = encoder_loading.encoder(run)
     plan, _ = written(run)
     asked = sorted(query.query_id for query in dataset.load(run).train)
     sizes = []
     for batches in plan.epochs:
-        assert sorted(one for batch in batches for one in batch.query_ids) == asked
+        assert sorted(id_ for batch in batches for id_ in batch.query_ids) == asked
         for batch in batches:
             sequences = [ids for side in plan.tokens(batch) for ids in side]
             packs = encoder.packs(sequences, run.config.training.token_budget)
@@ -109,7 +109,7 @@ def test_c14_training_asks_in_the_words_of_the_one_prompt(bench: Bench, mode: st
     chosen = dataset.shown(known, config, known.train)
     for batch in plan.epochs[0]:
         queries, passages = plan.tokens(batch)
-        asked = [by_id[one] for one in batch.query_ids]
+        asked = [by_id[id_] for id_ in batch.query_ids]
         if mode == "batch":
             shared = shelf.for_batch(asked, known.pool, count=2, seed=0)
             chosen = {one.query_id: shared for one in asked}
@@ -177,7 +177,7 @@ def test_c13_a_batch_that_carries_none_among_others_that_do_is_trained(bench: Be
     # Each batch is one question; some with their example are longer than that, some are not.
     bench.write(
         prompt=shown("batch", example_count=1, query_max_length=190),
-        training={"group_by": "question", "batch": 1, "epochs": 1},
+        training={"group_by": "question", "batch_size": 1, "epochs": 1},
     )
     run = bench.make("prepare", "mine")
     encoder = encoder_loading.encoder(run)

@@ -85,7 +85,7 @@ def test_a_second_time_nothing_is_computed(base: BaseModel, tmp_path: Path) -> N
         {"precision": "bf16"},
         {"quantize": "4bit"},
         {"quantize": "fp8"},
-        {"layers": 1},
+        {"num_layers": 1},
         {"attention": "dense"},
     ],
     ids=str,
@@ -111,7 +111,7 @@ def test_an_adapter_of_equal_weights_and_another_scale_never_hits(
     vectors = []
     for alpha in (8.0, 16.0):
         encoder = models.load(base)
-        models.attach(encoder, alpha=alpha)
+        models.attach(encoder, lora_alpha=alpha)
         adapter.save(encoder.model, tmp_path / str(alpha), base, layers=0, template="t")
         kept = keeping(base, tmp_path / "kept", tmp_path / str(alpha))
         vectors.append(kept.embed(ASKED))
@@ -276,7 +276,7 @@ def test_past_the_limit_the_oldest_go(tmp_path: Path) -> None:
     for age, name in enumerate("cadb"):
         kept.write(name, vectors)
         os.utime(tmp_path / f"{name}.safetensors", ns=(age * 10**9, age * 10**9))
-    assert [one.stem for one in files(tmp_path)] == ["a", "b", "d"]
+    assert [file_path.stem for file_path in files(tmp_path)] == ["a", "b", "d"]
     assert kept.read("c", (10, 32)) is None
     assert kept.read("b", (10, 32)) is not None
 
@@ -285,7 +285,7 @@ def test_a_list_larger_than_the_limit_pushes_nothing_out(tmp_path: Path) -> None
     kept = EmbeddingCache(tmp_path, limit=2000)
     kept.write("small", np.ones((10, 32), np.float32))
     kept.write("large", np.ones((1000, 32), np.float32))
-    assert [one.stem for one in files(tmp_path)] == ["small"]
+    assert [file_path.stem for file_path in files(tmp_path)] == ["small"]
 
 
 def test_a_disk_that_takes_nothing_costs_nothing_but_a_line(

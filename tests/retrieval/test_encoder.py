@@ -68,14 +68,14 @@ def test_a_model_that_is_not_causal_is_refused_the_last_token(tmp_path: Path, fa
 
 
 def test_more_layers_than_there_are_is_refused(llama: BaseModel) -> None:
-    with pytest.raises(BadConfig, match=r"encoder\.layers = 3: llama has 2"):
-        models.load(llama, layers=3)
+    with pytest.raises(BadConfig, match=r"encoder\.num_layers = 3: llama has 2"):
+        models.load(llama, num_layers=3)
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2-sliding", "gemma2"])
 def test_layers_keeps_the_first_n(tmp_path: Path, family: str) -> None:
     base, asked = models.write(tmp_path, family), models.sequences()
-    cut = models.load(base, layers=1)
+    cut = models.load(base, num_layers=1)
     judge = models.plain(base)
     judge.layers = judge.layers[:1]
     judge.config.num_hidden_layers = 1
@@ -84,7 +84,7 @@ def test_layers_keeps_the_first_n(tmp_path: Path, family: str) -> None:
     np.testing.assert_allclose(cut.embed(asked), expected, atol=1e-5)
     assert len(cut.model.layers) == 1
     assert np.abs(cut.embed(asked) - models.load(base).embed(asked)).max() > 1e-2
-    same = models.load(base, layers=2)
+    same = models.load(base, num_layers=2)
     np.testing.assert_array_equal(same.embed(asked), models.load(base).embed(asked))
 
 
@@ -293,7 +293,7 @@ def test_the_digest_knows_all_that_decides_an_embedding(tmp_path: Path, llama: B
         models.load(other),
         models.load(llama, tmp_path / "adapter"),
         models.load(llama, precision="bf16"),
-        models.load(llama, layers=1),
+        models.load(llama, num_layers=1),
         models.load(llama, token_budget=128),
         models.load(llama, quantize="4bit"),
     ]

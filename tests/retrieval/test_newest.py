@@ -23,7 +23,7 @@ from parity.retrieval.encoder import Encoder
 from parity.run.config.run_file import EncoderConfig
 name, cache, layers, out = sys.argv[1:]
 pooling = "last" if int(layers) else "mean"
-how = {"layers": int(layers), "pooling": pooling, "precision": "fp32", "device": "cpu"}
+how = {"num_layers": int(layers), "pooling": pooling, "precision": "fp32", "device": "cpu"}
 config = EncoderConfig(base=name, **how)
 encoder = Encoder(bases.resolve(name, "", Path(cache)), config)
 tokens = encoder.tokenize(json.loads(sys.stdin.read()), 64)

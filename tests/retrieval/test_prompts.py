@@ -95,10 +95,10 @@ def test_c15_icl_is_flag_embedding_s_own_prompt(count: int) -> None:
         ICLLLMEmbedder.get_detailed_example(
             defaults["examples_instruction_format"],
             TASK,
-            prompts.bare(config, one.query),
-            prompts.passage(config, one.passage),
+            prompts.bare(config, example.query),
+            prompts.passage(config, example.passage),
         )
-        for one in EXAMPLES[:count]
+        for example in EXAMPLES[:count]
     ]
     asked = ICLLLMEmbedder.get_detailed_instruct(
         defaults["query_instruction_format"], TASK, prompts.bare(config, ASKED)

@@ -180,8 +180,8 @@ def test_texts_read_at_once_are_those_written_one_by_one(
     config = config.model_copy(update={"query_max_length": lengths[len(lengths) // 2] + spare})
     asked = retrieving.render(reading, config, tiny.queries(), shown)
     slow = [
-        prompts.query(config, one, shown.get(one.query_id, ()), count=reading.count)
-        for one in tiny.queries()
+        prompts.query(config, query, shown.get(query.query_id, ()), count=reading.count)
+        for query in tiny.queries()
     ]
     assert asked.texts == [one.text for one in slow]
     assert asked.carrying == sum(one.examples > 0 for one in slow)
@@ -193,7 +193,7 @@ def test_texts_read_at_once_are_those_written_one_by_one(
 
 def test_a_passage_is_cut_at_its_own_length(encoder: Encoder) -> None:
     ids = passages(encoder, PromptConfig(passage_max_length=10), tiny.corpus())
-    assert {len(one) for one in ids} == {10}
+    assert {len(id_) for id_ in ids} == {10}
     assert len(passages(encoder, PLAIN, {MisconceptionId(1): "Ab"})[0]) == 4  # BOS, two bytes, EOS
 
 

@@ -265,7 +265,7 @@ def test_a_forecast_made_again_is_no_second_one(tmp_path: Path) -> None:
     assert ledger.append_forecast(path, FORETOLD)
     assert not ledger.append_forecast(path, replace(FORETOLD, made="2026-11-25T09:00:00+00:00"))
     assert ledger.append_forecast(path, replace(FORETOLD, key="ee"))
-    assert [one.key for one in ledger.forecasts(path)] == ["dd", "ee"]
+    assert [forecast.key for forecast in ledger.forecasts(path)] == ["dd", "ee"]
 
 
 def test_an_older_version_refuses_a_forecast_with_a_word(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_sections_are_plain_values_and_say_what_was_overridden() -> None:
     )
     plain = manifest.sections(config, ("encoder", "training"))
     assert list(plain) == ["encoder", "training", "overrides"]
-    assert plain["encoder"]["layers"] == 4
-    assert plain["training"]["targets"] == []
+    assert plain["encoder"]["num_layers"] == 4
+    assert plain["training"]["target_modules"] == []
     assert plain["overrides"] == ["encoder.num_layers=4"]
     digest.of_value(plain)

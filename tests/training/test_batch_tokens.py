@@ -16,7 +16,7 @@ from parity.training.negatives import Negatives, QueryNegatives
 
 
 def config(**keys: object) -> TrainingConfig:
-    return TrainingConfig.model_validate({"batch": 8, "group": 4, **keys})
+    return TrainingConfig.model_validate({"batch_size": 8, "train_group_size": 4, **keys})
 
 
 def lessons(seed: int = 0, *, taught: bool = False) -> TrainingData:
@@ -33,8 +33,8 @@ def lessons(seed: int = 0, *, taught: bool = False) -> TrainingData:
         for number in range(40)
     ]
     qrels = {
-        one.query_id: frozenset(draws.sample(sorted(corpus), draws.choice((1, 1, 2))))
-        for one in queries
+        query.query_id: frozenset(draws.sample(sorted(corpus), draws.choice((1, 1, 2))))
+        for query in queries
     }
     rows = []
     for query_id, right in qrels.items():
@@ -68,11 +68,11 @@ def test_each_row_comes_once_in_batches_that_stay_within_the_tokens(
     seed: int, most: int, batch: int, group_by: str, passages: str
 ) -> None:
     given_ = lessons(seed)
-    asked = config(batch=batch, batch_tokens=most, group_by=group_by, passages=passages)
+    asked = config(batch_size=batch, batch_tokens=most, group_by=group_by, passages=passages)
     batches = plan(given_, asked, epoch=1, cost=cost)
-    assert sorted(one for part in batches for one in part.query_ids) == sorted(given_.qrels)
+    assert sorted(id_ for part in batches for id_ in part.query_ids) == sorted(given_.qrels)
     for part in batches:
-        questions = {one.split("_")[0] for one in part.query_ids}
+        questions = {id_.split("_")[0] for id_ in part.query_ids}
         units = len(part.query_ids) if group_by == "row" else len(questions)
         assert cost(part) <= most or units == 1
         if group_by == "row":
@@ -82,11 +82,13 @@ def test_each_row_comes_once_in_batches_that_stay_within_the_tokens(
 
 def test_a_batch_closes_no_sooner_than_it_must() -> None:
     """One row more, taken from the next batch, would pass the tokens: against a plain walk."""
-    given_, asked = lessons(3), config(batch=12, batch_tokens=500)
+    given_, asked = lessons(3), config(batch_size=12, batch_tokens=500)
     order = [
-        one.query_ids[0] for one in plan(given_, config(batch=1), epoch=1)
+        one.query_ids[0] for one in plan(given_, config(batch_size=1), epoch=1)
     ]  # the shuffled rows
-    singles = {one.query_ids[0]: one.passages for one in plan(given_, config(batch=1), epoch=1)}
+    singles = {
+        one.query_ids[0]: one.passages for one in plan(given_, config(batch_size=1), epoch=1)
+    }
     expected: list[list[QueryId]] = [[]]
     for row in order:
         wider = [*expected[-1], row]
@@ -96,8 +98,8 @@ def test_a_batch_closes_no_sooner_than_it_must() -> None:
             expected.append(wider)
         expected[-1] = wider
     batches = plan(given_, asked, epoch=1, cost=cost)
-    assert [list(one.query_ids) for one in batches] == expected
-    assert len({len(one.query_ids) for one in batches}) > 2, "a case that tells nothing"
+    assert [list(batch.query_ids) for batch in batches] == expected
+    assert len({len(batch.query_ids) for batch in batches}) > 2, "a case that tells nothing"
 
 
 @pytest.mark.parametrize("passages", ["unique", "distinct"])
@@ -116,7 +118,7 @@ def test_few_batches_are_weighed() -> None:
         weighed.append(len(batch.query_ids))
         return cost(batch)
 
-    batches = plan(lessons(), config(batch=16, batch_tokens=600), epoch=1, cost=counted)
+    batches = plan(lessons(), config(batch_size=16, batch_tokens=600), epoch=1, cost=counted)
     assert len(weighed) <= 5 * len(batches)  # a binary search among 16
 
 
@@ -127,7 +129,7 @@ def test_a_batch_carries_the_teacher_s_scores_of_each_query_s_own_passages(
 ) -> None:
     given_ = lessons(taught=True)
     scores = {row.query_id: row.scored() for row in given_.negatives.rows}
-    asked = config(distil=kind, loss=loss, group=7)
+    asked = config(distillation=kind, loss=loss, train_group_size=7)
     widths = set()
     for batch in plan(given_, asked, epoch=1):
         assert len(batch.own) == len(batch.teacher) == len(batch.query_ids)
@@ -144,7 +146,7 @@ def test_a_batch_carries_the_teacher_s_scores_of_each_query_s_own_passages(
 
 def test_a_teacher_changes_no_batch_and_is_not_heard_unasked() -> None:
     taught = lessons(taught=True)
-    heard = plan(taught, config(distil="kl_div"), epoch=1)
+    heard = plan(taught, config(distillation="kl_div"), epoch=1)
     bare = [replace(one, own=(), teacher=()) for one in heard]
     assert plan(taught, config(), epoch=1) == plan(lessons(), config(), epoch=1)
     assert bare == plan(taught, config(), epoch=1)
@@ -161,5 +163,5 @@ def test_distillation_without_scores_is_refused_in_one_line(part: str) -> None:
     )
     lacking = replace(given_, negatives=Negatives(rows, "m", "imported"))
     with pytest.raises(Mismatch) as caught:
-        plan(lacking, config(distil="kl_div"), epoch=1)
+        plan(lacking, config(distillation="kl_div"), epoch=1)
     assert str(caught.value) == told

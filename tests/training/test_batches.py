@@ -19,7 +19,7 @@ from parity.training.negatives import Negatives, QueryNegatives
 
 
 def config(**keys: object) -> TrainingConfig:
-    return TrainingConfig.model_validate({"batch": 4, "group": 4, **keys})
+    return TrainingConfig.model_validate({"batch_size": 4, "train_group_size": 4, **keys})
 
 
 def changed(given_: TrainingConfig, **keys: object) -> TrainingConfig:
@@ -78,7 +78,7 @@ def test_every_labeled_row_comes_exactly_once_in_an_epoch(
     seed: int, layout: TrainingConfig, batch: int
 ) -> None:
     queries, qrels, corpus, negatives = world(seed)
-    sized = changed(layout, batch=batch)
+    sized = changed(layout, batch_size=batch)
     batches = plan(TrainingData(queries, qrels, corpus, negatives), sized, epoch=1)
     assert sorted(asked(batches)) == sorted(qrels)
 
@@ -90,7 +90,7 @@ def test_each_passage_comes_once_and_just_the_false_negatives_are_masked(
 ) -> None:
     queries, qrels, corpus, negatives = world(seed)
     listed = {row.query_id: set(row.ids) for row in negatives.rows}
-    sized = changed(layout, batch=batch)
+    sized = changed(layout, batch_size=batch)
     for one in plan(TrainingData(queries, qrels, corpus, negatives), sized, epoch=1):
         assert len(set(one.passages)) == len(one.passages)
         may = {key for row in one.query_ids for key in listed[row] | qrels[row]}
@@ -108,8 +108,8 @@ def test_distinct_batches_hold_no_positive_twice(seed: int, group_by: str) -> No
     queries, qrels, corpus, negatives = world(seed)
     apart = config(passages="distinct", group_by=group_by)
     batches = plan(TrainingData(queries, qrels, corpus, negatives), apart, epoch=1)
-    for one in batches:
-        said = [text for row in one.query_ids for text in {corpus[key] for key in qrels[row]}]
+    for batch in batches:
+        said = [text for row in batch.query_ids for text in {corpus[key] for key in qrels[row]}]
         assert len(set(said)) == len(said)
     assert batch_stats(batches).meetings == 0
 
@@ -119,16 +119,16 @@ def test_distinct_batches_hold_no_positive_twice(seed: int, group_by: str) -> No
 def test_flagembeddings_grid_repeats_ids_and_masks_nothing(seed: int, group: int) -> None:
     queries, qrels, corpus, negatives = world(seed)
     listed = {row.query_id: row.ids for row in negatives.rows}
-    grid = config(loss="flagembedding", group=group)
+    grid = config(loss="flagembedding", train_group_size=group)
     batches = plan(TrainingData(queries, qrels, corpus, negatives), grid, epoch=1)
     assert len(batches) == len(qrels) // 4  # a ragged last batch is dropped
     assert len(set(asked(batches))) == len(asked(batches)) == 4 * len(batches)
-    for one in batches:
-        assert one.target == tuple(range(0, 4 * group, group))
-        assert one.masked == ((),) * 4
-        assert len(one.passages) == 4 * group
-        for place, query_id in enumerate(one.query_ids):
-            mine = one.passages[place * group : (place + 1) * group]
+    for batch in batches:
+        assert batch.target == tuple(range(0, 4 * group, group))
+        assert batch.masked == ((),) * 4
+        assert len(batch.passages) == 4 * group
+        for place, query_id in enumerate(batch.query_ids):
+            mine = batch.passages[place * group : (place + 1) * group]
             assert mine[0] in qrels[query_id]
             often = Counter(mine[1:])
             times = max(1, -(-(group - 1) // len(listed[query_id])))
@@ -166,7 +166,7 @@ def test_epochs_and_seeds_differ_in_order_and_in_draws(layout: TrainingConfig) -
         plan(TrainingData(queries, qrels, corpus, negatives), other, epoch=1),
     ]
     assert len({tuple(asked(one)) for one in plans}) == 3
-    alone = changed(layout, batch=1, group_by="row")
+    alone = changed(layout, batch_size=1, group_by="row")
     drawn = [
         {one.query_ids: one.passages for one in plan(TrainingData(*given_), alone, epoch=epoch)}
         for given_ in [(queries, qrels, corpus, negatives)]
@@ -197,7 +197,7 @@ def test_questions_stay_whole_with_all_their_labeled_wrong_answers() -> None:
         for query_id in one.query_ids:
             places.setdefault(query_id.split("_")[0], set()).add(number)
     assert all(len(where) == 1 for where in places.values())
-    sizes = [len({row.split("_")[0] for row in one.query_ids}) for one in batches]
+    sizes = [len({row.split("_")[0] for row in batch.query_ids}) for batch in batches]
     assert sizes[:-1] == [4] * (len(sizes) - 1)
     assert 1 <= sizes[-1] <= 4
 
@@ -210,7 +210,7 @@ def test_a_ragged_last_batch_is_kept_by_us_and_dropped_by_flagembedding() -> Non
         TrainingData(queries, qrels, corpus, negatives), config(loss="flagembedding"), epoch=1
     )
     assert len(ours) == len(theirs) + 1
-    assert [len(one.query_ids) for one in ours] == [4] * len(theirs) + [len(qrels) % 4]
+    assert [len(our.query_ids) for our in ours] == [4] * len(theirs) + [len(qrels) % 4]
     assert asked(theirs) == asked(ours[:-1])
 
 
@@ -218,10 +218,12 @@ def test_a_question_that_repeats_a_misconception_meets_itself_unless_kept_apart(
     queries, qrels = tiny.queries(), tiny.qrels()  # both labels of question 21 are 3
     rows = tuple(QueryNegatives(row, (MisconceptionId(7),), (0,), (None,)) for row in qrels)
     given_ = (queries, qrels, tiny.corpus(), Negatives(rows, "m", "random"))
-    together = plan(TrainingData(*given_), config(group_by="question", batch=1), epoch=1)
+    together = plan(TrainingData(*given_), config(group_by="question", batch_size=1), epoch=1)
     assert batch_stats(together).meetings == 2  # question 21, and 30 with its 1 and 9
     apart = plan(
-        TrainingData(*given_), config(group_by="question", batch=1, passages="distinct"), epoch=1
+        TrainingData(*given_),
+        config(group_by="question", batch_size=1, passages="distinct"),
+        epoch=1,
     )
     assert sorted(asked(apart)) == sorted(qrels)
     assert batch_stats(apart).meetings == batch_stats(apart).masked == 0
@@ -236,10 +238,10 @@ def shared(batches: list[Batch], qrels: Qrels) -> int:
     return sum(
         any(
             qrels[first] & qrels[second]
-            for place, first in enumerate(one.query_ids)
-            for second in one.query_ids[:place]
+            for place, first in enumerate(batch.query_ids)
+            for second in batch.query_ids[:place]
         )
-        for one in batches
+        for batch in batches
     )
 
 
@@ -264,10 +266,14 @@ def rows_of_one_label(seed: int) -> tuple[list[Query], Qrels, Corpus, Negatives]
 def test_batches_that_share_a_misconception_are_counted(batch: int) -> None:
     queries, qrels, corpus, negatives = rows_of_one_label(1)
     given_ = (queries, qrels, corpus, negatives)
-    ours = plan(TrainingData(*given_), config(batch=batch, group=8), epoch=1)
-    compat = config(batch=batch, group=8, loss="flagembedding")
+    ours = plan(TrainingData(*given_), config(batch_size=batch, train_group_size=8), epoch=1)
+    compat = config(batch_size=batch, train_group_size=8, loss="flagembedding")
     theirs = plan(TrainingData(*given_), compat, epoch=1)
-    apart = plan(TrainingData(*given_), config(batch=batch, group=8, passages="distinct"), epoch=1)
+    apart = plan(
+        TrainingData(*given_),
+        config(batch_size=batch, train_group_size=8, passages="distinct"),
+        epoch=1,
+    )
     assert batch_stats(ours).meetings == shared(ours, qrels) > 0
     assert batch_stats(theirs).meetings == shared(theirs, qrels) > 0
     assert batch_stats(apart).meetings == shared(apart, qrels) == 0
@@ -277,27 +283,36 @@ def test_batches_that_share_a_misconception_are_counted(batch: int) -> None:
 def test_false_negatives_are_counted_pair_by_pair() -> None:
     queries, qrels, corpus, negatives = rows_of_one_label(2)
     given_ = (queries, qrels, corpus, negatives)
-    for layout in (config(batch=16, group=8), config(batch=16, group=8, loss="flagembedding")):
+    for layout in (
+        config(batch_size=16, train_group_size=8),
+        config(batch_size=16, train_group_size=8, loss="flagembedding"),
+    ):
         batches = plan(TrainingData(*given_), layout, epoch=1)
         false = sum(
             key in qrels[query_id] and place != target and place not in masked
-            for one in batches
-            for query_id, target, masked in zip(one.query_ids, one.target, one.masked, strict=True)
-            for place, key in enumerate(one.passages)
+            for batch in batches
+            for query_id, target, masked in zip(
+                batch.query_ids, batch.target, batch.masked, strict=True
+            )
+            for place, key in enumerate(batch.passages)
         )
         told = batch_stats(batches)
         assert told.unmasked == false
         assert (false > 0) == (layout.loss == "flagembedding")
         assert told.steps == len(batches)
         assert told.queries == len(asked(batches))
-        assert told.passages == sum(len(one.passages) for one in batches)
+        assert told.passages == sum(len(batch.passages) for batch in batches)
         assert f"{false} left in" in told.text
 
 
 def test_masked_pairs_are_counted_where_sentences_or_labels_repeat() -> None:
     queries, qrels, corpus, negatives = world(3)
-    batches = plan(TrainingData(queries, qrels, corpus, negatives), config(batch=16), epoch=1)
-    assert batch_stats(batches).masked == sum(len(row) for one in batches for row in one.masked) > 0
+    batches = plan(TrainingData(queries, qrels, corpus, negatives), config(batch_size=16), epoch=1)
+    assert (
+        batch_stats(batches).masked
+        == sum(len(row) for batch in batches for row in batch.masked)
+        > 0
+    )
 
 
 def test_what_cannot_be_planned_is_refused() -> None:
@@ -322,7 +337,9 @@ def test_what_cannot_be_planned_is_refused() -> None:
             TrainingData(queries, qrels, corpus, negatives), changed(grid, batch_tokens=9), epoch=1
         )
     with pytest.raises(BadData, match=r"make no batch of 500; lower training.batch_size"):
-        plan(TrainingData(queries, qrels, corpus, negatives), changed(grid, batch=500), epoch=1)
+        plan(
+            TrainingData(queries, qrels, corpus, negatives), changed(grid, batch_size=500), epoch=1
+        )
     with pytest.raises(BadData, match="0 labeled rows make no batch"):
         plan(TrainingData(queries, {}, corpus, negatives), config(), epoch=1)
     with pytest.raises(Mismatch, match=f"query {first} has no row of negatives"):
@@ -340,4 +357,4 @@ def test_a_query_without_negatives_still_has_those_of_its_batch() -> None:
         TrainingData(queries, qrels, corpus, Negatives(bare, "m", "random")), config(), epoch=1
     )
     assert sorted(asked(batches)) == sorted(qrels)
-    assert all(len(one.passages) <= len(one.query_ids) for one in batches)
+    assert all(len(batch.passages) <= len(batch.query_ids) for batch in batches)

@@ -73,7 +73,7 @@ def theirs(model: torch.nn.Module) -> Any:
 
 def batch_of(**keys: object) -> Batch:
     """Plan one batch of the tiny competition, with the misconceptions that recur in it."""
-    config = TrainingConfig.model_validate({"batch": 8, "group": GROUP, **keys})
+    config = TrainingConfig.model_validate({"batch_size": 8, "train_group_size": GROUP, **keys})
     rows = tuple(
         QueryNegatives(
             row, tuple(key for key in map(MisconceptionId, (3, 4, 7)) if key not in right), *two

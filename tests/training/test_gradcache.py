@@ -32,7 +32,7 @@ Gradients = dict[str, torch.Tensor]
 
 
 def settings(**changes: Any) -> TrainingConfig:
-    return TrainingConfig.model_validate({"temperature": 0.05, "rank": 4, **changes})
+    return TrainingConfig.model_validate({"temperature": 0.05, "r": 4, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
 
 def prepared(base: BaseModel, config: TrainingConfig) -> Encoder:
     encoder = models.load(base)
-    models.attach(encoder, dropout=config.lora_dropout)
+    models.attach(encoder, lora_dropout=config.lora_dropout)
     encoder.model.train()
     return encoder
 
@@ -107,7 +107,7 @@ def close(one: Gradients, other: Gradients) -> None:
 def test_the_gradient_is_that_of_one_graph_over_the_same_packs(
     base: BaseModel, budget: int, dropout: float
 ) -> None:
-    config = settings(token_budget=budget, dropout=dropout)
+    config = settings(token_budget=budget, lora_dropout=dropout)
     wanted, expected = direct(base, config)
     loss, found, _ = cached(base, config)
     assert loss == pytest.approx(wanted, rel=1e-6)
@@ -134,7 +134,7 @@ def test_one_pack_goes_forward_once_and_several_twice(base: BaseModel) -> None:
 
 def test_short_packs_of_equal_lengths_that_fit_together_go_forward_once(tmp_path: Path) -> None:
     encoder = models.load(models.write(tmp_path, "bert"), pooling="mean")
-    models.attach(encoder, targets=("query", "value"))
+    models.attach(encoder, target_modules=("query", "value"))
     ran: list[int] = []
     encoder.model.register_forward_hook(
         lambda _module, _args, out: ran.append(out.last_hidden_state[..., 0].numel())
@@ -152,7 +152,7 @@ def test_short_packs_of_equal_lengths_that_fit_together_go_forward_once(tmp_path
 def test_accumulated_micro_batches_of_several_packs_have_the_gradient_of_their_mean(
     base: BaseModel, budget: int, dropout: float
 ) -> None:
-    config = settings(token_budget=budget, dropout=dropout, accumulate=3)
+    config = settings(token_budget=budget, lora_dropout=dropout, gradient_accumulation_steps=3)
     found = [SEQUENCES, models.sequences(1), models.sequences(2)]
     asked = [(one[:COUNT], one[COUNT:]) for one in found]
     encoder = prepared(base, config)
@@ -163,7 +163,7 @@ def test_accumulated_micro_batches_of_several_packs_have_the_gradient_of_their_m
     expected = taken(encoder)
     encoder = prepared(base, config)
     micro = [replace(BATCH, query_ids=(QueryId(str(place)),) * COUNT) for place in range(3)]
-    course = TrainingPlan((tuple(micro),), lambda one: asked[int(one.query_ids[0])], "key")
+    course = TrainingPlan((tuple(micro),), lambda item: asked[int(item.query_ids[0])], "key")
     start = CheckpointState(5, 9, True, "key", budget)
     state, loss = trainer._step(encoder, course, config, micro, start, models.idle(encoder))
     assert state.step == 6

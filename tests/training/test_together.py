@@ -31,7 +31,11 @@ Seen = tuple[Path, list[str]]
 
 COUNT, PASSAGES = 8, 24
 CASES = {
-    f"{budget}, {dropout}, {distil}": {"token_budget": budget, "dropout": dropout, "distil": distil}
+    f"{budget}, {dropout}, {distil}": {
+        "token_budget": budget,
+        "lora_dropout": dropout,
+        "distillation": distil,
+    }
     for budget, dropout, distil in (
         (64, 0.0, "none"),
         (64, 0.3, "none"),
@@ -61,14 +65,14 @@ def tokens(batch: Batch) -> tuple[Tokens, Tokens]:
 
 def settings(**changes: Any) -> TrainingConfig:
     return TrainingConfig.model_validate(
-        {"temperature": 0.05, "rank": 4, "learning_rate": 1e-2, "epochs": 1, **changes}
+        {"temperature": 0.05, "r": 4, "learning_rate": 1e-2, "epochs": 1, **changes}
     )
 
 
 def prepared(base: BaseModel, config: TrainingConfig, workers: ProcessGroup) -> Encoder:
     small = EncoderConfig(precision="fp32", device="cpu", token_budget=64)
     encoder = Encoder(base, small, workers=workers)
-    models.attach(encoder, dropout=config.lora_dropout)
+    models.attach(encoder, lora_dropout=config.lora_dropout)
     return encoder
 
 
@@ -205,7 +209,9 @@ def test_out_of_memory_it_trains_to_the_bytes_of_the_smaller_budget(
     dropout: float,
     accumulate: int,
 ) -> None:
-    config = settings(token_budget=400, dropout=dropout, accumulate=accumulate)
+    config = settings(
+        token_budget=400, lora_dropout=dropout, gradient_accumulation_steps=accumulate
+    )
     weights, state = trained(base, tmp_path / "short", config, most=100)
     told = capsys.readouterr().err.splitlines()
     assert [line for line in told if "memory" in line] == [

@@ -52,7 +52,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 def gradients(base: BaseModel, batches: Sequence[Batch], **changes: Any) -> dict[str, torch.Tensor]:
     """Return the gradient that one optimizer step of these micro-batches would see."""
-    config = settings(clip=1e9, **changes)
+    config = settings(max_grad_norm=1e9, **changes)
     encoder = prepared(base, config)
     moved(encoder)
     course = TrainingPlan((tuple(batches),), tokens, "key")
@@ -68,9 +68,9 @@ def gradients(base: BaseModel, batches: Sequence[Batch], **changes: Any) -> dict
 def moved(encoder: Encoder) -> None:
     """Move LoRA's weights off zero, where half of the gradients vanish."""
     generator = torch.Generator().manual_seed(1)
-    for one in encoder.model.parameters():
-        if one.requires_grad:
-            one.data.add_(torch.randn(one.shape, generator=generator), alpha=0.1)
+    for parameter in encoder.model.parameters():
+        if parameter.requires_grad:
+            parameter.data.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
 
 
 def close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
@@ -139,9 +139,9 @@ def test_gradient_checkpointing_changes_no_gradient(base: BaseModel, method: str
 def test_a_large_gradient_is_cut_to_the_norm_that_is_allowed(base: BaseModel) -> None:
     encoder = prepared(base, settings())
     moved(encoder)
-    trained = [one for one in encoder.model.parameters() if one.requires_grad]
+    trained = [parameter for parameter in encoder.model.parameters() if parameter.requires_grad]
     trainer._step(encoder, COURSE, settings(), BATCHES[:1], START, models.idle(encoder))
-    trainer._clip(encoder, trained, settings(clip=0.01))
+    trainer._clip(encoder, trained, settings(max_grad_norm=0.01))
     norm = torch.stack([one.grad.norm() for one in trained if one.grad is not None]).norm()
     assert float(norm) == pytest.approx(0.01, rel=1e-4)
 
@@ -224,7 +224,9 @@ def test_the_same_training_has_the_same_bytes_and_another_seed_others(
     assert not same(first, other)
 
 
-@pytest.mark.parametrize("changes", [{}, {"dropout": 0.5}, {"accumulate": 2}, {"method": "all"}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"lora_dropout": 0.5}, {"gradient_accumulation_steps": 2}, {"method": "all"}]
+)
 @pytest.mark.parametrize("every", [1, 3])
 def test_stopped_after_any_step_and_gone_on_it_ends_in_the_bytes_of_an_unbroken_run(
     base: BaseModel, tmp_path: Path, changes: dict[str, Any], every: int

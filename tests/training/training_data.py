@@ -32,7 +32,7 @@ def text(kind: int, number: int) -> list[int]:
 
 
 def tokens(batch: Batch) -> tuple[Tokens, Tokens]:
-    asked = [text(0, int(one.split("_")[0])) for one in batch.query_ids]
+    asked = [text(0, int(id_.split("_")[0])) for id_ in batch.query_ids]
     return asked, [text(1, key) for key in batch.passages]
 
 
@@ -40,7 +40,7 @@ def batch(queries: Sequence[int], wrong: Sequence[int] = (10, 11)) -> Batch:
     """Return a batch whose queries have the passage of their number for an answer."""
     passages = (*queries, *wrong)
     return Batch(
-        tuple(QueryId(f"{one}_A") for one in queries),
+        tuple(QueryId(f"{query}_A") for query in queries),
         tuple(map(MisconceptionId, passages)),
         tuple(range(len(queries))),
         ((),) * len(queries),
@@ -50,8 +50,8 @@ def batch(queries: Sequence[int], wrong: Sequence[int] = (10, 11)) -> Batch:
 BATCHES = tuple(batch(range(start, start + 2)) for start in range(0, QUERIES, 2))
 COURSE = TrainingPlan((BATCHES, BATCHES[::-1]), tokens, "key")  # two epochs of five batches
 SETTINGS = {
-    "rank": 2,
-    "alpha": 4.0,
+    "r": 2,
+    "lora_alpha": 4.0,
     "learning_rate": 1e-2,
     "warmup_steps": 2,
     "temperature": TEMPERATURE,

@@ -49,10 +49,10 @@ def pool(
     """
     train = frozenset(split.train)
     rows = sorted(
-        (one for one in queries if one.question_id in train and qrels.get(one.query_id)),
-        key=lambda one: (one.question_id, one.answer),
+        (query for query in queries if query.question_id in train and qrels.get(query.query_id)),
+        key=lambda item: (item.question_id, item.answer),
     )
-    return tuple(Example(one, right := min(qrels[one.query_id]), corpus[right]) for one in rows)
+    return tuple(Example(row, right := min(qrels[row.query_id]), corpus[right]) for row in rows)
 
 
 def write(path: Path, pool: Iterable[Example]) -> None:
@@ -75,7 +75,7 @@ def read(path: Path, queries: Iterable[Query], corpus: Corpus) -> tuple[Example,
         BadData: a line is no few-shot example, or names an id that the files do not have.
         Mismatch: a text here is not the one its line was written for.
     """
-    known = {one.query_id: one for one in queries}
+    known = {query.query_id: query for query in queries}
     found = []
     for number, row in enumerate(files.read_jsonl(path), start=1):
         if not isinstance(row, dict) or row.keys() - {"sha256"} != {"query_id", "misconception_id"}:

@@ -94,5 +94,8 @@ def shown(
 def texts(nouns: Dataset) -> list[str]:
     """Return every text of the competition, which may not leave unless a license lets it."""
     queries = [*nouns.queries, *nouns.test]
-    said = [(one.subject, one.construct, one.question, one.correct, one.wrong) for one in queries]
+    said = [
+        (query.subject, query.construct, query.question, query.correct, query.wrong)
+        for query in queries
+    ]
     return [*nouns.corpus.values(), *(text for row in said for text in row)]

@@ -7,6 +7,11 @@ from typing import Any
 
 from parity.run.experiment import Run, open_run
 
+_STAGES = frozenset(
+    ("prepare", "mine", "train", "evaluate", "predict", "package")
+    + ("rehearse", "publish", "push", "follow", "submit", "reconcile")
+)
+
 
 def start(asked: argparse.Namespace, words: Sequence[str]) -> Any:
     """Start the stage or tool that was asked for; return what `--json` prints.
@@ -30,16 +35,17 @@ def start(asked: argparse.Namespace, words: Sequence[str]) -> Any:
         return _of("forecast").backtest() if asked.golden else _of("forecast").judge()
     run = open_run(asked.run, sets, asked.round)
     if getattr(asked, "where", "here") == "image" and asked.stage != "rehearse":
-        return _of("inside").inside(run, words)
+        return _of("run_in_image").inside(run, words)
     return _STARTS.get(asked.stage, _stage)(asked, run)
 
 
 def _of(stage: str) -> Any:
-    return importlib.import_module(f"parity.stages.{stage}")
+    folder = ".stages" if stage in _STAGES else "" if stage == "reload_check" else ".commands"
+    return importlib.import_module(f"parity.pipeline{folder}.{stage}")
 
 
 def _story(asked: argparse.Namespace, sets: tuple[str, ...]) -> Any:
-    return _of("story").story(asked.run, sets)
+    return _of("status").story(asked.run, sets)
 
 
 def _demo(asked: argparse.Namespace, sets: tuple[str, ...]) -> Any:
@@ -70,7 +76,7 @@ def _eval(asked: argparse.Namespace, run: Run) -> Any:
 
 
 def _reload(asked: argparse.Namespace, run: Run) -> Any:
-    return _of("roundtrip").reload(run, asked.out)
+    return _of("reload_check").reload(run, asked.out)
 
 
 def _rehearse(asked: argparse.Namespace, run: Run) -> Any:
@@ -100,7 +106,7 @@ def _submit(asked: argparse.Namespace, run: Run) -> Any:
 
 def _plan(asked: argparse.Namespace, run: Run) -> Any:
     if asked.device == "here":
-        return _of("here").here(run)
+        return _of("local_plan").here(run)
     return _of("plan").plan(run, device=asked.device, queries=asked.queries)
 
 

@@ -162,6 +162,10 @@ def frozen(config: Config) -> dict[str, Any]:
     del plain["shipping"]  # how it travels is no part of what an adapter is
     plain["encoder"]["parallelism"] = "queries"
     plain["encoder"]["base"] = encoder_loading.portable(config.encoder.base)
-    kept = [one for one in config.overrides if one.partition("=")[0].strip() not in _PLACES]
+    kept = [
+        override
+        for override in config.overrides
+        if override.partition("=")[0].strip() not in _PLACES
+    ]
     plain["overrides"] = kept
     return plain

@@ -143,7 +143,10 @@ def pieces(tokenizer: Any) -> dict[int, str]:
 
 def names(records: Sequence[Evidence]) -> list[str]:
     """Return id and name of records, the newest first."""
-    return [f"{EvidenceRecord(one).short} {EvidenceRecord(one).name}" for one in reversed(records)]
+    return [
+        f"{EvidenceRecord(record).short} {EvidenceRecord(record).name}"
+        for record in reversed(records)
+    ]
 
 
 def _record(word: str, records: Sequence[Evidence]) -> Evidence:
@@ -151,13 +154,15 @@ def _record(word: str, records: Sequence[Evidence]) -> Evidence:
     if named:
         kind = KINDS.get(named["what"], named["what"])
         found = [
-            one
-            for one in records
-            if (one.run, one.round, one.kind) == (named["run"], int(named["round"]), kind)
-            and named["label"] in (None, one.label)
+            record
+            for record in records
+            if (record.run, record.round, record.kind) == (named["run"], int(named["round"]), kind)
+            and named["label"] in (None, record.label)
         ][-1:]  # the newest
     else:
-        ids = {ledger.id_of(one): one for one in records}  # the same twice in a second is one
+        ids = {
+            ledger.id_of(record): record for record in records
+        }  # the same twice in a second is one
         hits = [one for name, one in ids.items() if name.startswith(word)]
         found = hits if len(word) >= _LEAST else []
     if len(found) != 1:
@@ -269,7 +274,11 @@ def _bare(
 
 
 def _bases(records: Sequence[Evidence], one: Evidence) -> Iterator[Evidence]:
-    return (it for it in records if (it.run, it.kind, it.label) == (one.run, "cv", "base"))
+    return (
+        record
+        for record in records
+        if (record.run, record.kind, record.label) == (one.run, "cv", "base")
+    )
 
 
 def _unseen(place: RunPaths, one: Evidence) -> frozenset[Any]:

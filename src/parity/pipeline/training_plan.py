@@ -61,7 +61,9 @@ def build_training_plan(
 
     lessons = TrainingData(known.train, known.qrels, known.corpus, negatives)
     epochs = tuple(
-        tuple(batching.plan(lessons, config.training, epoch=epoch, cost=lambda one: sizes(one)[1]))
+        tuple(
+            batching.plan(lessons, config.training, epoch=epoch, cost=lambda item: sizes(item)[1])
+        )
         for epoch in range(1, config.training.epochs + 1)
     )
     planned = [
@@ -79,7 +81,7 @@ def _by_row(encoder: Tokenizer, config: Config, known: Dataset) -> tuple[Asking,
     asked = render_queries(encoder, config.prompt, known.train, shown)
     ids = {query.query_id: row for query, row in zip(known.train, asked.tokens, strict=True)}
     line = f"train: {asked.summary()}"
-    return lambda batch: [ids[one] for one in batch.query_ids], lambda _: line
+    return lambda batch: [ids[id_] for id_ in batch.query_ids], lambda _: line
 
 
 def _by_batch(encoder: Tokenizer, config: Config, known: Dataset) -> tuple[Asking, Telling]:
@@ -88,14 +90,14 @@ def _by_batch(encoder: Tokenizer, config: Config, known: Dataset) -> tuple[Askin
     by_id = {query.query_id: query for query in known.train}
 
     def asked(batch: Batch) -> RenderedQueries:
-        queries = [by_id[one] for one in batch.query_ids]
+        queries = [by_id[id_] for id_ in batch.query_ids]
         shared = shelf.for_batch(
             queries,
             known.pool,
             count=config.prompt.example_count,
             seed=config.prompt.example_seed,
         )
-        chosen = {one.query_id: shared for one in queries}
+        chosen = {query.query_id: shared for query in queries}
         return render(encoder, config.prompt, queries, chosen)
 
     def told(first: Sequence[Batch]) -> str:
@@ -109,8 +111,8 @@ def _by_batch(encoder: Tokenizer, config: Config, known: Dataset) -> tuple[Askin
 def _together(parts: Sequence[RenderedQueries]) -> RenderedQueries:
     """Return the queries of several batches as one list."""
     return RenderedQueries(
-        [text for one in parts for text in one.texts],
-        [ids for one in parts for ids in one.tokens],
-        sum(one.carrying for one in parts),
-        sum(one.cut for one in parts),
+        [text for part in parts for text in part.texts],
+        [ids for part in parts for ids in part.tokens],
+        sum(part.carrying for part in parts),
+        sum(part.cut for part in parts),
     )

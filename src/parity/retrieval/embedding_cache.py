@@ -107,7 +107,7 @@ class EmbeddingCache:
     def _prune(self) -> None:
         """Remove the oldest files until the rest fit the limit."""
         found = [(path.stat(), path) for path in self.folder.glob(f"[!.]*{_SUFFIX}")]
-        newest = sorted(found, key=lambda one: (one[0].st_mtime_ns, one[1].name), reverse=True)
+        newest = sorted(found, key=lambda item: (item[0].st_mtime_ns, item[1].name), reverse=True)
         total = 0
         for stat, path in newest:
             total += stat.st_size

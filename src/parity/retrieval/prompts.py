@@ -23,9 +23,9 @@ _FORMATS = {
 _BETWEEN = "\n\n"
 # What is cut where a prompt is too long, in this order: field, and the query with its new text.
 _CUT: tuple[tuple[Callable[[Query], str], Callable[[Query, str], Query]], ...] = (
-    (lambda one: one.question, lambda one, text: replace(one, question=text)),
-    (lambda one: one.correct, lambda one, text: replace(one, correct=text)),
-    (lambda one: one.wrong, lambda one, text: replace(one, wrong=text)),
+    (lambda item: item.question, lambda one, text: replace(one, question=text)),
+    (lambda item: item.correct, lambda one, text: replace(one, correct=text)),
+    (lambda item: item.wrong, lambda one, text: replace(one, wrong=text)),
 )
 _QUERY_FIELDS = {"construct", "subject", "question", "correct", "wrong"}
 _PASSAGE_FIELDS = {"misconception"}

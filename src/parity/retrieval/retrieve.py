@@ -68,7 +68,7 @@ def render(
 ) -> RenderedQueries:
     """Do as `ask` does for queries that are a part of what is asked: none need carry examples."""
     prompts.check(config)
-    shown = [examples.get(one.query_id, ()) for one in queries]
+    shown = [examples.get(query.query_id, ()) for query in queries]
     rendered = [
         Rendered(prompts.whole(config, one, own), len(own), cut=False)
         for one, own in zip(queries, shown, strict=True)

@@ -152,14 +152,14 @@ def append(path: Path, evidence: Evidence) -> None:
 
 def append_step(path: Path, step: KaggleStep) -> None:
     """Add a step to the ledger, in one write, unless it stands there already."""
-    known = [_content(one) for one in steps(path)]
+    known = [_content(step) for step in steps(path)]
     if _content(step) not in known:
         _add(path, asdict(step))
 
 
 def append_forecast(path: Path, made: ForecastRecord) -> bool:
     """Add a forecast to the ledger, in one write, unless it stands there; return whether it did."""
-    new = all(_said(made) != _said(one) for one in forecasts(path))
+    new = all(_said(made) != _said(forecast) for forecast in forecasts(path))
     if new:
         _add(path, asdict(made))
     return new

@@ -26,7 +26,7 @@ def swaps(*told: tuple[str, dict[QueryId, float]]) -> list[Step]:
 
 def whole(found: Attribution) -> bool:
     """Return whether parts give the gap in exact arithmetic, and in floats in either order."""
-    parts = [one.part.value for one in found.rungs]
+    parts = [rung.part.value for rung in found.rungs]
     exact = sum(map(Fraction, parts)) == Fraction(found.gap)
     return exact and sum(parts) == sum(reversed(parts)) == found.gap
 
@@ -35,7 +35,7 @@ def whole(found: Attribution) -> bool:
 def test_parts_and_remainder_are_the_gap_to_the_last_digit(seed: int) -> None:
     a, x, y, b = (values(seed + 1000 * n) for n in range(4))
     found = attribution.attribute(a, b, swaps(("", a), ("one", x), ("two", y)), SCORING)
-    assert [one.layer for one in found.rungs] == ["one", "two", "remainder"]
+    assert [rung.layer for rung in found.rungs] == ["one", "two", "remainder"]
     assert whole(found)
     assert found.rungs[-1].after == found.end
 
@@ -69,7 +69,7 @@ def test_what_moves_between_a_swap_and_a_side_scored_anew_is_the_remainder() -> 
     drift = {row: value + 0.01 for row, value in x.items()}
     steps = swaps(("", a), ("one", x), ("", drift), ("two", b))
     found = attribution.attribute(a, b, steps, SCORING)
-    assert [one.layer for one in found.rungs] == ["one", "two", "remainder"]
+    assert [rung.layer for rung in found.rungs] == ["one", "two", "remainder"]
     rest = found.rungs[-1].part
     assert (rest.low, rest.value, rest.high) == pytest.approx((0.01, 0.01, 0.01))
     assert whole(found)
@@ -78,14 +78,14 @@ def test_what_moves_between_a_swap_and_a_side_scored_anew_is_the_remainder() -> 
 def test_without_steps_all_of_it_is_the_remainder() -> None:
     a, b = values(0), values(1)
     found = attribution.attribute(a, b, [], SCORING)
-    assert [one.part.value for one in found.rungs] == [found.gap]
+    assert [rung.part.value for rung in found.rungs] == [found.gap]
 
 
 def test_rows_of_one_side_leave_first_and_come_last() -> None:
     a, b = values(0, range(60)), values(1, range(20, 80))
     mine, theirs = ({row: one[row] for row in a.keys() & b.keys()} for one in (a, b))
     found = attribution.attribute(a, b, swaps(("", mine), ("one", theirs)), SCORING)
-    assert [one.layer for one in found.rungs] == ["rows", "one", "rows", "remainder"]
+    assert [rung.layer for rung in found.rungs] == ["rows", "one", "rows", "remainder"]
     assert found.rows == 40
     mean = {name: np.mean(list(one.values())) for name, one in (("a", mine), ("b", theirs))}
     assert found.rungs[0].after == pytest.approx(mean["a"])
@@ -125,7 +125,7 @@ def test_a_number_is_weighed_by_p_and_the_rest_is_left() -> None:
 def test_a_number_without_seen_or_unseen_rows_has_only_a_remainder(count: int) -> None:
     a = values(0)
     found = attribution.of_number(a, frozenset(list(a)[:count]), 0.1, SCORING)
-    assert [one.layer for one in found.rungs] == ["remainder"]
+    assert [rung.layer for rung in found.rungs] == ["remainder"]
     assert found.notes[0].startswith("no projection")
     assert whole(found)
 

@@ -21,7 +21,8 @@ A = measure(HONEST)
 def shown(**chosen: int) -> dict[QueryId, tuple[Example, ...]]:
     """Return few-shot examples by place in the pool; rows that are not named carry the first."""
     return {
-        one.query_id: (POOL[chosen.get(one.query_id, 0) % len(POOL)],) for one in tiny.queries()
+        query.query_id: (POOL[chosen.get(query.query_id, 0) % len(POOL)],)
+        for query in tiny.queries()
     }
 
 
@@ -136,7 +137,7 @@ EPOCHS = replace(KNOWN, records=(measure(replace(HONEST, adapter=2, label="epoch
 def test_a_measurement_and_itself_are_the_same() -> None:
     found = conclusion.conclude(A, measure(HONEST), KNOWN)
     assert (found.said, found.layer, found.bound) == ("same", "", None)
-    assert {one.state for one in found.findings} == {"equal"}
+    assert {finding.state for finding in found.findings} == {"equal"}
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -148,7 +149,9 @@ def test_a_planted_fault_is_the_first_layer_named(name: str) -> None:
         assert (found.said, found.layer) == ("different", layer), found.line
         lines = " | ".join(found.of(layer).told)
         assert mirror or told in lines, lines
-        roles = {it.layer: it.role for it in found.findings if it.state == "differs"}
+        roles = {
+            finding.layer: finding.role for finding in found.findings if finding.state == "differs"
+        }
         assert roles.pop(layer) == "first"
         assert set(roles.values()) <= {"consequence", "independent"}
         assert found.next
@@ -160,7 +163,7 @@ def test_nothing_else_is_blamed_beside_a_fault(name: str) -> None:
     """What differs later is a consequence, but for what was planted together with it."""
     change = FAULTS[name][0]
     found = conclusion.conclude(A, measure(replace(HONEST, **change)), EPOCHS)
-    apart = {it.layer for it in found.findings if it.role == "independent"}
+    apart = {finding.layer for finding in found.findings if finding.role == "independent"}
     planted = {"trained": "lineage", "packages": "packages", "adapter": "adapter"}
     assert apart <= {planted[name] for name in change if name in planted}, apart
 
@@ -212,7 +215,7 @@ def test_an_honest_pair_is_the_same_or_within_noise(name: str) -> None:
         assert found.layer == "", found.line
         assert found.said == {"same": "same", "noise": "same within numeric noise"}[said]
         assert (found.bound is None) == (said == "same")
-        harmless = {it.layer for it in found.findings if it.state == "near"}
+        harmless = {finding.layer for finding in found.findings if finding.state == "near"}
         assert harmless >= {name for name in ("precision", "device") if name in change}
 
 
@@ -302,7 +305,7 @@ def test_a4_whether_another_adapter_is_better_is_told_beside_the_layer(
 def test_what_nobody_knows_is_not_called_different() -> None:
     old = replace(A.evidence, facts={}, schema=1, layers={"texts": "x"})
     found = conclusion.conclude(EvidenceRecord(old), A, KNOWN)
-    assert {it.state for it in found.findings if it.layer != "texts"} >= {"unknown"}
+    assert {finding.state for finding in found.findings if finding.layer != "texts"} >= {"unknown"}
     assert found.of("corpus").state == "unknown"
 
 

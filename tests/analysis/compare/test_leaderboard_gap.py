@@ -49,7 +49,7 @@ def test_the_share_that_would_give_the_number_is_told() -> None:
 
 def test_an_interval_is_widened_by_the_leaderboards_own_sampling() -> None:
     """0.47 + 0.03·√2 is 0.5124."""
-    assert [leaderboard_gap.explain_gap(GAP, one).cause for one in (0.5124, 0.5125)] == [
+    assert [leaderboard_gap.explain_gap(GAP, value).cause for value in (0.5124, 0.5125)] == [
         "sampling",
         "neither",
     ]

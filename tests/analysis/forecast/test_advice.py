@@ -27,7 +27,7 @@ def told(ranked: tuple[Ranked, ...], what: str) -> Ranked:
 
 def advised(epochs: list[EpochScore]) -> Advice:
     return Advice(
-        sum(one.score is not None for one in epochs),
+        sum(epoch.score is not None for epoch in epochs),
         advice.by_split(epochs),
         advice.by_choice(epochs),
         advice.within(epochs),
@@ -96,7 +96,7 @@ def test_the_first_is_told_without_a_splits_own_part() -> None:
     """Tuned runs alone are in order here; with the base, a split of its own is as good."""
     tuned = runs(("s", (0, 1, 2, 3, 4, 5)))
     found = advised([*tuned, EpochScore("base", "s", 0, {"all": 0.9}, 0.1)])
-    assert [one.what for one in found.splits] == ["s by all", "s by all, tuned"]
+    assert [split.what for split in found.splits] == ["s by all", "s by all, tuned"]
     assert "did: s by all;" in found.line
 
 

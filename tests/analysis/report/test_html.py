@@ -98,7 +98,7 @@ def test_html_tables_have_captions_and_scopes_and_boxes_that_a_key_reaches() -> 
     assert all(one["scope"] in ("row", "col") for one in outline.of("th"))
     boxes = [one for one in outline.of("div") if one.get("class") == "box"]
     assert len(boxes) == tables
-    assert all(one["tabindex"] == "0" and one["aria-label"] for one in boxes)
+    assert all(box["tabindex"] == "0" and box["aria-label"] for box in boxes)
 
 
 def test_html_escapes_what_it_is_told() -> None:

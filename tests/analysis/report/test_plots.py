@@ -47,7 +47,7 @@ def test_a_drawing_is_an_image_with_title_description_and_links_inside_it(name: 
     assert [one.tag for one in list(whole)[:2]] == ["title", "desc"]
     ids = re.findall(r'\bid="([^"]+)"', svg)
     assert len(ids) == len(set(ids))
-    assert all(one.startswith(f"{name}-") for one in ids)
+    assert all(id_.startswith(f"{name}-") for id_ in ids)
     assert set(re.findall(r'(?:href="|url\()#([^")]+)', svg)) <= set(ids)
     assert re.search(r'href="(?!#)|url\((?!#)|http|@import', svg) is None
 

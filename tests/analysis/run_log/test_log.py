@@ -32,24 +32,24 @@ def test_a_row_is_contaminated_by_its_mark_or_its_note(tmp_path: Path) -> None:
     rows = table(
         tmp_path,
         row("icl-a-x", "0.44"),
-        row("icl-a-CONTAMINATED", "0.6"),
+        row("icl-a-POLLUTED", "0.6"),
         row("icl-b-x", "0.6", notes="77.5% of v3 val questions are in v4 train"),
         row("icl-c-x", "0.45", notes="batch 8"),
     )
     assert [one.contaminated for one in rows] == [False, True, True, False]
     assert [one.run for one in log.usable(rows)] == ["icl-a-x", "icl-c-x"]
     found = {one.run: (round(by, 3), told) for one, by, told in log.excess(rows)}
-    assert found == {"icl-a-CONTAMINATED": (0.155, "clean ones"), "icl-b-x": (0.155, "clean ones")}
+    assert found == {"icl-a-POLLUTED": (0.155, "clean ones"), "icl-b-x": (0.155, "clean ones")}
     assert log.trained_on(rows[2]) == "77.5"
     assert log.trained_on(rows[1]) == ""
 
 
 def test_a_contaminated_score_with_its_own_public_one_is_held_against_that(tmp_path: Path) -> None:
     rows = table(
-        tmp_path, row("icl-a-x", "0.45", "0.30"), row("sfr-lora-CONTAMINATED", "0.874", "0.353")
+        tmp_path, row("icl-a-x", "0.45", "0.30"), row("sfr-lora-POLLUTED", "0.874", "0.353")
     )
     ((one, by, told),) = log.excess(rows)
-    assert (one.run, round(by, 3)) == ("sfr-lora-CONTAMINATED", 0.521)
+    assert (one.run, round(by, 3)) == ("sfr-lora-POLLUTED", 0.521)
     assert told == "its LB (widest clean gap 0.150)"
 
 
@@ -100,7 +100,7 @@ def test_a_pair_agrees_where_tuning_moved_seen_rows_alone(tmp_path: Path) -> Non
     )
     expected = log_pairs.expected(rows, rows[1])
     assert expected == pytest.approx(0.25 * (0.47 - 0.258 * 0.21) / 0.742 + 0.75 * 0.21)
-    assert [log_pairs.agrees(rows, one) for one in log.pairs(rows)] == [True, True, False]
+    assert [log_pairs.agrees(rows, pair) for pair in log.pairs(rows)] == [True, True, False]
     assert set(log_pairs.trainings(rows)) == {"bge-icl v3 untuned", "bge-icl v3 round 0"}
 
 
@@ -145,7 +145,7 @@ def test_a_score_is_held_against_the_one_in_training_and_against_its_twins(tmp_p
 
 def test_a_reranker_is_no_pair(tmp_path: Path) -> None:
     rows = table(tmp_path, row("pipe-iter0-rerank", "0.54", "0.50"), row("icl-a-x", "0.47", "0.3"))
-    assert [one.run for one in log.pairs(rows)] == ["icl-a-x"]
+    assert [pair.run for pair in log.pairs(rows)] == ["icl-a-x"]
 
 
 def test_refuses_what_is_no_log(tmp_path: Path) -> None:

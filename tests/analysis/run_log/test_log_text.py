@@ -15,10 +15,10 @@ beside = pytest.mark.skipif(not SEED.is_file(), reason="the golden log lies besi
 STORY = (
     "178 rows; 38 with LB, 35 with CV too, 32 usable",
     # v1 → v2
-    "bge-icl-v2-on-v1-CONTAMINATED: epoch 4 .6766/.9431 +0.206 over clean ones",
+    "bge-icl-v2-on-v1-POLLUTED: epoch 4 .6766/.9431 +0.206 over clean ones",
     "67.5 % of its questions trained on",
-    "bge-icl-v4-on-v3-CONTAMINATED: epoch 1 .5119/.9050 +0.063, epoch 2 .6285/.9270 +0.153",
-    "sfr-lora-CONTAMINATED: CV .8740 +0.521 over its LB",
+    "bge-icl-v4-on-v3-POLLUTED: epoch 1 .5119/.9050 +0.063, epoch 2 .6285/.9270 +0.153",
+    "sfr-lora-POLLUTED: CV .8740 +0.521 over its LB",
     # weights that were not those trained
     "qwen14b-fixemb-adapter-NOT-APPLIED: .0021, the bare base's .0019",
     "qwen14b-oldsaver-merge-in-4bit: .0338 for .4564, adapter merged into 4-bit weights",
@@ -65,12 +65,12 @@ def test_every_figure_comes_from_the_table(tmp_path: Path) -> None:
     """Names and figures changed, nothing of the old ones is told."""
     with SEED.open(encoding="utf-8", newline="") as seed:
         rows = list(csv.DictReader(seed))
-    for one in rows:
-        one["run"] = one["run"].replace("bge-icl-v2", "bge-icl-w2").replace("qwen14b", "qwen9b")
-        if one["cv_map25"]:
-            one["cv_map25"] = repr(float(one["cv_map25"]) * 0.9)
-        if one["lb_public"]:
-            one["lb_public"] = repr(float(one["lb_public"]) * 0.9)
+    for row in rows:
+        row["run"] = row["run"].replace("bge-icl-v2", "bge-icl-w2").replace("qwen14b", "qwen9b")
+        if row["cv_map25"]:
+            row["cv_map25"] = repr(float(row["cv_map25"]) * 0.9)
+        if row["lb_public"]:
+            row["lb_public"] = repr(float(row["lb_public"]) * 0.9)
     path = tmp_path / "other.csv"
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
@@ -79,7 +79,7 @@ def test_every_figure_comes_from_the_table(tmp_path: Path) -> None:
     said = " ".join(log_text.text(log.read(path), "other").split())
     for old in ("bge-icl-v2", "qwen14b", ".6766", ".4716", ".0338", ".316-.321", ".4563"):
         assert old not in said
-    assert "bge-icl-w2-on-v1-CONTAMINATED: epoch 4 .6089/.9431 +0.186" in said
+    assert "bge-icl-w2-on-v1-POLLUTED: epoch 4 .6089/.9431 +0.186" in said
 
 
 def test_a_log_without_faults_accuses_nothing(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from parity.competition.ranking import Ranking
 from parity.run import digest
 from parity.run.errors import BadData, Mismatch, ParityError
 
-CORPUS = [MisconceptionId(one) for one in range(100, 140)]
-SAMPLE = [QueryId(one) for one in ("7_B", "7_A", "3_D", "12_C")]
+CORPUS = [MisconceptionId(number) for number in range(100, 140)]
+SAMPLE = [QueryId(name) for name in ("7_B", "7_A", "3_D", "12_C")]
 HEADER = "QuestionId_Answer,MisconceptionId\n"
 
 
@@ -66,7 +66,7 @@ def test_what_is_written_is_read_back(
 ) -> None:
     path = tmp_path_factory.mktemp("submission") / "submission.csv"
     sample = [QueryId(name) for name in data.draw(st.permutations(names))]
-    corpus = [MisconceptionId(one) for one in sorted(ids)]
+    corpus = [MisconceptionId(id_) for id_ in sorted(ids)]
     asked = [QueryId(name) for name in names]
     found = ranking(asked, [data.draw(st.permutations(corpus)) for _ in asked])
     sha256 = submission.write(path, found, sample, corpus)
@@ -93,7 +93,7 @@ def test_pandas_sees_the_samples_rows_in_order_with_25_distinct_known_ids(tmp_pa
 
 def test_the_bytes_are_those_of_one_hand_written_file(tmp_path: Path) -> None:
     path = tmp_path / "made" / "submission.csv"
-    corpus = [MisconceptionId(one) for one in (1, 3, 9)]
+    corpus = [MisconceptionId(value) for value in (1, 3, 9)]
     found = ranking([QueryId("2_A"), QueryId("1_D")], [[3, 1, 9], [9, 3, 1]])
     submission.write(path, found, [QueryId("1_D"), QueryId("2_A")], corpus)
     assert path.read_bytes() == (HEADER + "1_D,9 3 1\n2_A,3 1 9\n").encode()

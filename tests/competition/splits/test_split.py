@@ -126,13 +126,13 @@ def test_a_misconception_held_out_is_in_no_row_of_train(world: int, seed: int) -
 
 def test_the_same_run_under_another_hash_seed_cuts_the_same_bytes(root: Path) -> None:
     program = (
-        "import sys, worlds\n"
+        "import sys, random_competition\n"
         "from parity.competition.splits.split import make\n"
         "from parity.run.config.run_file import SplitConfig\n"
         "for kind in sys.argv[1:]:\n"
         "    for folds in (0, 3):\n"
         "        config = SplitConfig(kind=kind, folds=folds)\n"
-        "        print(make(*worlds.labeled(7, 120), config).digest())\n"
+        "        print(make(*random_competition.labeled(7, 120), config).digest())\n"
     )
     path = os.pathsep.join((str(root / "src"), str(root / "tests")))
     digests = {

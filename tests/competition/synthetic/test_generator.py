@@ -163,8 +163,8 @@ def test_most_labels_of_the_test_are_never_shown_by_train(made: Made) -> None:
 
 
 def test_parts_of_a_rule_never_shown_are_shown_in_other_rules(made: Made) -> None:
-    shown = [RULES[made.read.corpus[one]] for ids in made.read.qrels.values() for one in ids]
-    told = [RULES[made.read.corpus[one]] for ids in made.solution.values() for one in ids]
+    shown = [RULES[made.read.corpus[id_]] for ids in made.read.qrels.values() for id_ in ids]
+    told = [RULES[made.read.corpus[id_]] for ids in made.solution.values() for id_ in ids]
     assert {skill for skill, _ in told} <= {skill for skill, _ in shown}
     assert {family for _, family in told} <= {family for _, family in shown}
 
@@ -295,7 +295,7 @@ def test_what_is_right_in_a_skill_is_no_bug_of_it() -> None:
 
 
 def test_answers_that_two_rules_give_tell_of_neither() -> None:
-    skill = next(one for one in SKILLS if one.phrase == "adding two numbers")
+    skill = next(skill for skill in SKILLS if skill.phrase == "adding two numbers")
     told = wrong_answers(skill, Case(60, 12, 72, "60 + 12"), FAMILIES)
     answers = {family.phrase: text for family, text in told.items()}
     assert "Multiplies the two numbers" not in answers  # 720

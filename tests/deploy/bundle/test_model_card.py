@@ -36,8 +36,8 @@ def test_a_card_tells_base_adapter_data_prompt_and_scores() -> None:
                 "example_count": 2,
                 "query_max_length": 300,
             },
-            encoder={"base": "owner/model", "revision": "abc123", "layers": 12},
-            training={"rank": 7},
+            encoder={"base": "owner/model", "revision": "abc123", "num_layers": 12},
+            training={"r": 7},
         )
     )
     for told in (

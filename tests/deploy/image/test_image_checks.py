@@ -27,7 +27,7 @@ transformers==5.0.0 ; sys_platform == 'linux' \\
 
 
 def levels(findings: list[CheckResult]) -> list[str]:
-    return [one.level for one in findings]
+    return [finding.level for finding in findings]
 
 
 # Findings

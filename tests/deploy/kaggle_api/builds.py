@@ -43,4 +43,4 @@ class Builds:
     def held(self) -> list[dict[str, str]]:
         """What every version on Kaggle has in it."""
         dataset = self.standin.kaggle.datasets.get(REF)
-        return [one.contents for one in dataset.versions] if dataset else []
+        return [version.contents for version in dataset.versions] if dataset else []

@@ -92,7 +92,7 @@ class Voyage:
             yield door
 
     def kernel(self, sources: list[Published]) -> KaggleKernel:
-        bundle, wheelhouse = (self.parcels[one].digest for one in ("bundle", "wheelhouse"))
+        bundle, wheelhouse = (self.parcels[name].digest for name in ("bundle", "wheelhouse"))
         key = push.key_of(bundle, wheelhouse, self.failed)
         return KaggleKernel(
             ref="me/small-kernel",
@@ -102,7 +102,7 @@ class Voyage:
             image=IMAGE,
             machine="NvidiaTeslaT4",
             gpu=True,
-            datasets=tuple(sorted(one.pinned for one in sources)),
+            datasets=tuple(sorted(source.pinned for source in sources)),
             competitions=(COMPETITION,),
         )
 
@@ -119,7 +119,7 @@ class Voyage:
         """Publish, push, follow, submit and collect the score."""
         with self.door() as door:
             scratch = self.folder / "uploads"
-            sources = [publish.publish(door, one, scratch) for one in self.parcels.values()]
+            sources = [publish.publish(door, parcel, scratch) for parcel in self.parcels.values()]
             pushed = push.push(door, self.kernel(sources), scratch, self.failed)
             version = Version(pushed.ref, pushed.version)
             try:

@@ -18,11 +18,11 @@ SECRET = "s3" * 8
 
 
 def levels(findings: list[CheckResult]) -> list[str]:
-    return [one.level for one in findings]
+    return [finding.level for finding in findings]
 
 
 def told(findings: list[CheckResult]) -> str:
-    text = "\n".join(one.line() for one in findings)
+    text = "\n".join(finding.line() for finding in findings)
     assert SECRET not in text
     return text
 

@@ -165,8 +165,8 @@ def test_a_dataset_that_everybody_sees_gets_nothing(
     before = len(standin.calls)
     for parcel in (builds.build("a"), builds.build("b")):
         for step in (
-            lambda one=parcel: publish.publish(door, one, scratch),
-            lambda one=parcel: publish.steps(door, one),
+            lambda item=parcel: publish.publish(door, item, scratch),
+            lambda item=parcel: publish.steps(door, item),
         ):
             with pytest.raises(
                 Mismatch, match=f"^{REF} is public; make it private in its settings"

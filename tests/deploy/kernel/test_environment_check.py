@@ -60,7 +60,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def install(folder: Path, name: str, version: str, *requires: str) -> None:
     info = folder / f"{name}-{version}.dist-info"
     info.mkdir()
-    wants = "".join(f"Requires-Dist: {one}\n" for one in requires)
+    wants = "".join(f"Requires-Dist: {require}\n" for require in requires)
     (info / "METADATA").write_text(
         f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{wants}"
     )

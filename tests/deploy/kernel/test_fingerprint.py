@@ -15,8 +15,8 @@ SPLIT = Split("small", "random", 0, (10, 12, 20, 30), (11, 21), frozenset())
 POOL = shelf.pool(tiny.queries(), tiny.qrels(), tiny.corpus(), SPLIT)
 QUERIES = tiny.queries()[:2]
 PROBED = fingerprint.ProbeTexts(
-    query_ids=[one.query_id for one in QUERIES],
-    texts=[one.question for one in QUERIES],
+    query_ids=[query.query_id for query in QUERIES],
+    texts=[query.question for query in QUERIES],
     tokens=[[5, 6, 7], [5, 6]],
     shown=shelf.shown(QUERIES, POOL, PROMPT),
     vectors=np.eye(2, 4, dtype=np.float32),
@@ -47,7 +47,7 @@ def test_facts_are_plain_and_hold_no_text() -> None:
         fingerprint.environment_fingerprint(PROMPT, tiny.corpus(), PROBED, SPEED, 512),
         ensure_ascii=False,
     )
-    texts = [text for one in QUERIES for text in (one.question, one.construct, one.subject)]
+    texts = [text for query in QUERIES for text in (query.question, query.construct, query.subject)]
     assert not [text for text in (*texts, *tiny.corpus().values(), PROMPT.query) if text in told]
 
 

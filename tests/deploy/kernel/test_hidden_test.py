@@ -48,9 +48,9 @@ def test_train_and_misconceptions_are_the_local_files(made: Path) -> None:
 
 def test_questions_have_the_shape_of_local_ones(made: Path) -> None:
     """Only digits change, so that tokens and hours are those of real questions."""
-    shapes = {re.sub(r"\d", "0", one.question) for one in kaggle_files.read(SYNTHETIC).queries} | {
-        re.sub(r"\d", "0", one.question) for one in kaggle_files.read(SYNTHETIC).test
-    }
+    shapes = {
+        re.sub(r"\d", "0", query.question) for query in kaggle_files.read(SYNTHETIC).queries
+    } | {re.sub(r"\d", "0", one.question) for one in kaggle_files.read(SYNTHETIC).test}
     made_shapes = [re.sub(r"\d", "0", one.question) for one in kaggle_files.read_test(made)]
     alike = sum(re.sub(r" \(0+\)$", "", shape) in shapes for shape in made_shapes)
     assert alike == len(made_shapes)
@@ -91,4 +91,4 @@ def test_a_question_without_a_digit_becomes_another(tmp_path: Path) -> None:
     hidden_test.write(source, tmp_path / "made", 60)
     texts = {one.question for one in kaggle_files.read_test(tmp_path / "made")}
     assert "How many?" not in texts
-    assert any(re.fullmatch(r"How many\? \(\d+\)", one) for one in texts)
+    assert any(re.fullmatch(r"How many\? \(\d+\)", text) for text in texts)

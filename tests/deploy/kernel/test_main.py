@@ -135,7 +135,7 @@ def test_a_bundle_holds_no_place_of_this_machine(chain: Chain) -> None:
 
 def test_a_bundle_holds_no_text_of_the_competition(chain: Chain) -> None:
     read = kaggle_files.read(Path(chain.run.config.data.source))
-    said = {one.question for one in read.queries} | {one.construct for one in read.queries}
+    said = {query.question for query in read.queries} | {query.construct for query in read.queries}
     for path in chain.bundle.iterdir():
         text = path.read_bytes().decode("utf-8", errors="replace")
         for one in (*said, *read.corpus.values()):
@@ -259,7 +259,7 @@ def ids(chain: Chain, name: str) -> list[str]:
 def test_a_changed_text_of_the_probe_is_named_by_its_row(
     copy: Path, chain: Chain, fault: Fault
 ) -> None:
-    asked = next(one for one in ids(chain, "probe") if one not in ids(chain, "examples"))
+    asked = next(id_ for id_ in ids(chain, "probe") if id_ not in ids(chain, "examples"))
     spoilt(copy, asked, Answer_Text="12345")
     assert fault().startswith(f"probe {asked}: its prompt here is not the one that the adapter")
 
@@ -267,7 +267,7 @@ def test_a_changed_text_of_the_probe_is_named_by_its_row(
 def test_a_changed_text_of_an_example_that_the_probe_never_shows_is_named(
     copy: Path, chain: Chain, fault: Fault
 ) -> None:
-    beside = next(one for one in ids(chain, "examples") if one not in ids(chain, "probe"))
+    beside = next(id_ for id_ in ids(chain, "examples") if id_ not in ids(chain, "probe"))
     spoilt(copy, beside, Answer_Text="12345")
     assert fault() == f"example {beside}: its text here is not the one it was packed with"
 
@@ -282,7 +282,7 @@ def test_rows_without_digests_are_proven_by_their_layer(
     files.write_jsonl(path, kept)
     reseal(copy)
     spoilt(
-        copy, next(one for one in ids(chain, name) if one not in ids(chain, other)), Answer_Text="1"
+        copy, next(id_ for id_ in ids(chain, name) if id_ not in ids(chain, other)), Answer_Text="1"
     )
     assert fault().startswith({"probe": "layer texts: ", "examples": "layer pool: "}[name])
 
@@ -297,7 +297,7 @@ def test_an_example_that_train_lacks_is_named(copy: Path, fault: Fault) -> None:
 
 
 def test_a_label_that_is_gone_from_train_is_named(copy: Path, chain: Chain, fault: Fault) -> None:
-    query_id = next(one for one in ids(chain, "probe") if one not in ids(chain, "examples"))
+    query_id = next(id_ for id_ in ids(chain, "probe") if id_ not in ids(chain, "examples"))
     spoilt(copy, query_id, Misconception_Id="")
     assert fault(3) == f"probe: {query_id} is no labeled row of the mounted train.csv"
 

@@ -37,7 +37,7 @@ def shipped(folder: Path, probe: tuple[str, ...] = ("12_A", "10_B")) -> Bundle:
 
 def written(folder: Path) -> Ranking:
     found = Ranking(
-        tuple(one.query_id for one in tiny.queries()[:2]),
+        tuple(query.query_id for query in tiny.queries()[:2]),
         np.array([[1, 9], [4, 1]], dtype=np.int64),
         np.array([[0.5, 0.25], [0.125, 0.0]], dtype=np.float32),
     )
@@ -54,14 +54,14 @@ def written(folder: Path) -> Ranking:
 
 
 def test_the_probe_is_found_by_id_in_the_bundles_order(tmp_path: Path) -> None:
-    queries = {one.query_id: one for one in tiny.queries()}
+    queries = {query.query_id: query for query in tiny.queries()}
     found = run_report.probe(shipped(tmp_path), list(queries.values()))
     assert found == [queries[one.query_id] for one in found]
     assert [one.query_id for one in found] == ["12_A", "10_B"]
 
 
 def test_a_probe_row_that_the_mounted_files_lack_is_named(tmp_path: Path) -> None:
-    without = [one for one in tiny.queries() if one.query_id != "10_B"]
+    without = [query for query in tiny.queries() if query.query_id != "10_B"]
     with pytest.raises(BadData, match=r"^probe: 10_B is no labeled row of the mounted train\.csv"):
         run_report.probe(shipped(tmp_path), without)
 

@@ -25,9 +25,9 @@ def test_a_t4_has_no_units_for_bf16() -> None:
 
 
 def test_a_gpu_has_more_memory_than_is_usable_and_a_cpu_has_none_of_its_own() -> None:
-    for one in devices.DEVICES.values():
-        assert one.chip.gpu == (one.gpus > 0) == bool(one.machine_shape)
-        assert (one.chip.usable < one.chip.memory) == one.chip.gpu
+    for device in devices.DEVICES.values():
+        assert device.chip.gpu == (device.gpus > 0) == bool(device.machine_shape)
+        assert (device.chip.usable < device.chip.memory) == device.chip.gpu
 
 
 @pytest.mark.parametrize(

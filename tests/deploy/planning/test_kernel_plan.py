@@ -87,7 +87,7 @@ def test_too_many_queries_for_the_hours_are_mended_by_a_faster_device(seven: Ker
     found = kernel_plan.make(job)
     assert [one.fits for one in found.needs] == ["no", "yes", "yes"]
     assert found.mends
-    assert all("shipping.device=" in one for one in found.mends)
+    assert all("shipping.device=" in mend for mend in found.mends)
 
 
 def test_bf16_is_planned_as_fp16_where_there_are_no_units_for_it(seven: KernelJob) -> None:
@@ -124,8 +124,8 @@ def test_8_bit_floats_are_refused_where_there_are_no_units_for_them(seven: Kerne
     assert not kernel_plan.may_fit(rounded)
     late = replace(rounded, device=DEVICES["l4x1"], queries=50_000, hours=0.15)
     mends = kernel_plan.make(late).mends
-    assert [one for one in mends if "h100" in one]
-    assert not [one for one in mends if "t4x2" in one or "a100" in one]
+    assert [mend for mend in mends if "h100" in mend]
+    assert not [mend for mend in mends if "t4x2" in mend or "a100" in mend]
 
 
 def test_a_cpu_has_the_hosts_memory_alone(seven: KernelJob) -> None:
@@ -157,7 +157,7 @@ def test_a_speed_seen_on_the_same_chip_is_taken_as_it_is(seven: KernelJob) -> No
     assert "2,000 tokens a second in follow on T4" in found.notes[0]
     # Two GPUs, each 2,000 tokens a second; packs are as full as those that were seen.
     assert encode.expected == pytest.approx(found.tokens.expected / 4000, rel=0.05)
-    spread = [getattr(found.tokens, one) / found.tokens.expected for one in ("lower", "upper")]
+    spread = [getattr(found.tokens, name) / found.tokens.expected for name in ("lower", "upper")]
     assert encode.lower == pytest.approx(0.9 * spread[0] * encode.expected)
     assert encode.upper == pytest.approx(1.2 * spread[1] * encode.expected)
     assert likely(measured(seven, seconds=80.0)) == pytest.approx(2 * encode.expected)

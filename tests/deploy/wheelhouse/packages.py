@@ -23,7 +23,7 @@ def wheel(
     stem = name.replace("-", "_")
     path = folder / f"{stem}-{version}-{tag}.whl"
     info = f"{stem}-{version}.dist-info"
-    wants = "".join(f"Requires-Dist: {one}\n" for one in requires)
+    wants = "".join(f"Requires-Dist: {require}\n" for require in requires)
     contents = {
         f"{module or stem}/__init__.py": f'VERSION = "{version}"\n',
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{wants}",

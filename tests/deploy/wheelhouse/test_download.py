@@ -32,7 +32,7 @@ def test_what_is_missing_or_damaged_is_fetched_and_the_rest_left_alone(
     (folder / made[1].name).write_bytes(b"half of it")
     before = (folder / made[0].name).stat().st_ino
     assert download.fetch(wheels, folder) == [made[1].name, made[2].name]
-    assert sorted(digest.of_tree(folder).values()) == sorted(one.sha256 for one in wheels)
+    assert sorted(digest.of_tree(folder).values()) == sorted(wheel.sha256 for wheel in wheels)
     assert (folder / made[0].name).stat().st_ino == before
 
 

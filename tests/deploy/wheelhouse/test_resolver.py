@@ -34,7 +34,7 @@ def served(index: Index) -> Index:
 def test_only_what_the_image_lacks_is_locked(tmp_path: Path) -> None:
     folder = tmp_path / "wheels"
     lock = resolver.resolve(["bits"], FROZEN, Lock(), folder)
-    assert [(one.pin, one.reason) for one in lock.wheels] == [("bits==0.50.2", ("wanted",))]
+    assert [(wheel.pin, wheel.reason) for wheel in lock.wheels] == [("bits==0.50.2", ("wanted",))]
     assert lock.freeze == freeze.fingerprint(FROZEN)
     assert [path.name for path in folder.iterdir()] == ["bits-0.50.2-py3-none-any.whl"]
     assert wheel_lock.missing(lock.wheels, folder) == []
@@ -57,11 +57,11 @@ def test_a_locked_version_stays_and_is_not_fetched_again(served: Index, tmp_path
     served.add("bits", "0.60", ["torch>=2.3"])
     shutil.rmtree(folder)
     new = resolver.resolve(["bits", "deep"], FROZEN, old, folder)
-    assert [one.pin for one in new.wheels] == ["bits==0.50.2", "deep==3.0"]
+    assert [wheel.pin for wheel in new.wheels] == ["bits==0.50.2", "deep==3.0"]
     assert new.wheels[0] == old.wheels[0]
     assert [path.name for path in folder.iterdir()] == ["deep-3.0-py3-none-any.whl"]
     fresh = resolver.resolve(["bits"], FROZEN, Lock(), folder)
-    assert [one.pin for one in fresh.wheels] == ["bits==0.60"]
+    assert [wheel.pin for wheel in fresh.wheels] == ["bits==0.60"]
 
 
 @pytest.mark.usefixtures("served")
@@ -139,10 +139,10 @@ def test_of_the_real_index_each_search_library_is_one_more_wheel(
         pytest.skip(f"no package index here: {error}")
     assert found == kept
     for want in ("faiss-cpu", "faiss-gpu"):
-        more = resolver.pins(["bitsandbytes", want], frozen, [one.pin for one in kept.wheels])
+        more = resolver.pins(["bitsandbytes", want], frozen, [wheel.pin for wheel in kept.wheels])
         assert [(pin.name, pin.reason) for pin in more] == [
             ("bitsandbytes", ("wanted",)),
             (want, ("wanted",)),
         ]
-    assert download.fetch(kept.wheels, tmp_path) == [one.file for one in kept.wheels]
+    assert download.fetch(kept.wheels, tmp_path) == [wheel.file for wheel in kept.wheels]
     assert download.fetch(kept.wheels, tmp_path) == []

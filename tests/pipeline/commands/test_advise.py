@@ -100,7 +100,7 @@ def test_two_runs_are_compared_by_the_rows_both_ranked(made: Bench, told: Told) 
     _, found, said = told()
     (one,) = found["compared"]
     assert {one["a"], one["b"]} == {"small/round-0", "small/base"}
-    best, bare = (it.score["all"]["map@25"]["value"] for it in records(made))
+    best, bare = (record.score["all"]["map@25"]["value"] for record in records(made))
     assert one["difference"]["value"] == pytest.approx(abs(best - bare))
     assert (one["rows"], one["difference"]["value"] > 0) == (21, True)
     assert "not decided by these rows" in said
@@ -135,7 +135,7 @@ def test_a_log_counts_an_adapter_that_was_measured_again_once(bench: Bench, told
     rows = [f"icl-r{n},v3,{n},1,true,,{0.40 + n / 50},,{0.30 + n / 100}," for n in range(5)]
     rows += [
         "icl-r0-recheck,v3,0,1,true,,0.402,,0.3,",
-        "icl-dirty-CONTAMINATED,v3,0,1,true,,0.9,,0.2,",
+        "icl-dirty-POLLUTED,v3,0,1,true,,0.9,,0.2,",
     ]
     Path("log.csv").write_text("\n".join([COLUMNS, *rows]) + "\n")
     code, found, said = told("log.csv")

@@ -117,8 +117,8 @@ def test_another_split_is_told_as_rows(ready: Bench, told: Told) -> None:
     code, found, said = told(a, "other/round-0/eval")
     assert code == 0
     rungs = found["ladder"]["rungs"]
-    assert [one["layer"] for one in rungs] == ["rows", "adapter", "rows", "remainder"]
-    assert sum(one["part"]["value"] for one in rungs) == found["ladder"]["gap"]
+    assert [rung["layer"] for rung in rungs] == ["rows", "adapter", "rows", "remainder"]
+    assert sum(rung["part"]["value"] for rung in rungs) == found["ladder"]["gap"]
     assert rungs[-1]["part"]["value"] == 0
     assert "rows that A alone scored are left out" in said
 

@@ -40,12 +40,12 @@ def look(bench: Bench, *sets: str) -> list[CheckResult]:
 
 
 def about(findings: list[CheckResult], words: str) -> CheckResult:
-    (found,) = (one for one in findings if words in one.what)
+    (found,) = (finding for finding in findings if words in finding.what)
     return found
 
 
 def errors(findings: list[CheckResult]) -> list[str]:
-    return [one.what for one in findings if one.level == "error"]
+    return [finding.what for finding in findings if finding.level == "error"]
 
 
 def test_a_machine_without_fault_ends_well(
@@ -117,7 +117,7 @@ def test_findings_are_json_for_a_program(bench: Bench, capsys: pytest.CaptureFix
     assert main(["doctor", "small.toml", "--json"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     findings = json.loads(line)["findings"]
-    assert all(one.keys() == {"level", "what", "mend", "kind"} for one in findings)
+    assert all(finding.keys() == {"level", "what", "mend", "kind"} for finding in findings)
 
 
 def test_a_client_of_another_version_is_an_error(

@@ -134,7 +134,7 @@ def test_a_table_of_pairs_teaches_it(made: Bench, told: Told) -> None:
     )
     _, found = told("small.toml", "--set", "forecast.pairs=pairs.csv")
     pairs = found["facts"]["pairs"]
-    assert [(one["seen"], one["score"], one["other"]) for one in pairs] == [
+    assert [(pair["seen"], pair["score"], pair["other"]) for pair in pairs] == [
         (0.2, 0.15, False),
         (0.3, 0.2, True),
     ]

@@ -98,7 +98,7 @@ def test_a_fitting_run_is_printed_and_told(
     told = plan.plan(run)
     text = capsys.readouterr().out
     assert max(map(len, text.splitlines())) <= 80
-    assert text.startswith("small, round 0: 16,000 queries on t4x2 (2 × T4, queries spread), fp32")
+    assert text.startswith("small, round 0: 16,000 queries on t4x2 (2 × T4, queries), fp32")
     assert text.endswith("fits: yes\n")
     assert told["fits"] == "yes"
     assert plan.refusal(run) is None

@@ -36,7 +36,7 @@ class Played:
     def entered(self, engine: Engine, identity: str, job: ContainerJob) -> Iterator[list[str]]:
         assert (engine, identity) == (ENGINE, "a" * 64)
         self.jobs.append(job)
-        (working,) = (str(one.source) for one in job.places if one.writable)
+        (working,) = (str(place.source) for place in job.places if place.writable)
         code = (
             f"import shutil; shutil.copytree({str(self.left)!r}, {working!r}, dirs_exist_ok=True)"
         )

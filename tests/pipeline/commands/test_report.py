@@ -151,12 +151,12 @@ def test_two_measurements_of_one_thing_have_no_red_rung(made: Bench) -> None:
 def test_text_is_shown_only_where_asked_for_and_never_in_markdown(made: Bench) -> None:
     run = made.run()
     known = dataset.load(run)
-    texts = {one for one in dataset.texts(known) if len(one) > 12}
+    texts = {text for text in dataset.texts(known) if len(text) > 12}
     plain, markdown = written(run)
-    assert [one for one in texts if one in plain or one in markdown] == []
+    assert [text for text in texts if text in plain or text in markdown] == []
     full, beside = written(run, with_text=True)
-    assert [one for one in texts if one in beside] == []
-    assert [one for one in texts if one in full] != []
+    assert [text for text in texts if text in beside] == []
+    assert [text for text in texts if text in full] != []
     assert "not to be shared" in full
     assert "not to be shared" not in plain
 

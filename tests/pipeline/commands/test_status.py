@@ -166,7 +166,7 @@ def test_bare_in_a_folder_without_runs_says_what_is_missing(bench: Bench) -> Non
 def test_a_run_file_that_is_wrong_is_refused(bench: Bench) -> None:
     with pytest.raises(BadConfig, match=r"absent\.toml: no such run file \(there: small\.toml\)"):
         story(Path("absent.toml"))
-    with pytest.raises(BadConfig, match=r"training\.rank: "):
+    with pytest.raises(BadConfig, match=r"training\.r: "):
         story(Path("small.toml"), ("training.r=many",))
 
 

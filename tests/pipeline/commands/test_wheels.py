@@ -105,7 +105,7 @@ def test_what_another_run_names_is_added_and_what_is_there_stays(
     assert "2 of 2 wheels, and nothing else" in told or "not proven" in told
     assert "also there, and not of this run: bits-0.50-py3-none-any.whl" in told
     lock = wheel_lock.read(house / "wheels.lock")
-    assert [one.pin for one in lock.wheels] == ["bits==0.50", "helper==1.0", "search==1.15"]
+    assert [wheel.pin for wheel in lock.wheels] == ["bits==0.50", "helper==1.0", "search==1.15"]
     (house / "bits-0.50-py3-none-any.whl").unlink()
     before = state(house)
     wheels(run(tmp_path, "bits"))

@@ -217,7 +217,7 @@ def test_each_layer_of_the_evidence_is_filled_in_up_to_the_ranking(made: Bench) 
 
 def test_no_text_of_the_competition_is_in_the_ledger(made: Bench) -> None:
     text = made.run().workspace.ledger.read_text()
-    assert not [one for one in dataset.load(made.run()).queries if one.question in text]
+    assert not [query for query in dataset.load(made.run()).queries if query.question in text]
     assert not [one for one in dataset.load(made.run()).corpus.values() if one in text]
 
 

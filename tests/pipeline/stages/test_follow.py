@@ -98,9 +98,9 @@ def test_an_adapter_goes_all_the_way_to_its_score(
     assert public.score["map@25"] == 0.512
     assert public.score["key"] == shore.standin.kaggle.submissions[0].description
     assert public.layers == ledger.read(shore.run.workspace.ledger)[-3].layers
-    steps = [one.step for one in ledger.steps(shore.run.workspace.ledger)]
+    steps = [step.step for step in ledger.steps(shore.run.workspace.ledger)]
     assert steps == ["publish"] * 3 + ["push", "follow", "submit"]
-    states = {StageGraph().standing(shore.run, one).state for one in dag.STAGES[:-1]}
+    states = {StageGraph().standing(shore.run, stage).state for stage in dag.STAGES[:-1]}
     assert (states, dag.STAGES[-1]) == ({"done"}, "reconcile")
 
 
@@ -149,7 +149,7 @@ def test_what_cannot_fit_is_pushed_only_at_a_risk_that_is_recorded(shore: Shore)
         push.push(late, clock=shore.clock)
     assert not shore.standin.sent("SaveKernel")
     assert push.push(late, risk=True, clock=shore.clock)["version"] == 1
-    (step,) = (one for one in ledger.steps(late.workspace.ledger) if one.step == "push")
+    (step,) = (step for step in ledger.steps(late.workspace.ledger) if step.step == "push")
     assert "--accept-risk" in step.refs["risk"]
 
 
@@ -240,7 +240,7 @@ def test_a_submission_that_failed_lets_another_version_be_tried(shore: Shore) ->
         shore.sail()
     shore.standin.calm()
     assert shore.sail() == {"public": "0.51200", "private": "0.49800"}
-    assert [one.version for one in shore.standin.kaggle.submissions] == [1, 2]
+    assert [submission.version for submission in shore.standin.kaggle.submissions] == [1, 2]
     shore.standin.check()
 
 

@@ -51,7 +51,9 @@ def test_f33_prepare_and_mine_write_the_same_bytes_under_another_hash_seed(made:
     assert sys.flags.hash_randomization  # nor did this process have that seed
     assert [benches.contents(folder, ".jsonl", "v0.4.json") for folder in folders] == before
     again = [dag.StageGraph().standing(run, name).manifest for name in ("prepare", "mine")]
-    assert [one.digest() for one in again if one] == [one.digest() for one in digests if one]
+    assert [one.digest() for one in again if one] == [
+        digest.digest() for digest in digests if digest
+    ]
 
 
 def test_mining_again_writes_the_same_bytes(made: Bench) -> None:
@@ -170,12 +172,12 @@ def test_f34_of_two_ids_with_one_sentence_the_smaller_is_taken_back(bench: Bench
     )
     run = bench.make("prepare", "mine")
     keys = sentence_keys(tiny.corpus())
-    before = {one.query_id: {keys[key] for key in one.ids} for one in mined(run).rows}
-    assert any(9 in one.ids for one in mined(run).rows)
+    before = {row.query_id: {keys[key] for key in row.ids} for row in mined(run).rows}
+    assert any(9 in row.ids for row in mined(run).rows)
     file = bench.folder / "there.jsonl"
     file.write_bytes((place(run) / "flagembedding.jsonl").read_bytes())
     mine(run, file)
-    assert {one.query_id: set(one.ids) for one in mined(run).rows} == before
+    assert {row.query_id: set(row.ids) for row in mined(run).rows} == before
 
 
 @pytest.mark.parametrize(

@@ -141,8 +141,8 @@ def test_the_two_sides_share_no_question_and_are_all_there_is(bench: Bench) -> N
     assert not set(split.train) & set(split.valid)
     assert known.train
     assert known.valid
-    assert sorted([*known.train, *known.valid], key=lambda one: one.query_id) == sorted(
-        known.queries, key=lambda one: one.query_id
+    assert sorted([*known.train, *known.valid], key=lambda item: item.query_id) == sorted(
+        known.queries, key=lambda item: item.query_id
     )
     assert list(known.valid_qrels) == [one.query_id for one in known.valid]
     assert known.positives == {key for one in known.train for key in known.qrels[one.query_id]}
@@ -191,5 +191,5 @@ def test_preparing_again_writes_the_same_bytes(bench: Bench) -> None:
 
 def test_a_query_has_its_question_id_and_letter_for_a_name(bench: Bench) -> None:
     _, known = prepared(bench)
-    for one in known.queries:
-        assert one.query_id == QueryId(f"{one.question_id}_{one.answer}")
+    for query in known.queries:
+        assert query.query_id == QueryId(f"{query.question_id}_{query.answer}")

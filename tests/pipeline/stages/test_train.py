@@ -178,7 +178,7 @@ def test_b7_a_round_inherits_what_its_parent_was_trained_on(
     parent = place(made.run()) / "adapter"
     Lineage(train | {424242}).write(parent / "lineage.json")
     benches.seal(place(made.run()))
-    made.write(training={"start": start})
+    made.write(training={"init_from": start})
     benches.rewrite_config(made.run(), "train")
     run = made.make("mine", "train", round_=1)
     found = Lineage.read(run.workspace.adapter(1) / "lineage.json").trained_on
@@ -203,7 +203,7 @@ def test_a_round_without_its_parent_refuses(bench: Bench) -> None:
 
 
 # A seed under which the first of three epochs is the best by projection, and not by MAP.
-TURN = {"epochs": 3, "batch": 4}
+TURN = {"epochs": 3, "batch_size": 4}
 
 
 def test_a2_the_best_epoch_is_chosen_by_the_projection(
@@ -281,7 +281,7 @@ def test_f32_what_each_epoch_is_made_of_is_told_before_the_first_step(
 
 
 def test_a_teacher_s_scores_are_imported_kept_and_learnt(bench: Bench) -> None:
-    bench.write(mining={"strategy": "percpos"}, training={"distil": "kl_div", "epochs": 1})
+    bench.write(mining={"strategy": "percpos"}, training={"distillation": "kl_div", "epochs": 1})
     run = bench.make("prepare", "mine")
     with pytest.raises(Mismatch, match="has no teacher's scores for"):
         bench.make("train")
@@ -310,10 +310,10 @@ def test_all_weights_want_full_precision(bench: Bench) -> None:
     "training",
     [
         {"method": "all", "learning_rate": 1e-3},
-        {"targets": ["q_proj", "v_proj"]},
-        {"gradient_checkpointing": True, "dropout": 0.1},
-        {"loss": "flagembedding", "accumulate": 2, "batch": 4},
-        {"passages": "distinct", "group_by": "question", "batch": 3},
+        {"target_modules": ["q_proj", "v_proj"]},
+        {"gradient_checkpointing": True, "lora_dropout": 0.1},
+        {"loss": "flagembedding", "gradient_accumulation_steps": 2, "batch_size": 4},
+        {"passages": "distinct", "group_by": "question", "batch_size": 3},
     ],
     ids=str,
 )

@@ -334,7 +334,7 @@ def test_gradients_of_a_model_that_is_not_causal_are_those_of_one_at_a_time(
     tmp_path: Path,
 ) -> None:
     encoder: Encoder = models.load(models.write(tmp_path, "bert"), pooling="mean")
-    models.attach(encoder, targets=("query", "value"))
+    models.attach(encoder, target_modules=("query", "value"))
     asked = models.sequences(seed=4)
     twins = models.alone(encoder.model, asked, "mean")
     assert check_gradients(encoder.model, models.encode(encoder, asked), twins) == 2 * 2 * 2

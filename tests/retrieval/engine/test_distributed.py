@@ -97,8 +97,8 @@ def test_gradients_of_two_processes_add_up_to_those_of_one(
 def test_every_pack_has_one_owner() -> None:
     workers = [ProcessGroup(rank, 3) for rank in range(3)]
     sizes = [5, 9, 2, 7, 5, 1, 3]
-    assert {one.deal(sizes) for one in workers} == {(2, 0, 0, 1, 2, 1, 1)}
-    assert [one.main for one in workers] == [True, False, False]
+    assert {worker.deal(sizes) for worker in workers} == {(2, 0, 0, 1, 2, 1, 1)}
+    assert [worker.main for worker in workers] == [True, False, False]
 
 
 def test_alone_all_is_owned_and_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -172,7 +172,7 @@ def test_a_recorded_step_is_the_unrecorded_one_bit_by_bit_dropout_included(
     for small in (forward._SMALL, 0):
         monkeypatch.setattr(forward, "_SMALL", small)
         encoder = on_gpu(llama)
-        models.attach(encoder, dropout=0.2)
+        models.attach(encoder, lora_dropout=0.2)
         encoder.model.to("cuda")
         step_of(encoder, 16384, 0.2)
         found.append(step_of(encoder, 16384, 0.2))

@@ -71,15 +71,18 @@ def slow(asked: Sequences, budget: int) -> list[Slow]:
         if not packs or (cost and len(packs[-1].ids) + cost > budget):
             packs.append(Slow())
         packs[-1].add(index, asked[index])
-    for one in packs:
-        one.close(0)
+    for pack in packs:
+        pack.close(0)
     return packs
 
 
 def columns(packs: Sequence[Pack | Slow]) -> list[list[list[int]]]:
     return [
-        [list(map(int, column)) for column in (one.ids, one.depth, one.end, one.last, one.owner)]
-        for one in packs
+        [
+            list(map(int, column))
+            for column in (pack.ids, pack.depth, pack.end, pack.last, pack.owner)
+        ]
+        for pack in packs
     ]
 
 
@@ -93,7 +96,7 @@ def test_packs_are_those_of_the_slow_twin_at_the_lowest_level_that_needs_no_more
     asked: Sequences, budget: int
 ) -> None:
     most = len(slow(asked, budget))
-    level = next(one for one in range(1, budget + 1) if len(slow(asked, one)) <= most)
+    level = next(number for number in range(1, budget + 1) if len(slow(asked, number)) <= most)
     assert columns(trie.pack(asked, budget)) == columns(slow(asked, level))
 
 

@@ -169,7 +169,7 @@ def test_d25_another_base_is_refused(base: BaseModel, folder: Path) -> None:
 
 def test_another_depth_is_refused(base: BaseModel, folder: Path) -> None:
     with pytest.raises(Mismatch, match="trained on 0 layers, asked to run on 1"):
-        models.load(base, folder, layers=1)
+        models.load(base, folder, num_layers=1)
 
 
 def test_d22_an_adapter_with_no_matching_key_is_refused(base: BaseModel, folder: Path) -> None:
@@ -205,7 +205,7 @@ def test_changed_settings_are_refused(
 
 def test_an_adapter_of_another_rank_does_not_fit(base: BaseModel, folder: Path) -> None:
     other = models.load(base)
-    models.attach(other, rank=2)
+    models.attach(other, r=2)
     with pytest.raises(Mismatch, match="weights do not fit the base"):
         adapter.restore(other.model, load_file(adapter.weights_of(folder)), "adapter")
 
@@ -232,7 +232,7 @@ def test_training_all_weights_of_four_bits_is_refused(base: BaseModel) -> None:
 
 
 def test_only_the_named_targets_are_trained(base: BaseModel) -> None:
-    config = LORA.model_copy(update={"targets": ("q_proj", "v_proj")})
+    config = LORA.model_copy(update={"target_modules": ("q_proj", "v_proj")})
     names = adapter.trained(adapter.attach(models.load(base).model, config))
     assert len(names) == 2 * 2 * 2
     assert all("q_proj" in name or "v_proj" in name for name in names)

@@ -168,7 +168,7 @@ def test_smollm2_is_converted_once_with_its_record(smol: base_model.BaseModel, c
 
 @pytest.mark.slow
 def test_smollm2_packed_is_smollm2_one_at_a_time(smol: base_model.BaseModel) -> None:
-    encoder = models.load(smol, layers=4)
+    encoder = models.load(smol, num_layers=4)
     asked = encoder.tokenize([*TEXTS[:4], TEXTS[0] + " of equal size"], 64)
     found = encoder.embed(asked)
     np.testing.assert_allclose(found, models.alone(encoder.model, asked).detach(), atol=1e-5)

@@ -62,7 +62,7 @@ def test_all_matrices_of_the_layers_are_rounded_and_nothing_else(llama: BaseMode
     now = {name: one for name, one in model.named_modules() if isinstance(one, Rounded)}
     assert sorted(now) == sorted(kept)
     assert len(now) == 2 * 7
-    assert not [one for one in model.modules() if type(one) is torch.nn.Linear]
+    assert not [module for module in model.modules() if type(module) is torch.nn.Linear]
     assert torch.equal(model.embed_tokens.weight, whole.embed_tokens.weight)
 
 

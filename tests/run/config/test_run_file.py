@@ -19,7 +19,7 @@ CHANGED: dict[str, object] = {
     "split.fold": {"folds": 5, "fold": 1},
     "prompt.examples": {"examples": "fixed", "example_count": 1},
     "prompt.example_count": {"examples": "random", "example_count": 2},
-    "training.target_modules": {"targets": ["q_proj"]},
+    "training.target_modules": {"target_modules": ["q_proj"]},
     "shipping.owner": {"owner": "somebody"},
     "shipping.model": {"model": "owner/model/transformers/small/1"},
     "shipping.wheels": {"wheels": ["faiss-cpu"]},
@@ -71,7 +71,7 @@ def test_values_are_read_into_their_sections(tmp_path: Path) -> None:
     config = load(
         run_file(
             tmp_path,
-            '[training]\nepochs = 5\nalpha = 64\ntargets = ["q_proj", "v_proj"]\n'
+            '[training]\nepochs = 5\nlora_alpha = 64\ntarget_modules = ["q_proj", "v_proj"]\n'
             '[prompt]\ninstruction = "One\\nTwo"\n',
         )
     )
@@ -106,10 +106,10 @@ def test_values_are_read_into_their_sections(tmp_path: Path) -> None:
         ("[split]\nfold = 1\n", "split: fold 1 of 0 does not exist"),
         ('[prompt]\nexamples = "fixed"\n', "prompt: examples = 'fixed' with example_count = 0"),
         ("[prompt]\nexample_count = 2\n", "prompt: examples = 'none' with example_count = 2"),
-        ("[training]\nclip = inf\n", "training.max_grad_norm: Out of range float values"),
-        ("[training]\nclip = nan\n", "training.max_grad_norm: Out of range float values"),
+        ("[training]\nmax_grad_norm = inf\n", "training.max_grad_norm: Out of range float values"),
+        ("[training]\nmax_grad_norm = nan\n", "training.max_grad_norm: Out of range float values"),
         (
-            '[encoder]\nspread = "layers"\n',
+            '[encoder]\nparallelism = "layers"\n',
             "encoder.parallelism: Input should be 'queries' or 'model'",
         ),
         ('[shipping]\ndevice = "t4"\n', "shipping.device: Input should be 'cpu', 't4x2', "),

@@ -174,10 +174,12 @@ def text(found: Attribution, a: str, b: str) -> str:
         f"  {'':{_NAME}} {'part':>8}  {'95 %':20} {metric:>7}",
         f"  {'A':{_NAME}} {'':8}  {'':20} {found.start:7.4f}",
     ]
-    for one in found.rungs:
-        between = f"{one.part.low:+.4f} to {one.part.high:+.4f}"
-        lines.append(f"  {one.layer:{_NAME}} {one.part.value:+8.4f}  {between:20} {one.after:7.4f}")
-        lines += wrapped(one.told, "      ")
+    for rung in found.rungs:
+        between = f"{rung.part.low:+.4f} to {rung.part.high:+.4f}"
+        lines.append(
+            f"  {rung.layer:{_NAME}} {rung.part.value:+8.4f}  {between:20} {rung.after:7.4f}"
+        )
+        lines += wrapped(rung.told, "      ")
     lines.append(f"  {'B less A':{_NAME}} {found.gap:+8.4f}  {'':20} {found.end:7.4f}")
     lines.append(f"on {found.rows} rows; parts and remainder make the gap exactly")
     for note in found.notes:

@@ -20,7 +20,7 @@ _NEXT = {
     "base": "load the base that the adapter names, then: invoke eval",
     "adapter": "score the adapter that was meant: invoke eval --adapter, or invoke package",
     "template": "give both run files one [prompt], then: invoke mine and what follows",
-    "examples": "use one pool and policy of few-shot examples for both: invoke prepare, invoke eval",
+    "examples": "use one pool and policy of examples for both: invoke prepare, invoke eval",
     "texts": "one prompts.py writes all texts: bring both to one version of this project",
     "tokens": "install the locked versions of tokenizers and transformers: invoke doctor",
     "packages": "install the locked versions: invoke doctor",
@@ -85,7 +85,7 @@ class Conclusion:
 
     def of(self, layer: str) -> Finding:
         """Return what was found of one layer."""
-        return next(one for one in self.findings if one.layer == layer)
+        return next(finding for finding in self.findings if finding.layer == layer)
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -95,8 +95,13 @@ class Conclusion:
             "next": self.next,
             "bound": self.bound,
             "layers": [
-                {"layer": one.layer, "state": one.state, "role": one.role, "told": list(one.told)}
-                for one in self.findings
+                {
+                    "layer": finding.layer,
+                    "state": finding.state,
+                    "role": finding.role,
+                    "told": list(finding.told),
+                }
+                for finding in self.findings
             ],
         }
 
@@ -130,10 +135,10 @@ def text(verdict: Conclusion, a: EvidenceRecord, b: EvidenceRecord) -> str:
         lines += [line for one in told for line in wrapped(one, "  ")]
         lines += wrapped(f"next: {verdict.next}")
     lines.append("")
-    for one in verdict.findings:
-        lines.append(f"  {one.layer:<12}{_state(one)}".rstrip())
-        if one.state != "equal" and one.layer != verdict.layer:
-            lines += [line for said in one.told for line in wrapped(said, " " * 14)]
+    for finding in verdict.findings:
+        lines.append(f"  {finding.layer:<12}{_state(finding)}".rstrip())
+        if finding.state != "equal" and finding.layer != verdict.layer:
+            lines += [line for said in finding.told for line in wrapped(said, " " * 14)]
     return "\n".join(lines)
 
 

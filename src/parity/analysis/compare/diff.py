@@ -84,7 +84,7 @@ def first(one: Sequence[Any], other: Sequence[Any]) -> int:
 
 def _cut(value: str) -> str:
     words = value.split(" ")
-    return " ".join(one[:_SHOWN] if len(one) == 64 else one for one in words)
+    return " ".join(word[:_SHOWN] if len(word) == 64 else word for word in words)
 
 
 def _names(layer: str, a: EvidenceRecord, b: EvidenceRecord) -> list[str]:
@@ -104,12 +104,12 @@ def _elsewhere(layer: str, a: EvidenceRecord, b: EvidenceRecord, known: Artifact
         digest = one.evidence.layers.get(layer, "")
         me = (one.evidence.run, one.evidence.round, one.evidence.label)
         others = {
-            f"{it.run}/round-{it.round}/{it.label}": None
-            for it in known.records
+            f"{record.run}/round-{record.round}/{record.label}": None
+            for record in known.records
             if digest
-            and it.layers.get(layer) == digest
-            and it.label != "test"
-            and (it.run, it.round, it.label) != me
+            and record.layers.get(layer) == digest
+            and record.label != "test"
+            and (record.run, record.round, record.label) != me
         }
         if others:
             lines.append(f"{letter}'s is also that of {', '.join(list(others)[:3])}")

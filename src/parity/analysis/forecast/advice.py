@@ -93,7 +93,7 @@ class Advice:
         """The advice in one line."""
         if self.pairs < LEAST:
             return f"too few pairs ({self.pairs} of {LEAST}) of CV and leaderboard to advise from"
-        whole = [one for one in self.splits if not one.what.endswith(_TUNED)]
+        whole = [split for split in self.splits if not split.what.endswith(_TUNED)]
         told = [_first(ranked) for ranked in (whole, self.choices)]
         return f"of {self.pairs} pairs, ranked most as the leaderboard did: {'; '.join(told)}"
 
@@ -127,12 +127,12 @@ def by_split(epochs: Sequence[EpochScore]) -> tuple[Ranked, ...]:
     Where bare bases are among them, those that were tuned are ranked by themselves too: that tuning
     helps is no news, and makes any split look good.
     """
-    scored = [one for one in epochs if one.score is not None]
+    scored = [epoch for epoch in epochs if epoch.score is not None]
     found = []
     for split in sorted({one.split for one in scored}):
         for measure in MEASURES:
             rows = [one for one in scored if one.split == split and measure in one.cv]
-            tuned = [one for one in rows if one.number]
+            tuned = [row for row in rows if row.number]
             if rows:
                 found.append(_ranked(f"{split} by {measure}", rows, measure))
             if 0 < len(tuned) < len(rows):
@@ -148,9 +148,9 @@ def by_choice(epochs: Sequence[EpochScore]) -> tuple[Ranked, ...]:
     split that it was scored on.
     """
     groups: dict[tuple[str, str], list[EpochScore]] = defaultdict(list)
-    for one in epochs:
-        if one.number:
-            groups[one.training, one.split].append(one)
+    for epoch in epochs:
+        if epoch.number:
+            groups[epoch.training, epoch.split].append(epoch)
     worth = {
         key: max((one.score for one in group if one.score is not None), default=None)
         for key, group in groups.items()
@@ -172,7 +172,9 @@ def within(epochs: Sequence[EpochScore]) -> tuple[int, int]:
 
     Ties on either side are passed over.
     """
-    scored = [(one, one.score) for one in epochs if one.score is not None and "all" in one.cv]
+    scored = [
+        (epoch, epoch.score) for epoch in epochs if epoch.score is not None and "all" in epoch.cv
+    ]
     signs = [
         np.sign((a.cv["all"] - b.cv["all"]) * (x - y))
         for (a, x), (b, y) in combinations(scored, 2)
@@ -215,8 +217,8 @@ def text(found: Advice) -> str:
     lines = wrapped(found.line)
     if found.splits:
         lines += ["", f"{'ranked by CV':{_NAME}} {'pairs':>5}  {'Spearman 95 %':21} Kendall 95 %"]
-        lines += [_rank(one) for one in found.splits]
-        lines += [_rank(one) for one in found.choices]
+        lines += [_rank(split) for split in found.splits]
+        lines += [_rank(choice) for choice in found.choices]
         alike, orders = found.epochs
         lines.append(f"epochs of one training: {alike} of {orders} twos in the leaderboard's order")
     if found.compared:
@@ -240,19 +242,19 @@ def _choices() -> list[tuple[str, str, Callable[[list[EpochScore]], EpochScore]]
 
 
 def _best(group: list[EpochScore], measure: str) -> EpochScore:
-    return max(group, key=lambda it: it.cv[measure])
+    return max(group, key=lambda item: item.cv[measure])
 
 
 def _last(group: list[EpochScore]) -> EpochScore:
-    return max(group, key=lambda it: it.number)
+    return max(group, key=lambda item: item.number)
 
 
 def _ranked(what: str, rows: Sequence[EpochScore], measure: str) -> Ranked:
     if len(rows) < LEAST:
         return Ranked(what, len(rows), None, None)
-    cv = np.array([one.cv[measure] for one in rows])
-    score = np.array([one.score for one in rows], dtype=np.float64)
-    found = correlate(cv, score, [one.training for one in rows])
+    cv = np.array([row.cv[measure] for row in rows])
+    score = np.array([row.score for row in rows], dtype=np.float64)
+    found = correlate(cv, score, [row.training for row in rows])
     return Ranked(what, len(rows), *(found or (None, None)))
 
 

@@ -87,7 +87,9 @@ def against(points: Sequence[Point]) -> str:
     """Return CV against leaderboard with the line on which the two are equal."""
     title = "CV against leaderboard, with the line where both are equal"
     with _drawn("against", title, _told_of(points)) as (axes, svg):
-        ends = [end for one in points for it in (one.cv, one.board) for end in (it.low, it.high)]
+        ends = [
+            end for point in points for it in (point.cv, point.board) for end in (it.low, it.high)
+        ]
         low, high = min(ends), max(ends)
         room = max((high - low) * _ROOM, 1e-3)
         low, high = low - room, high + room
@@ -114,13 +116,14 @@ def against(points: Sequence[Point]) -> str:
 def epochs(curves: Sequence[Curve]) -> str:
     """Return seen and unseen MAP per epoch with their 95 % intervals."""
     told = "; ".join(
-        f"{one.name}: {', '.join(f'{it.value:.3f}' for it in one.values)}" for one in curves
+        f"{curve.name}: {', '.join(f'{value.value:.3f}' for value in curve.values)}"
+        for curve in curves
     )
     with _drawn("epochs", "Seen and unseen MAP after each epoch", told) as (axes, svg):
         for one in curves:
             axes.errorbar(
                 [place + (_ASIDE if one.unseen else -_ASIDE) for place in one.at],
-                [it.value for it in one.values],
+                [value.value for value in one.values],
                 yerr=_arms(one.values),
                 fmt="s--" if one.unseen else "o-",
                 color=_ORANGE if one.unseen else _BLUE,
@@ -132,7 +135,7 @@ def epochs(curves: Sequence[Curve]) -> str:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="epoch, over all rounds", ylabel="MAP")
         axes.set_ylim(bottom=0)
-        last = max(place for one in curves for place in one.at)
+        last = max(place for curve in curves for place in curve.at)
         axes.set_xlim(0.5, last + 0.5)
         _named(axes)
     return svg[0]

@@ -247,7 +247,7 @@ def _by_model(pairs: Pairs, fitted: Mask) -> Predicted:
             cost, factor, left = _factors(off, weight, model[fitted], ratio * kept)
             mean = np.exp(base + factor[model])[~fitted]
             fits.append((cost - float(np.log(kept).sum()), mean, mean * left[model[~fitted]]))
-    _, mean, scale = min(fits, key=lambda one: one[0])
+    _, mean, scale = min(fits, key=lambda item: item[0])
     return mean, scale, len(np.unique(pairs.family[fitted])) - 2
 
 

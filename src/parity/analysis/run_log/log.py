@@ -24,7 +24,7 @@ _SAME_ROWS = {"cv": "v3"}  # byte-identical
 _BOTH = 2**0.5  # of two scores
 _BROKEN = 0.6  # of what the same training scored elsewhere
 _RERANKER = re.compile(r"rerank")
-_CONTAMINATED = re.compile(r"CONTAMINATED|on the val rows|val questions are in")
+_CONTAMINATED = re.compile(r"POLLUTED|on the val rows|val questions are in")
 _TRAINED_ON = re.compile(r"([\d.]+)\s?% of")
 _OWN = re.compile(r"(\d+) of (\d+) val rows")
 
@@ -129,7 +129,7 @@ def noise(rows: int) -> float:
 def usable(rows: Iterable[LoggedRun]) -> list[LoggedRun]:
     """Return the retrievers' rows with a CV on a known split that nothing speaks against."""
     found = [
-        one for one in rows if one.cv is not None and one.split in ROWS and not one.contaminated
+        row for row in rows if row.cv is not None and row.split in ROWS and not row.contaminated
     ]
     bad = {one.place for one, _ in broken(found)}
     return [one for one in found if one.place not in bad and not _RERANKER.search(one.run)]
@@ -143,30 +143,30 @@ def pairs(rows: Sequence[LoggedRun]) -> list[LoggedRun]:
 def excess(rows: Sequence[LoggedRun]) -> Iterator[tuple[LoggedRun, float, str]]:
     """Yield each contaminated row, how far it lies above what it should, and what that is."""
     clean = usable(rows)
-    for one in rows:
-        if not one.contaminated or one.cv is None:
+    for row in rows:
+        if not row.contaminated or row.cv is None:
             continue
-        if one.lb is not None:
-            widest = max((abs(it.score - it.public) for it in pairs(rows)), default=0.0)
-            yield one, one.cv - one.lb, f"its LB (widest clean gap {widest:.3f})"
+        if row.lb is not None:
+            widest = max((abs(pair.score - pair.public) for pair in pairs(rows)), default=0.0)
+            yield row, row.cv - row.lb, f"its LB (widest clean gap {widest:.3f})"
             continue
         alike = [
             it.score
             for it in clean
-            if (it.model, it.rows, it.epoch, it.tuned) == (one.model, one.rows, one.epoch, True)
+            if (it.model, it.rows, it.epoch, it.tuned) == (row.model, row.rows, row.epoch, True)
         ]
         if alike:
-            yield one, one.cv - median(alike), "clean ones"
+            yield row, row.cv - median(alike), "clean ones"
 
 
 def broken(rows: Iterable[LoggedRun]) -> Iterator[tuple[LoggedRun, LoggedRun]]:
     """Yield each tuned row far below a variant of its training and epoch, and the best of those."""
     groups: dict[tuple[str, ...], list[LoggedRun]] = defaultdict(list)
-    for one in rows:
-        if one.tuned and one.cv is not None and not one.contaminated:
-            groups[stem(one.run), one.rows, one.epoch].append(one)
+    for row in rows:
+        if row.tuned and row.cv is not None and not row.contaminated:
+            groups[stem(row.run), row.rows, row.epoch].append(row)
     for group in groups.values():
-        best = max(group, key=lambda it: it.score)
+        best = max(group, key=lambda item: item.score)
         yield from ((one, best) for one in group if one.score < _BROKEN * best.score)
 
 
@@ -180,12 +180,12 @@ def bare(rows: Iterable[LoggedRun], one: LoggedRun) -> LoggedRun | None:
     """Return the untuned row of the same base that scores as a row does, within noise."""
     return next(
         (
-            it
-            for it in rows
-            if not it.tuned
-            and it.cv is not None
-            and it.model == one.model
-            and abs(it.score - one.score) <= noise(ROWS.get(one.split, HIDDEN))
+            row
+            for row in rows
+            if not row.tuned
+            and row.cv is not None
+            and row.model == one.model
+            and abs(row.score - one.score) <= noise(ROWS.get(one.split, HIDDEN))
         ),
         None,
     )
@@ -193,7 +193,7 @@ def bare(rows: Iterable[LoggedRun], one: LoggedRun) -> LoggedRun | None:
 
 def own_answers(rows: Iterable[LoggedRun]) -> list[tuple[LoggedRun, float]]:
     """Return rows whose prompts held answers, and the most that this can have added."""
-    found = ((one, _OWN.search(one.notes)) for one in rows if one.cv is not None)
+    found = ((row, _OWN.search(row.notes)) for row in rows if row.cv is not None)
     return [(one, int(told[1]) / int(told[2]) * (1 - one.score)) for one, told in found if told]
 
 

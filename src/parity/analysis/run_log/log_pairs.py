@@ -45,9 +45,9 @@ def projected(cv: float, split: str, untuned: float) -> float:
 def trainings(rows: Sequence[LoggedRun]) -> dict[str, list[LoggedRun]]:
     """Return the pairs by training: base, split and round; untuned ones by base and split."""
     found: dict[str, list[LoggedRun]] = defaultdict(list)
-    for one in pairs(rows):
-        what = f"round {one.round}" if one.round else "tuned"
-        found[f"{one.model} {one.split} {what if one.tuned else 'untuned'}"].append(one)
+    for pair in pairs(rows):
+        what = f"round {pair.round}" if pair.round else "tuned"
+        found[f"{pair.model} {pair.split} {what if pair.tuned else 'untuned'}"].append(pair)
     return dict(found)
 
 
@@ -56,7 +56,7 @@ def untuned(rows: Sequence[LoggedRun], model: str) -> float:
 
     Source of 0.21: bases of all kinds, the list of pitfalls, part H.
     """
-    found = [one.public for one in pairs(rows) if not one.tuned and one.model == model]
+    found = [pair.public for pair in pairs(rows) if not pair.tuned and pair.model == model]
     return median(found) if found else _UNTUNED
 
 
@@ -77,7 +77,7 @@ def plateaus(rows: Sequence[LoggedRun]) -> list[list[LoggedRun]]:
 
     From the lowest up, each takes what lies within a standard error of the hidden test's rows.
     """
-    left = sorted((one for one in pairs(rows) if one.tuned), key=lambda one: one.public)
+    left = sorted((pair for pair in pairs(rows) if pair.tuned), key=lambda item: item.public)
     found: list[list[LoggedRun]] = []
     for one in left:
         if found and one.public - found[-1][0].public <= error(HIDDEN):
@@ -119,9 +119,9 @@ def rises(
         Those whose public score rose by more than noise too, and those whose did not.
     """
     groups: dict[tuple[str, str], list[LoggedRun]] = defaultdict(list)
-    for one in pairs(rows):
-        if one.tuned:
-            groups[one.model, one.rows].append(one)
+    for pair in pairs(rows):
+        if pair.tuned:
+            groups[pair.model, pair.rows].append(pair)
     ordered = [
         (a, b) if a.score < b.score else (b, a)
         for group in groups.values()
@@ -142,7 +142,7 @@ def again(rows: Sequence[LoggedRun]) -> list[tuple[LoggedRun, float]]:
 def twice(rows: Iterable[LoggedRun]) -> list[list[LoggedRun]]:
     """Return rows of equal CV and recall that should differ: of other runs or other epochs."""
     found: dict[tuple[float, float, str], list[LoggedRun]] = defaultdict(list)
-    for one in rows:
-        if one.cv is not None and one.recall is not None:
-            found[one.cv, one.recall, one.rows].append(one)
+    for row in rows:
+        if row.cv is not None and row.recall is not None:
+            found[row.cv, row.recall, row.rows].append(row)
     return [group for group in found.values() if len({(one.run, one.epoch) for one in group}) > 1]

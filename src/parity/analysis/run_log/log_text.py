@@ -20,8 +20,8 @@ def text(rows: Sequence[LoggedRun], name: str) -> str:
         name: what the table is called.
     """
     found = log.pairs(rows)
-    with_lb = sum(one.lb is not None for one in rows)
-    both = sum(one.lb is not None and one.cv is not None for one in rows)
+    with_lb = sum(row.lb is not None for row in rows)
+    both = sum(row.lb is not None and row.cv is not None for row in rows)
     head = f"{name}: {len(rows)} rows; {with_lb} with LB, {both} with CV too, {len(found)} usable"
     parts = [
         [head],
@@ -50,7 +50,7 @@ def _lines(line: str, indent: str) -> list[str]:
 
 
 def _false(rows: Sequence[LoggedRun]) -> Iterator[str]:
-    for run, group in groupby(log.excess(rows), key=lambda it: it[0].run):
+    for run, group in groupby(log.excess(rows), key=lambda item: item[0].run):
         found = list(group)
         share = log.trained_on(found[0][0])
         told = f"{share} % of its questions trained on" if share else "trained on its rows?"
@@ -87,7 +87,7 @@ def _gap(rows: Sequence[LoggedRun], found: Sequence[LoggedRun]) -> Iterator[str]
     if not found:
         yield "no pair of CV and public score"
         return
-    widest = max(found, key=lambda one: one.score - one.public)
+    widest = max(found, key=lambda item: item.score - item.public)
     apart = (widest.score - widest.public) / log.error(log.ROWS[widest.split])
     yield (
         f"{widest.name}: CV {_four(widest.score)}, LB {_three(widest.public)}, {apart:.0f} "
@@ -138,7 +138,7 @@ def _noise(rows: Sequence[LoggedRun]) -> Iterator[str]:
         f"{hidden:.3f} on LB's; CVs nearer than {log.noise(count):.3f} and LBs nearer than "
         f"{hidden:.3f} rank nothing"
     )
-    groups = [one for one in log_pairs.plateaus(rows) if len(one) > _SHOWN]
+    groups = [plateau for plateau in log_pairs.plateaus(rows) if len(plateau) > _SHOWN]
     if groups:
         told = ", ".join(
             f"LB {_span([one.public for one in group])} (CV {_span([it.score for it in group])}, "

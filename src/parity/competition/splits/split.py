@@ -120,8 +120,8 @@ def make(queries: Iterable[Query], qrels: Qrels, config: SplitConfig) -> Split:
     wanted = len(labeled) / config.folds if config.folds else config.valid * len(labeled)
     shape = SplitShape(config.folds, max(round(wanted), 1), config.seed)
     parts = _parts(grouping.units(labeled, qrels), labeled, shape, config)
-    valid = tuple(one for one in questions if parts.get(one) == config.fold)
-    train = tuple(one for one in questions if parts.get(one) != config.fold)
+    valid = tuple(question for question in questions if parts.get(question) == config.fold)
+    train = tuple(question for question in questions if parts.get(question) != config.fold)
     if config.kind == "misconception":
         train = _disjoint(train, valid, labeled, qrels)
     if not valid or not train:

@@ -27,7 +27,7 @@ def cut(units: Sequence[Unit], shape: SplitShape, *, wanted: float) -> Parts:
         wanted: share of a scored part's rows whose misconceptions stand in no other part.
     """
     ties = grouping.carriers(units)
-    order = sorted(ties, key=lambda one: _by_seed(shape, one))
+    order = sorted(ties, key=lambda item: _by_seed(shape, item))
 
     def held(count: int) -> Parts:
         kept = [ties[one] for one in order[:count]]
@@ -55,7 +55,7 @@ def apart(units: Sequence[Unit], shape: SplitShape) -> Parts:
     together first; a misconception whose questions fill no block is cut.
     """
     ties = grouping.carriers(units)
-    order = sorted(ties, key=lambda one: (-len(ties[one]), _by_seed(shape, one)))
+    order = sorted(ties, key=lambda item: (-len(ties[item]), _by_seed(shape, item)))
     blocks = grouping.join(units, [ties[one] for one in order], cap=shape.rows)
     shared = {one for one, places in grouping.carriers(blocks).items() if len(places) > 1}
     return shape.place(

@@ -42,7 +42,7 @@ def adapter(folder: Path, base: str, layers: int) -> str:
         if wanted and (not named.is_file() or digest.of_file(named) != wanted):
             raise Mismatch(f"adapter: {named.name} is not the file that {RECORD} names")
     tensors = shape.header(held)
-    dtypes = {one.dtype for one in tensors.values()}
+    dtypes = {tensor.dtype for tensor in tensors.values()}
     if odd := sorted(dtypes - set(_DTYPES)):
         raise Mismatch(f"adapter: weights of type {odd[0]}; want one of {', '.join(_DTYPES)}")
     if record["method"] == "lora":

@@ -37,7 +37,7 @@ def scan(folder: Path, texts: Iterable[str] = ()) -> None:
     Raises:
         BadData: names the file and what is in it, never the secret itself.
     """
-    said = [one for one in set(texts) if len(one) >= SHORTEST]
+    said = [text for text in set(texts) if len(text) >= SHORTEST]
     for path in sorted(folder.iterdir()):
         if path.suffix == _WHEEL:
             continue

@@ -89,7 +89,7 @@ def named(name: str) -> Engine:
     Raises:
         BadConfig: it does not work here, or no longer.
     """
-    engine = next((_answering(one) for one in get_args(Name) if one == name), None)
+    engine = next((_answering(arg) for arg in get_args(Name) if arg == name), None)
     if engine is None:
         raise BadConfig(f"the image is {name}'s, which does not answer; run: invoke image")
     return engine

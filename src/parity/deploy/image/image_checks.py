@@ -235,4 +235,4 @@ def _is_number(text: str) -> bool:
 
 def worst(findings: Iterable[CheckResult]) -> CheckResult | None:
     """Return the first error, which decides the exit code; None where there is none."""
-    return next((one for one in findings if one.level == "error"), None)
+    return next((finding for finding in findings if finding.level == "error"), None)

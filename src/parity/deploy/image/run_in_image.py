@@ -151,7 +151,9 @@ def _gpu_words() -> list[str]:
         if not device.is_dir():
             words += ["--dev-bind", str(device), str(device)]
     folders = _library_folders()
-    found = {path.name: path for one in folders for name in _LIBRARIES for path in one.glob(name)}
+    found = {
+        path.name: path for folder in folders for name in _LIBRARIES for path in folder.glob(name)
+    }
     for name, library in sorted(found.items()):
         words += ["--ro-bind", str(library.resolve()), str(_DRIVER / name)]
     return words

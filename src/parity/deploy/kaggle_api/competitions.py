@@ -24,7 +24,7 @@ class Competitions:
         with self._wire.client() as client:
             api = client.competitions.competition_api_client
             pages = list(self._wire.pages(what, api.list_submissions, asked))
-        return [_submission(one) for page in pages for one in page.submissions or []]
+        return [_submission(submission) for page in pages for submission in page.submissions or []]
 
     def left(self, competition: str) -> int:
         """Return how many more submissions are allowed today."""

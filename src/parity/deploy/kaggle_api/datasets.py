@@ -43,7 +43,9 @@ class Datasets:
             )
         if found is None or status is None:
             return None
-        notes = {one.version_number: one.version_notes or "" for one in found.versions or []}
+        notes = {
+            version.version_number: version.version_notes or "" for version in found.versions or []
+        }
         notes[1] = f"{notes.get(1, '')} {found.description or ''}".strip()
         return KaggleDataset(
             status.status.name, found.current_version_number, bool(found.is_private), notes
@@ -62,7 +64,11 @@ class Datasets:
             pages = list(self._wire.pages(what, api.list_dataset_files, asked))
         if said := next((page.error_message for page in pages if page.error_message), ""):
             raise KaggleRejected(f"{what}: Kaggle says {said!r}")
-        return {one.name: one.total_bytes for page in pages for one in page.dataset_files or []}
+        return {
+            file_path.name: file_path.total_bytes
+            for page in pages
+            for file_path in page.dataset_files or []
+        }
 
     @contextmanager
     def uploaded(self, folder: Path, scratch: Path) -> Iterator[list[Any]]:

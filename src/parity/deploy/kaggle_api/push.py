@@ -126,7 +126,7 @@ def steps(door: KaggleClient, wanted: KaggleKernel, failed: Collection[int] = ()
     return [
         f"SaveKernel {wanted.ref}, {wanted.kind}, private, internet off, {wanted.machine}",
         f"  image {wanted.image}",
-        *(f"  source {one}" for one in sources),
+        *(f"  source {source}" for source in sources),
         "GetKernel: compare what Kaggle made of it",
     ]
 

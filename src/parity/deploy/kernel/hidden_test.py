@@ -1,8 +1,8 @@
 """A hidden test made up from the local files: as many rows as Kaggle's, nothing of it seen before.
 
-Question ids, constructs and subjects are new and every digit is another, so that no few-shot
-example, no neighbour and no cached text is one of its own. It says nothing about a score, only about the time,
-the memory and the faults of a long run. It holds the competition's text: it stays below data/.
+Question ids, constructs and subjects are new and every digit is changed, so that no few-shot
+example, neighbor or cached text is one of its own. It says nothing about a score, only about the
+time, memory and faults of a long run. It holds the competition's text: it stays below data/.
 """
 
 import csv
@@ -69,7 +69,7 @@ def _questions(source: Path) -> Iterator[Row]:
 
 def _made(row: Row, number: int, beyond: dict[str, int]) -> Row:
     """Return a question made of a local one; its digits are exchanged in all its texts alike."""
-    digits = sorted("0123456789", key=lambda one: digest.of_text(f"{number}/{one}"))
+    digits = sorted("0123456789", key=lambda item: digest.of_text(f"{number}/{item}"))
     other = str.maketrans("0123456789", "".join(digits))
     texts = {name: row[name].translate(other) for name in (_TEXT, *_ANSWERS)}
     made = {**row, **texts, _KEY: str(beyond[_KEY] + number)}

@@ -31,9 +31,9 @@ def probe(shipped: Bundle, queries: Sequence[Query]) -> list[Query]:
     """
     known = {query.query_id: query for query in queries}
     ids = [row["query_id"] for row in files.read_jsonl(shipped.folder / _ROWS)]
-    if missing := [one for one in ids if one not in known]:
+    if missing := [id_ for id_ in ids if id_ not in known]:
         raise BadData(f"probe: {missing[0]} is no labeled row of the mounted train.csv")
-    return [known[one] for one in ids]
+    return [known[id_] for id_ in ids]
 
 
 def data(read: Competition) -> str:

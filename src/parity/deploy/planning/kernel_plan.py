@@ -233,7 +233,7 @@ def _on_paper(job: KernelJob, setting: Setting, seen: MeasuredKernel) -> float:
 def _nearest(measured: Sequence[MeasuredKernel], chip: Chip) -> MeasuredKernel | None:
     """Return what tells most of this chip: the same before another, more tokens before fewer."""
     telling = [one for one in measured if one.tokens >= _FEW and one.chip.gpu == chip.gpu]
-    return max(telling, key=lambda one: (one.chip == chip, one.tokens), default=None)
+    return max(telling, key=lambda item: (item.chip == chip, item.tokens), default=None)
 
 
 def _notes(job: KernelJob, setting: Setting) -> Iterator[str]:

@@ -204,7 +204,7 @@ def _nearest(seen: Sequence[MeasuredSpeed], kind: Kind) -> MeasuredSpeed | None:
     """Return what tells most: by kind, then by tokens; of encoding no training tells anything."""
     kinds = _TELLING[kind]
     telling = [one for one in seen if one.kind in kinds and one.tokens >= _FEW and one.seconds]
-    return max(telling, key=lambda one: (kinds.index(one.kind), one.tokens), default=None)
+    return max(telling, key=lambda item: (kinds.index(item.kind), item.tokens), default=None)
 
 
 def _needs(work: LocalJob) -> Iterator[Need]:

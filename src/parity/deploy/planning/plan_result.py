@@ -70,7 +70,7 @@ class Plan:
 
     def as_text(self) -> str:
         """Return it for a person, at most 80 columns wide."""
-        lines = [folded(self.head), _HEAD, _row("tokens", self.tokens, lambda one: f"{one:,.0f}")]
+        lines = [folded(self.head), _HEAD, _row("tokens", self.tokens, lambda item: f"{item:,.0f}")]
         lines += [_row(name, span, duration) for name, span in self.parts.items()]
         lines += _needed(self.needs)
         lines += [folded(f"  {note}") for note in self.notes]

@@ -137,7 +137,7 @@ def _graph(compiled: str) -> Iterator[tuple[str, tuple[str, set[str]]]]:
     """Yield package → version and who asked for it."""
     for line in compiled.splitlines():
         if found := _RESOLVED.match(line):
-            yield normal(found[1]), (found[2], {normal(one) for one in found[3].split(", ")})
+            yield normal(found[1]), (found[2], {normal(part) for part in found[3].split(", ")})
 
 
 def _reason(

@@ -109,11 +109,11 @@ def would_install(
             )
         installs = json.loads(report.read_text(encoding="utf-8"))["install"]
     return {
-        normal(one["metadata"]["name"]): (
-            one["metadata"]["version"],
-            one["download_info"]["url"].rpartition("/")[2],
+        normal(install["metadata"]["name"]): (
+            install["metadata"]["version"],
+            install["download_info"]["url"].rpartition("/")[2],
         )
-        for one in installs
+        for install in installs
     }
 
 

@@ -80,21 +80,21 @@ def of_log(path: Path) -> Advice:
 def _once(rows: Sequence[LoggedRun]) -> Iterator[LoggedRun]:
     """Yield the rows less those of an adapter and score that stand there with nearly that CV."""
     seen: dict[tuple[object, ...], list[float]] = defaultdict(list)
-    for one in rows:
-        before = seen[one.model, one.rows, one.round, one.epoch, one.tuned, one.lb]
-        if one.lb is None or all(abs(one.score - cv) >= _AGAIN for cv in before):
-            yield one
-        before.append(one.score)
+    for row in rows:
+        before = seen[row.model, row.rows, row.round, row.epoch, row.tuned, row.lb]
+        if row.lb is None or all(abs(row.score - cv) >= _AGAIN for cv in before):
+            yield row
+        before.append(row.score)
 
 
 def _neighbours_of_log(rows: Sequence[LoggedRun]) -> list[PairPower]:
     """Return each training's best and the next, of those that have a public score."""
     best: dict[tuple[str, str], LoggedRun] = {}
-    for one in rows:
-        if one.lb is not None:
-            key = (one.rows, one.run)
-            best[key] = max(best.get(key, one), one, key=lambda it: it.score)
-    order = sorted(best.values(), key=lambda it: (it.rows, -it.score))
+    for row in rows:
+        if row.lb is not None:
+            key = (row.rows, row.run)
+            best[key] = max(best.get(key, row), row, key=lambda item: item.score)
+    order = sorted(best.values(), key=lambda item: (item.rows, -item.score))
     return [
         power.unpaired((a.run, a.score), (b.run, b.score), log.ROWS[a.split], log.SPREAD)
         for a, b in pairwise(order)
@@ -110,7 +110,7 @@ def of_ledger() -> Advice:
     """
     data = data_folder()
     records = ledger.read(RunPaths(data, "").ledger)
-    scored = [one for one in records if one.kind == "cv" and one.status == "clean"]
+    scored = [record for record in records if record.kind == "cv" and record.status == "clean"]
     if not scored:
         raise StaleInput(f"{RunPaths(data, '').ledger}: no CV yet to advise from; run: invoke eval")
     epochs = list(_epochs(data, scored, records))
@@ -127,7 +127,7 @@ def of_ledger() -> Advice:
 def _advice(
     epochs: list[EpochScore], compared: list[PairPower], notes: Sequence[str], submit: str
 ) -> Advice:
-    pairs = sum(one.score is not None for one in epochs)
+    pairs = sum(epoch.score is not None for epoch in epochs)
     enough = pairs >= LEAST
     unsure = any(not one.decided for one in compared)
     then = _MORE if unsure and enough else submit or "invoke eval of another run, then submit it"
@@ -183,9 +183,9 @@ def _measures(score: dict[str, Any]) -> dict[str, float]:
 def _score(one: Evidence, records: Sequence[Evidence]) -> float | None:
     """Return the newest leaderboard's score of a record's adapter."""
     found = [
-        calibration.shown(it)
-        for it in records
-        if it.kind == _BOARD and ledger.same(it.layers, one.layers)
+        calibration.shown(record)
+        for record in records
+        if record.kind == _BOARD and ledger.same(record.layers, one.layers)
     ]
     return found[-1] if found else None
 
@@ -197,7 +197,7 @@ def _neighbours(data: Path, scored: list[Evidence]) -> tuple[list[PairPower], li
         for one in scored
         if one.label in ("best", "base")
     }
-    order = sorted(newest.items(), key=lambda it: (*map(str, it[0][1:]), -_all(it[1])))
+    order = sorted(newest.items(), key=lambda item: (*map(str, item[0][1:]), -_all(item[1])))
     known = [evidence_lookup.with_artifacts(one, data, scored) for _, one in order]
     ranked = [(side, evidence_lookup.precisions(side, data)) for side in known]
     kept = [(side, values) for side, values in ranked if values]

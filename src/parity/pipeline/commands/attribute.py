@@ -258,7 +258,7 @@ def _changed(name: str, a: _Replay, b: _Replay) -> list[tuple[str, str, str]]:
     section, keys = _KEYS[name]
     mine, theirs = (getattr(one.run.config, section) for one in (a, b))
     pairs = ((key, str(getattr(mine, key)), str(getattr(theirs, key))) for key in keys)
-    return [one for one in pairs if one[1] != one[2]]
+    return [pair for pair in pairs if pair[1] != pair[2]]
 
 
 def _swap(name: str, now: _Replay, b: _Replay) -> _Replay:

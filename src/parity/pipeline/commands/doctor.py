@@ -51,8 +51,10 @@ def doctor(run: Run, reach: Reach = "offline") -> dict[str, Any]:
         opened = partial(doors.opened, WallClock())
         findings += outside.asked(opened, run.config.data.competition)
     print("\n".join(map(_folded, findings)))
-    told = {"findings": [asdict(one) for one in findings]}
-    count = {level: sum(one.level == level for one in findings) for level in ("error", "warning")}
+    told = {"findings": [asdict(finding) for finding in findings]}
+    count = {
+        level: sum(finding.level == level for finding in findings) for level in ("error", "warning")
+    }
     first = inside.worst(findings)
     if first is None:
         print(f"no error, {count['warning']} warnings")

@@ -121,7 +121,8 @@ def _cv(run: Run, label: str) -> Evidence:
             raise StaleInput(f"the CV of {label} is stale ({standing.why}); run: {command}")
     if files.read_json(folder / "scores.json")["status"] != "clean":
         raise Contaminated(
-            f"the CV of {label} is contaminated: it was scored on rows it was trained on; train it on "
+            f"the CV of {label} is contaminated: it was scored on rows it was trained on; "
+            "train it on "
             f"this split: {run.command('train')}"
         )
     found = [
@@ -177,11 +178,11 @@ def _pairs(cv: Evidence, records: list[Evidence], covered: float) -> list[ScoreP
     for score in records:
         value = calibration.shown(score) if score.kind == BOARD and not _of(score, cv) else None
         before = [
-            one
-            for one in records
-            if (one.kind, one.status) == ("cv", "clean")
-            and one.layers.get("data") == cv.layers.get("data")
-            and _of(one, score)
+            record
+            for record in records
+            if (record.kind, record.status) == ("cv", "clean")
+            and record.layers.get("data") == cv.layers.get("data")
+            and _of(record, score)
         ]
         if not value or not before:
             continue
@@ -242,7 +243,7 @@ def _facts(
         "covered": covered,
         "share": [board.share.mean, board.share.quantile(0.05), board.share.quantile(0.95)],
         "hidden": board.hidden.rows,
-        "pairs": [asdict(one) for one in board.pairs],
+        "pairs": [asdict(pair) for pair in board.pairs],
         "transfer": asdict(board.transfer),
     }
 

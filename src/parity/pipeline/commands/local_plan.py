@@ -176,13 +176,13 @@ def _trained(run: Run, reader: Tokenizer, known: Dataset) -> tuple[TextList, ...
     whole = TextList(
         name="train epoch",
         kind="train",
-        sequences=sum(one.sequences for one in batches),
-        flat=sum(one.flat for one in batches),
-        packed=sum(one.packed for one in batches),
-        packs=sum(one.packs for one in batches),
+        sequences=sum(batch.sequences for batch in batches),
+        flat=sum(batch.flat for batch in batches),
+        packed=sum(batch.packed for batch in batches),
+        packs=sum(batch.packs for batch in batches),
         # Further packs of a step are run again for their gradients, one after the other.
-        held=max(one.held for one in batches),
-        again=sum(one.again for one in batches),
+        held=max(batch.held for batch in batches),
+        again=sum(batch.again for batch in batches),
     )
     return (whole,)
 

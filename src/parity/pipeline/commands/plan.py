@@ -127,7 +127,7 @@ def _nodes(reader: Tokenizer, sequences: Sequence[Sequence[int]]) -> int:
 
 def _sample(queries: Sequence[Query], most: int) -> list[Query]:
     """Return whole questions in an order that no file has, until there are `most` rows."""
-    order = sorted(queries, key=lambda one: (digest.of_text(str(one.question_id)), one.answer))
+    order = sorted(queries, key=lambda item: (digest.of_text(str(item.question_id)), item.answer))
     cut = min(most, len(order))
     while cut < len(order) and order[cut].question_id == order[cut - 1].question_id:
         cut += 1

@@ -131,11 +131,15 @@ def ladder(run: Run, records: Sequence[Evidence]) -> Section:
     known = evidence_lookup.known(a, b, data, records, with_text=False)
     found = conclusion.conclude(a, b, known)
     rows, marks = [], []
-    for one in found.findings:
-        first = one.layer == found.layer
-        state = f"DIFFERS, the {one.role}" if one.role == "first" else f"differs: {one.role}"
-        rows.append((one.layer, _WORDS.get(one.state, state), "; ".join(one.told)))
-        marks.append("first" if first else one.state)
+    for finding in found.findings:
+        first = finding.layer == found.layer
+        state = (
+            f"DIFFERS, the {finding.role}"
+            if finding.role == "first"
+            else f"differs: {finding.role}"
+        )
+        rows.append((finding.layer, _WORDS.get(finding.state, state), "; ".join(finding.told)))
+        marks.append("first" if first else finding.state)
     lines = [f"A: {a.name}. B: {b.name}.", f"Verdict: {found.line}"]
     lines += [f"Next: {found.next}"] if found.next else []
     table = Table(
@@ -221,11 +225,11 @@ def evidence(run: Run, records: Sequence[Evidence]) -> Section:
     """Return the run's records in the ledger."""
     rows = [
         (
-            *(ledger.id_of(one)[:12], one.kind, str(one.round), one.label),
-            *(one.layers.get("submission", "")[:12], one.made),
+            *(ledger.id_of(record)[:12], record.kind, str(record.round), record.label),
+            *(record.layers.get("submission", "")[:12], record.made),
         )
-        for one in records
-        if one.run == run.config.name and one.status != "contaminated"
+        for record in records
+        if record.run == run.config.name and record.status != "contaminated"
     ]
     head = ("id", "kind", "round", "what", "submission", "made")
     table = Table("Records of this run", head, tuple(rows))
@@ -242,10 +246,11 @@ def _pairs(records: Sequence[Evidence]) -> Iterator[tuple[Evidence, Scores, floa
     for score in records:
         value = calibration.shown(score)
         cvs = [
-            one
-            for one in records
-            if (one.run, one.round, one.kind, one.status) == (score.run, score.round, "cv", "clean")
-            and ledger.same(one.layers, score.layers)
+            record
+            for record in records
+            if (record.run, record.round, record.kind, record.status)
+            == (score.run, score.round, "cv", "clean")
+            and ledger.same(record.layers, score.layers)
         ]
         if value is not None and cvs:
             yield score, Scores.from_json(cvs[-1].score), value

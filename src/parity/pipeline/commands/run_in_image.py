@@ -129,7 +129,11 @@ def _base(run: Run) -> Iterator[Mount]:
 def _lent(package: str) -> Iterator[Mount]:
     """Yield the parts of a package that is installed here, as the image is to see them."""
     found = importlib.metadata.distribution(package)
-    tops = {one.parts[0] for one in found.files or () if one.parts[0] not in ("..", "__pycache__")}
+    tops = {
+        file_path.parts[0]
+        for file_path in found.files or ()
+        if file_path.parts[0] not in ("..", "__pycache__")
+    }
     for top in sorted(tops):
         yield Mount(Path(str(found.locate_file(top))).resolve(), _PACKAGES / top)
 

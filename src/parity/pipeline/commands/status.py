@@ -52,7 +52,11 @@ def _told(run: Run) -> str:
     reasons, verdicts = [], []
     for stage in dag.STAGES:
         columns = at[:1] if stage == "prepare" else at
-        found = [(one, survey.standing(one, stage)) for one in columns if _applies(one, stage)]
+        found = [
+            (column, survey.standing(column, stage))
+            for column in columns
+            if _applies(column, stage)
+        ]
         cells = "".join(f"{standing.state:<10}" for _, standing in found)
         lines.append(f"  {stage:<10}{cells}".rstrip())
         reasons += [

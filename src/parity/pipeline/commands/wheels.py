@@ -49,7 +49,7 @@ def _relock(old: Lock, wants: tuple[str, ...], frozen: Mapping[str, str], folder
     new = resolver.resolve(asked, frozen, old, folder)
     wheel_lock.write(folder / wheel_lock.NAME, new)
     for wheel in old.wheels:
-        if wheel.file not in {one.file for one in new.wheels}:
+        if wheel.file not in {wheel.file for wheel in new.wheels}:
             (folder / wheel.file).unlink(missing_ok=True)  # two of one package cannot be installed
     print("offline_wheels/wheels.lock, resolved under the image's freeze:")
     for line in wheel_lock.difference(old, new) or ["no wheel changed"]:

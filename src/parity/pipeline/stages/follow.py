@@ -76,7 +76,7 @@ def _collect(run: Run, door: KaggleClient, minutes: float) -> None:
         place = work.folder / OUTPUT
         try:
             following.wait(door, version, minutes)
-            names = following.fetch(door, version, place, lambda one: _judge(one, bundle.digest))
+            names = following.fetch(door, version, place, lambda item: _judge(item, bundle.digest))
         except RunFailed as error:
             _note(run, version, bundle.digest, str(error))
             last = following.log_of(door, version, work.folder / "failed")

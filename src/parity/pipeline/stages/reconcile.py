@@ -131,9 +131,9 @@ def against(
         raise BadConfig(f"{side.name}: no CV of its adapter in the ledger; run: invoke eval")
     found = leaderboard_gap.explain_gap(scores, number)
     measured = {
-        one.kind
-        for one in records
-        if one.layers.get("adapter") == scored.layers.get("adapter") and one.run == scored.run
+        record.kind
+        for record in records
+        if record.layers.get("adapter") == scored.layers.get("adapter") and record.run == scored.run
     }
     lines = list(found.told)
     if scored.status == "contaminated":
@@ -190,7 +190,11 @@ def _scored(one: Evidence, records: Sequence[Evidence]) -> Evidence | None:
     """Return the CV of a record's adapter: itself, or the newest in the ledger."""
     if one.kind == "cv":
         return one
-    found = [it for it in records if it.kind == "cv" and ledger.same(it.layers, one.layers)]
+    found = [
+        record
+        for record in records
+        if record.kind == "cv" and ledger.same(record.layers, one.layers)
+    ]
     return found[-1] if found else None
 
 

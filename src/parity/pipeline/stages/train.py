@@ -183,7 +183,7 @@ def _choose(run: Run, work: StageContext) -> None:
     done: list[SavedEpoch] = []
     while epoch := epochs.read(work.folder, len(done) + 1):
         done.append(epoch)
-    best = max(done, key=lambda one: (one.value, -one.number))
+    best = max(done, key=lambda item: (item.value, -item.number))
     work.facts["round_trip"] = reload_check.check_reload(
         run, work.folder, [one.number for one in done], work.facts["precision"]
     )

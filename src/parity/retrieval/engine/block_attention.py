@@ -59,7 +59,7 @@ class Blocks:
     def _on(self, device: torch.device) -> list[torch.Tensor]:
         """Return the blocks by group, and back in order, brought there once for all layers."""
         if device not in self._there:
-            self._there[device] = [torch.as_tensor(one, device=device) for one in self._orders]
+            self._there[device] = [torch.as_tensor(order, device=device) for order in self._orders]
         return self._there[device]
 
     def _moved(self, blocks: torch.Tensor, order: torch.Tensor, back: torch.Tensor) -> torch.Tensor:

@@ -44,7 +44,7 @@ class TokenSequences:
 def flat(sequences: Sequence[Sequence[int]]) -> TokenSequences:
     """Return `sequences` end to end."""
     offsets = np.zeros(len(sequences) + 1, dtype=np.int64)
-    np.cumsum([len(one) for one in sequences], out=offsets[1:])
+    np.cumsum([len(sequence) for sequence in sequences], out=offsets[1:])
     count = int(offsets[-1])
     return TokenSequences(np.fromiter(chain.from_iterable(sequences), np.int32, count), offsets)
 

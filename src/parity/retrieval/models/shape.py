@@ -145,7 +145,7 @@ def shape(folder: Path, layers: int = 0) -> ModelShape:
         attention=heads * head,
         windowed=bool(config.get("sliding_window")) and config.get("use_sliding_window", True),
         capped=bool(config.get("attn_logit_softcapping")),
-        packed=any(one.dtype == "U8" for one in matrices.values()),
+        packed=any(matrix.dtype == "U8" for matrix in matrices.values()),
         stored=sum(path.stat().st_size for path in folder.iterdir() if path.is_file()),
     )
 
@@ -179,9 +179,9 @@ def _values(tensor: Tensor) -> int:
 
 def _sides(matrices: dict[str, Tensor]) -> Iterator[tuple[int, int]]:
     """Yield rows and columns; of 4-bit weights, which lie flat, those of a square."""
-    for one in matrices.values():
-        if one.dtype == "U8":
-            side = math.isqrt(_values(one))
+    for matrix in matrices.values():
+        if matrix.dtype == "U8":
+            side = math.isqrt(_values(matrix))
             yield side, side
         else:
-            yield math.prod(one.shape[:-1]), one.shape[-1]
+            yield math.prod(matrix.shape[:-1]), matrix.shape[-1]
