@@ -1,13 +1,32 @@
-"""Every error the tool raises on purpose: one line each, with the command that mends it."""
+"""The errors this package raises on purpose, each with the exit code of the command line.
+
+    ParityError (1)
+    ├── BadConfig (2)        a run file or an override is wrong
+    ├── BadData (3)          a competition file is wrong
+    ├── StaleInput (4)       an input is missing or out of date
+    ├── Contaminated (5)     a score on rows the adapter was trained on
+    ├── Mismatch (6)         two things that must be equal differ
+    ├── KaggleRejected (7)   Kaggle refused the request; nothing changed there
+    ├── OutcomeUnknown (8)   the request may or may not have succeeded
+    ├── RunFailed (9)        the kernel or the submission ended in an error
+    └── ResultsDiffer (10)   two measurements differ by more than noise
+"""
 
 
 class ParityError(Exception):
-    """Base of all expected errors; the message is one line for a person.
+    """An expected error: one line that says what is wrong and where.
 
-    `exit_code` is what the command line returns for the class.
+    Attributes:
+        fix: the command that fixes it, verb first, without program, run file or overrides, which
+            the command line adds; empty where no command does.
     """
 
     exit_code = 1
+
+    def __init__(self, message: str, *, fix: tuple[str, ...] = ()) -> None:
+        """Keep the message and the words of the command that fixes it."""
+        super().__init__(message)
+        self.fix = fix
 
 
 class BadConfig(ParityError):
