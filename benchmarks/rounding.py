@@ -15,7 +15,7 @@ if __name__ == "__main__":
 
 from benchmarks.rounded import Answers, Changed, changed, told
 from parity.pipeline import dataset, encoder_loading, evaluation
-from parity.pipeline.stages.evaluate import BASE
+from parity.pipeline.stage_cores.evaluate import BASE
 from parity.retrieval.retrieve import index, retrieve
 from parity.run.errors import BadConfig, ParityError
 from parity.run.experiment import Run, open_run

@@ -29,11 +29,11 @@ class Pitfall:
 _EX, _SPLITS = "competition/test_few_shot.py", "competition/splits/test_split.py"
 _NOUNS, _COURSE = "pipeline/test_dataset.py", "pipeline/test_training_plan.py"
 _EVAL, _TRAIN, _MINE = (
-    "pipeline/stages/test_evaluate.py",
-    "pipeline/stages/test_train.py",
-    "pipeline/stages/test_mine.py",
+    "pipeline/stage_cores/test_evaluate.py",
+    "pipeline/stage_cores/test_train.py",
+    "pipeline/stage_cores/test_mine.py",
 )
-_PLANTED, _RECONCILE = "pipeline/test_planted.py", "pipeline/stages/test_reconcile.py"
+_PLANTED, _RECONCILE = "pipeline/test_planted.py", "pipeline/stage_cores/test_reconcile.py"
 _PROMPTS = "pipeline/test_planted_prompts.py"
 _PROCESSES, _GRAPH = "pipeline/test_processes.py", "pipeline/test_dag.py"
 _ENCODER, _ADAPTER = "retrieval/test_encoder.py", "retrieval/models/test_adapter.py"
@@ -46,7 +46,7 @@ ENTRIES: dict[str, Pitfall] = {
         "told",
         (
             f"{_SPLITS}::test_a1_the_unseen_share_is_the_wanted_one",
-            "pipeline/stages/test_prepare.py::test_a1_the_unseen_share_is_printed_beside_the_split",
+            "pipeline/stage_cores/test_prepare.py::test_a1_the_unseen_share_is_printed_beside_the_split",
         ),
     ),
     "A2": Pitfall(
@@ -170,7 +170,7 @@ ENTRIES: dict[str, Pitfall] = {
         "refused",
         (
             f"{_KERNEL}::test_rows_without_digests_are_proven_by_their_layer",
-            "pipeline/stages/test_rehearse.py::test_c19_the_probe_is_ranked_there_as_here",
+            "pipeline/stage_cores/test_rehearse.py::test_c19_the_probe_is_ranked_there_as_here",
         ),
     ),
     "C20": Pitfall(

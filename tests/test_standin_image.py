@@ -25,11 +25,11 @@ from parity.deploy.image import build_context, engines, freeze, image_lock, run_
 from parity.deploy.image.engines import Engine
 from parity.deploy.image.run_in_image import ContainerJob, Mount, same
 from parity.deploy.wheelhouse import build, interpreters, wheel_lock
-from parity.pipeline.commands import image as images
-from parity.pipeline.commands.run_in_image import current
-from parity.pipeline.commands.run_in_image import inside as run_inside
-from parity.pipeline.stages.mine import mine
-from parity.pipeline.stages.prepare import prepare
+from parity.pipeline.command_cores import image as images
+from parity.pipeline.command_cores.run_in_image import current
+from parity.pipeline.command_cores.run_in_image import inside as run_inside
+from parity.pipeline.stage_cores.mine import mine
+from parity.pipeline.stage_cores.prepare import prepare
 from parity.run import digest, environment, files
 from parity.run import manifest as manifests
 from parity.run.errors import BadConfig, BadData

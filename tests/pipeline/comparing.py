@@ -11,7 +11,7 @@ from pipeline import run_fixture as benches
 from pipeline.run_fixture import Bench
 
 from parity.__main__ import main
-from parity.pipeline.stages import evaluate
+from parity.pipeline.stage_cores import evaluate
 from parity.run import ledger
 
 

@@ -27,13 +27,13 @@ from parity.competition.eedi.kaggle_files import MAPPING, SAMPLE, TEST, TRAIN
 from parity.competition.synthetic import generator
 from parity.pipeline import dag, reload_check
 from parity.pipeline.stage import stage_context
-from parity.pipeline.stages import evaluate
-from parity.pipeline.stages.mine import mine
-from parity.pipeline.stages.package import package
-from parity.pipeline.stages.predict import predict
-from parity.pipeline.stages.prepare import prepare
-from parity.pipeline.stages.rehearse import rehearse
-from parity.pipeline.stages.train import train
+from parity.pipeline.stage_cores import evaluate
+from parity.pipeline.stage_cores.mine import mine
+from parity.pipeline.stage_cores.package import package
+from parity.pipeline.stage_cores.predict import predict
+from parity.pipeline.stage_cores.prepare import prepare
+from parity.pipeline.stage_cores.rehearse import rehearse
+from parity.pipeline.stage_cores.train import train
 from parity.run import digest
 from parity.run import manifest as manifests
 from parity.run.experiment import Run, open_run

@@ -15,7 +15,7 @@ from pipeline.run_fixture import Bench
 from parity.pipeline import dag
 from parity.pipeline.dag import STAGES, StageGraph, folder
 from parity.pipeline.stage import stage_context
-from parity.pipeline.stages import follow, publish, push, reconcile, submit
+from parity.pipeline.stage_cores import follow, publish, push, reconcile, submit
 from parity.run import ledger
 from parity.run.errors import ParityError, StaleInput
 from parity.run.experiment import Run

@@ -17,7 +17,7 @@ from pipeline.run_fixture import Bench
 from parity.competition.query import Query
 from parity.pipeline import dag
 from parity.pipeline.dataset import Dataset
-from parity.pipeline.stages import evaluate
+from parity.pipeline.stage_cores import evaluate
 from parity.retrieval.encoder import Encoder
 from parity.retrieval.models import adapter
 from parity.retrieval.tokenizer import Tokenizer

@@ -22,7 +22,7 @@ from parity.competition.scoring import metrics
 from parity.competition.scoring.metrics import Scores
 from parity.pipeline import dataset, evaluation
 from parity.pipeline.dataset import Dataset
-from parity.pipeline.stages import evaluate
+from parity.pipeline.stage_cores import evaluate
 from parity.retrieval import prompts, retrieve
 from parity.retrieval.encoder import Encoder
 from parity.retrieval.tokenizer import Tokenizer

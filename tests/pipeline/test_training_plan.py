@@ -12,7 +12,7 @@ from parity.competition import few_shot as shelf
 from parity.competition.few_shot import Example
 from parity.pipeline import dag, dataset, encoder_loading, training_plan
 from parity.pipeline.dataset import Dataset
-from parity.pipeline.stages import evaluate
+from parity.pipeline.stage_cores import evaluate
 from parity.retrieval import prompts
 from parity.retrieval.encoder import Encoder
 from parity.run import files

@@ -40,7 +40,7 @@ def start(asked: argparse.Namespace, words: Sequence[str]) -> Any:
 
 
 def _of(stage: str) -> Any:
-    folder = ".stages" if stage in _STAGES else "" if stage == "reload_check" else ".commands"
+    folder = ".stage_cores" if stage in _STAGES else "" if stage == "reload_check" else ".command_cores"
     return importlib.import_module(f"parity.pipeline{folder}.{stage}")
 
 

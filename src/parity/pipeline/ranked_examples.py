@@ -10,7 +10,7 @@ from parity.competition.scoring import metrics
 from parity.pipeline import dag, evaluation
 from parity.pipeline.dag import StageGraph
 from parity.pipeline.dataset import Dataset
-from parity.pipeline.stages import evaluate
+from parity.pipeline.stage_cores import evaluate
 from parity.run.experiment import Run
 
 _EACH = 3  # examples of a slice: the best, the middle and the worst

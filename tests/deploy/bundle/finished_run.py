@@ -13,7 +13,7 @@ import models
 import pytest
 
 from parity.competition.eedi import kaggle_files
-from parity.pipeline.stages import evaluate, mine, package, predict, prepare, rehearse, train
+from parity.pipeline.stage_cores import evaluate, mine, package, predict, prepare, rehearse, train
 from parity.run import ledger
 from parity.run.experiment import Run, open_run
 from parity.run.ledger import Evidence

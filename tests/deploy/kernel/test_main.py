@@ -13,8 +13,8 @@ from safetensors.numpy import load_file, save_file
 from parity.competition.eedi import kaggle_files
 from parity.deploy.bundle import bundle, sealed_folder
 from parity.deploy.kernel import main, mounts, run_report
-from parity.pipeline.commands import report as reports
-from parity.pipeline.stages import evaluate, package, prepare
+from parity.pipeline.command_cores import report as reports
+from parity.pipeline.stage_cores import evaluate, package, prepare
 from parity.run import digest, files, ledger
 from parity.run import manifest as manifests
 from parity.run.errors import Mismatch
