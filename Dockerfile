@@ -1,10 +1,10 @@
-# Kaggle's own GPU image, pinned by the digest in kaggle/image.lock, with what it lacks: the wheels of
-# offline_wheels/ and the project's own, by hash, from no index. `invoke image` lays out the folder
-# this is built in, so that nothing else of the checkout travels, and builds without a network.
+# Kaggle's GPU image, pinned by the digest in kaggle/image.lock, plus the wheels that it does not have:
+# those of offline_wheels/ and the project's own, installed by hash and without an index. `./inv image`
+# creates the build context, so that no other file of the checkout gets in, and builds without a network.
 ARG BASE_IMAGE=gcr.io/kaggle-gpu-images/python@sha256:bdf9e0538555f90453619adefb49ba40cfa136db44a9c9be7a42ea715c0aa068
 FROM ${BASE_IMAGE}
 
-# requirements.txt there is made from wheels.lock; a wheel that is missing or another ends the build.
+# Its requirements.txt is made from wheels.lock; a missing or different wheel ends the build.
 RUN --mount=type=bind,source=offline_wheels,target=/opt/offline_wheels \
     python -m pip --isolated install --no-index --find-links /opt/offline_wheels --no-deps \
     --require-hashes --no-cache-dir --root-user-action=ignore -r /opt/offline_wheels/requirements.txt \
@@ -23,11 +23,11 @@ LABEL org.opencontainers.image.title="kaggle-parity" \
       kaggle-parity.wheels-lock="${WHEELS_LOCK}" \
       kaggle-parity.code="${CODE}"
 
-# What runs inside can say in which image; and torch asks for a user's name, which a number lacks.
+# A process can read which image it runs in; and torch needs a user name, which a bare id does not have.
 ENV PARITY_IMAGE="${BASE_IMAGE}" USER=kaggle HOME=/tmp
 
-# Kaggle runs its kernels as root in its own image, and never this one. Here nothing needs root, so
-# what works here works there too; RUN_AS=0:0 builds an image that runs exactly as Kaggle's does.
+# Kaggle runs kernels as root in its own image, never in this one. Nothing in this image needs root, so
+# what works here also works on Kaggle; RUN_AS=0:0 builds an image that runs as root, like Kaggle's.
 ARG RUN_AS=1000:1000
 USER ${RUN_AS}
 WORKDIR /kaggle/working

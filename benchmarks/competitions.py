@@ -1,7 +1,7 @@
-"""Simulated competitions: part of the labeled questions becomes a hidden test, again and again.
+"""Simulate competitions: part of the labeled questions becomes a hidden test.
 
-What is known of each is what a competitor knows: the rest of the labels, a model's rows on a split
-of these, and how many rows the hidden test has. The truth is kept beside it.
+A competitor knows the other labels, a model's scores on a split of these, and the number of hidden
+rows. The hidden scores are kept separately.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,16 +12,16 @@ from statistics import fmean
 import numpy as np
 
 from benchmarks.contenders import Contender, Places, Precisions, World
-from parity.competition.query import Qrels, Query, QueryId
+from parity.competition.query import Qrels, Query, QueryId, UnitId
 from parity.competition.splits import split as splits
 from parity.competition.splits.split import Split
 from parity.run import digest
-from parity.run.config.run_file import SplitConfig
+from parity.run.config.split import SplitConfig
 
 SHARES = (0.5, 0.85)
-"""Between these the hidden test's unseen share is drawn."""
+"""Range of the hidden test's unseen share."""
 HIDDEN = 0.22
-"""Share of labeled rows that is hidden: the real test's, 963 of 4,370."""
+"""Share of labeled rows that are hidden, as in the real test: 963 of 4,370."""
 _CV = SplitConfig(kind="unseen", unseen=0.75, valid=0.2)
 
 
@@ -30,9 +30,9 @@ class Entry:
     """One model in one competition.
 
     Attributes:
-        name: the model's.
-        cv: average precision of each valid row.
-        hidden: of each hidden row, which only the leaderboard knows.
+        name: name of the model.
+        cv: average precision of each validation row.
+        hidden: average precision of each hidden row, which only the leaderboard has.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Entry:
 
     @property
     def board(self) -> float:
-        """What the leaderboard shows."""
+        """Leaderboard score."""
         return fmean(self.hidden.values())
 
 
@@ -50,18 +50,18 @@ class Simulated:
     """One competition.
 
     Attributes:
-        seed: of all its cuts.
-        known: the labels a competitor has; rows of valid and of train.
-        subjects: what each of these rows is about.
-        split: how a competitor parts them.
-        entries: models in the order in which they are handed in.
-        rows: how many are hidden.
-        unseen: hidden rows whose misconception no row shows that a model learnt from; the truth.
+        seed: seed of its splits.
+        labels: labels of the rows of train and validation set.
+        subjects: subject of each of these rows.
+        split: split into train and validation set.
+        entries: models in the order of submission.
+        rows: number of hidden rows.
+        unseen: hidden rows whose labels are in no training row.
     """
 
     seed: int
-    known: Qrels
-    subjects: Mapping[QueryId, int]
+    labels: Qrels
+    subjects: Mapping[QueryId, str]
     split: Split
     entries: tuple[Entry, ...]
     rows: int
@@ -69,37 +69,39 @@ class Simulated:
 
     @property
     def share(self) -> float:
-        """The hidden test's true unseen share."""
+        """Unseen share of the hidden test."""
         return len(self.unseen) / self.rows
 
 
 def simulate(world: World, models: Mapping[str, Contender], seed: int) -> Simulated:
-    """Hide a part of the world and let every model compete.
+    """Hide part of the labeled rows and score every model.
 
     Args:
-        world: all labeled rows, embedded.
-        models: name → model, in the order in which they are handed in.
-        seed: draws the hidden unseen share, uniform over `SHARES`, and cuts.
+        world: all labeled rows, with embeddings.
+        models: name → model, in the order of submission.
+        seed: seed of the unseen share, uniform over `SHARES`, and of the splits.
 
     Raises:
-        BadConfig: too few questions to cut.
+        BadConfig: there are too few questions.
     """
     low, high = SHARES
-    wanted = low + (high - low) * Random(int(digest.of_text(f"share/{seed}"), 16)).random()
-    aimed = SplitConfig(kind="unseen", unseen=round(wanted, 3), valid=HIDDEN, seed=seed)
+    share = low + (high - low) * Random(int(digest.of_text(f"share/{seed}"), 16)).random()
+    aimed = SplitConfig(kind="unseen", unseen=round(share, 3), valid=HIDDEN, seed=seed)
     outer = splits.make(world.queries, world.qrels, aimed)
-    left = _of(world.queries, outer.train)
-    known = {one.query_id: world.qrels[one.query_id] for one in left}
-    inner = splits.make(left, known, _CV.model_copy(update={"seed": seed}))
-    learnt, valid, hidden = (_places(world, ids) for ids in (inner.train, inner.valid, outer.valid))
-    seen = frozenset(key for row in learnt for key in _right(world, row))
+    remaining = _of(world.queries, outer.train)
+    labels = {query.query_id: world.qrels[query.query_id] for query in remaining}
+    inner = splits.make(remaining, labels, _CV.model_copy(update={"seed": seed}))
+    trained, valid, hidden = (
+        _places(world, ids) for ids in (inner.train, inner.valid, outer.valid)
+    )
+    seen = frozenset(key for row in trained for key in _right(world, row))
     return Simulated(
         seed=seed,
-        known=known,
-        subjects={one.query_id: one.subject_id for one in left},
+        labels=labels,
+        subjects={query.query_id: query.topic for query in remaining},
         split=inner,
         entries=tuple(
-            _enter(world, name, model, (learnt, valid, hidden)) for name, model in models.items()
+            _enter(world, name, model, (trained, valid, hidden)) for name, model in models.items()
         ),
         rows=len(hidden),
         unseen=frozenset(
@@ -111,24 +113,24 @@ def simulate(world: World, models: Mapping[str, Contender], seed: int) -> Simula
 def _enter(
     world: World, name: str, model: Contender, parts: tuple[Places, Places, Places]
 ) -> Entry:
-    learnt, valid, hidden = parts
-    found = model(world, learnt, np.concatenate([valid, hidden]))
-    names = list(found)
+    trained, valid, hidden = parts
+    values = model(world, trained, np.concatenate([valid, hidden]))
+    names = list(values)
     return Entry(
         name,
-        {key: found[key] for key in names[: len(valid)]},
-        {key: found[key] for key in names[len(valid) :]},
+        {key: values[key] for key in names[: len(valid)]},
+        {key: values[key] for key in names[len(valid) :]},
     )
 
 
-def _of(queries: Sequence[Query], questions: tuple[int, ...]) -> list[Query]:
-    wanted = frozenset(questions)
-    return [query for query in queries if query.question_id in wanted]
+def _of(queries: Sequence[Query], units: tuple[UnitId, ...]) -> list[Query]:
+    selected = frozenset(units)
+    return [query for query in queries if query.unit in selected]
 
 
-def _places(world: World, questions: tuple[int, ...]) -> Places:
-    wanted = frozenset(questions)
-    rows = [row for row, one in enumerate(world.queries) if one.question_id in wanted]
+def _places(world: World, units: tuple[UnitId, ...]) -> Places:
+    selected = frozenset(units)
+    rows = [row for row, query in enumerate(world.queries) if query.unit in selected]
     return np.array(rows, np.int64)
 
 

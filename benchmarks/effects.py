@@ -1,8 +1,8 @@
-"""What a change of sampling or of dropout does to MAP: paired, by question, with its interval.
+"""Measure the effect of sampling and dropout on MAP: paired, by question, with an interval.
 
-Each valid row's average precision is averaged over seeds, and the difference of two arms is
-resampled by whole questions. The interval so holds the chance in which questions were asked, not
-that of the seeds: the differences seed by seed stand beside it.
+The average precision of each validation row is averaged over seeds, and the difference of two arms
+is resampled by question. The interval covers the sampling of questions, not of seeds, so the table
+also has the difference of each seed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,14 +13,14 @@ from typing import Any
 from benchmarks.arms import ARMS, Arm
 from parity.competition.query import QueryId
 from parity.competition.scoring.bootstrap import Estimate, Interval, estimate
-from parity.run.config.run_file import ScoringConfig
+from parity.run.config.scoring import ScoringConfig
 from parity.run.errors import Mismatch
 
 Outcome = Mapping[str, Any]
-"""What `trial` wrote of one arm and seed."""
+"""Result of `trial` for one arm and seed."""
 
 _POLICIES = ("own", "fixed")
-_FEWEST = 3  # seeds: one training against one other differs by more than the rows can tell
+_FEWEST = 3  # seeds: two trainings differ by more than the sampling of rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +28,10 @@ class Effect:
     """MAP of an arm minus that of its reference, over the seeds that both have.
 
     Attributes:
-        arm: its name.
-        reference: the other's.
-        policy: how valid rows were asked, `own` or `fixed`.
-        gain: over all rows, over seen and unseen ones, and their projection.
+        arm: name of the arm.
+        reference: name of the reference.
+        policy: few-shot examples of the validation rows, `own` or `fixed`.
+        gain: difference over all, seen and unseen rows, and their projection.
         by_seed: seed → difference over all rows.
     """
 
@@ -43,7 +43,7 @@ class Effect:
 
     @property
     def shown(self) -> str:
-        """Say which is better, where the interval leaves zero out and every seed agrees."""
+        """Conclusion: an effect needs an interval without zero and agreement of every seed."""
         if len(self.by_seed) < _FEWEST:
             return f"fewer than {_FEWEST} seeds: shows nothing"
         if self.gain.all.low > 0 and min(self.by_seed.values()) > 0:
@@ -54,17 +54,17 @@ class Effect:
 
 
 def precisions(outcomes: Sequence[Outcome], policy: str) -> dict[QueryId, float]:
-    """Return each valid row's average precision, averaged over `outcomes`, one for each seed.
+    """Return the average precision of each validation row, averaged over seeds.
 
     Raises:
-        Mismatch: two of them scored different rows.
+        Mismatch: two outcomes have different rows.
     """
     rows = outcomes[0]["precisions"][policy].keys()
     for outcome in outcomes:
         if outcome["precisions"][policy].keys() != rows:
             raise Mismatch(
-                f"arm {outcome['arm']}, seed {outcome['seed']}: scored on other rows than the other arms; "
-                "give all one split"
+                f"arm {outcome['arm']}, seed {outcome['seed']} has other rows. Use the same split "
+                "for all arms"
             )
     return {row: fmean(outcome["precisions"][policy][row] for outcome in outcomes) for row in rows}
 
@@ -80,46 +80,58 @@ def effect(
     """Compare two arms on the same rows and seeds.
 
     Args:
-        arm: its outcomes.
+        arm: outcomes of the arm.
         reference: outcomes of the same seeds, in any order.
-        policy: how valid rows were asked.
+        policy: few-shot examples of the validation rows.
         scoring: bootstrap draws and seed.
 
     Raises:
-        Mismatch: other rows, or other seeds.
+        Mismatch: rows or seeds differ.
     """
-    ours, theirs = ({one["seed"]: one for one in side} for side in (arm, reference))
-    if ours.keys() != theirs.keys():
-        raise Mismatch(f"seeds {sorted(ours)} are compared with seeds {sorted(theirs)}")
+    arm_by_seed, reference_by_seed = (
+        {outcome["seed"]: outcome for outcome in side} for side in (arm, reference)
+    )
+    if arm_by_seed.keys() != reference_by_seed.keys():
+        raise Mismatch(
+            f"seeds {sorted(arm_by_seed)} are compared with seeds {sorted(reference_by_seed)}"
+        )
     unseen = _unseen([*arm, *reference])
-    here, there = precisions(arm, policy), precisions(reference, policy)
-    if here.keys() != there.keys():
-        raise Mismatch(f"{len(here)} and {len(there)} valid rows are compared; give both one split")
+    precision, reference_precision = precisions(arm, policy), precisions(reference, policy)
+    if precision.keys() != reference_precision.keys():
+        raise Mismatch(
+            f"{len(precision)} and {len(reference_precision)} validation rows are compared. Use "
+            "one split"
+        )
     return Effect(
         arm[0]["arm"],
         reference[0]["arm"],
         policy,
-        estimate({row: here[row] - there[row] for row in here}, unseen, scoring),
-        {seed: _map(ours[seed], policy) - _map(theirs[seed], policy) for seed in sorted(ours)},
+        estimate(
+            {row: precision[row] - reference_precision[row] for row in precision}, unseen, scoring
+        ),
+        {
+            seed: _map(arm_by_seed[seed], policy) - _map(reference_by_seed[seed], policy)
+            for seed in sorted(arm_by_seed)
+        },
     )
 
 
 def effects(outcomes: Iterable[Outcome], scoring: ScoringConfig) -> list[Effect]:
     """Return every comparison that the finished outcomes allow, in the order of the arms."""
-    there = _by_arm(outcomes)
-    found = []
-    for arm in (ARMS[name] for name in there):
-        for other in (name for name in arm.against if name in there):
-            found += _compared(there[arm.name], there[other], scoring)
-    return found
+    by_arm = _by_arm(outcomes)
+    results = []
+    for arm in (ARMS[name] for name in by_arm):
+        for other in (name for name in arm.against if name in by_arm):
+            results += _compared(by_arm[arm.name], by_arm[other], scoring)
+    return results
 
 
 def record(outcomes: Sequence[Outcome], scoring: ScoringConfig) -> dict[str, Any]:
-    """Return all of it as plain values, the outcomes too: a later run goes on from them."""
+    """Return everything as plain values, with the outcomes, from which a later run continues."""
     ordered = sorted(outcomes, key=lambda item: (item["arm"], item["seed"]))
     return {
         "outcomes": ordered,
-        "effects": [{**asdict(one), "shown": one.shown} for one in effects(ordered, scoring)],
+        "effects": [{**asdict(item), "shown": item.shown} for item in effects(ordered, scoring)],
         "maps": {
             name: {policy: asdict(score(seeds, policy, scoring)) for policy in _policies(seeds)}
             for name, seeds in _by_arm(ordered).items()
@@ -128,9 +140,9 @@ def record(outcomes: Sequence[Outcome], scoring: ScoringConfig) -> dict[str, Any
 
 
 def markdown(outcomes: Sequence[Outcome], scoring: ScoringConfig) -> str:
-    """Return the two tables: what each arm costs and scores, and the differences."""
+    """Return two tables: cost and score of each arm, and the differences."""
     lines = [
-        "| arm | MAP@25 by seed | mean (95 %) | asked behind fixed few-shot examples | rows a step "
+        "| arm | MAP@25 by seed | mean (95 %) | with fixed few-shot examples | rows a step "
         "| packed tokens an epoch | of unpacked | s a step | GiB used (held) |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
@@ -138,21 +150,21 @@ def markdown(outcomes: Sequence[Outcome], scoring: ScoringConfig) -> str:
         lines.append(_arm_row(ARMS[name], seeds, scoring))
     lines += [
         "",
-        "| difference | valid rows asked | all rows (95 %) | by seed | seen | unseen | |",
+        "| difference | examples, validation rows | all rows (95 %) | by seed | seen | unseen | |",
         "|---|---|---|---|---|---|---|",
     ]
-    for one in effects(outcomes, scoring):
-        by_seed = ", ".join(f"{value:+.4f}" for value in one.by_seed.values())
-        gain = one.gain
+    for item in effects(outcomes, scoring):
+        by_seed = ", ".join(f"{value:+.4f}" for value in item.by_seed.values())
+        gain = item.gain
         lines.append(
-            f"| {one.arm} − {one.reference} | {one.policy} | {_signed(gain.all)} | {by_seed} "
-            f"| {_signed(gain.seen)} | {_signed(gain.unseen)} | {one.shown} |"
+            f"| {item.arm} − {item.reference} | {item.policy} | {_signed(gain.all)} | {by_seed} "
+            f"| {_signed(gain.seen)} | {_signed(gain.unseen)} | {item.shown} |"
         )
     return "\n".join(lines) + "\n"
 
 
 def _arm_row(arm: Arm, seeds: Sequence[Outcome], scoring: ScoringConfig) -> str:
-    own = score(seeds, "own", scoring)
+    interval = score(seeds, "own", scoring)
     fixed = score(seeds, "fixed", scoring) if "fixed" in _policies(seeds) else None
     packed = fmean(seed["packed_tokens"] for seed in seeds)
     plain = fmean(seed["plain_tokens"] for seed in seeds)
@@ -162,7 +174,7 @@ def _arm_row(arm: Arm, seeds: Sequence[Outcome], scoring: ScoringConfig) -> str:
     cells = (
         f"{arm.name} {arm.about}",
         ", ".join(f"{_map(seed, 'own'):.4f}" for seed in seeds),
-        f"{own.value:.4f} ({own.low:.4f} to {own.high:.4f})",
+        f"{interval.value:.4f} ({interval.low:.4f} to {interval.high:.4f})",
         f"{fixed.value:.4f}" if fixed else "–",
         f"{rows:.1f}",
         f"{packed:,.0f}",
@@ -177,22 +189,26 @@ def _arm_row(arm: Arm, seeds: Sequence[Outcome], scoring: ScoringConfig) -> str:
 def _compared(
     arm: Sequence[Outcome], reference: Sequence[Outcome], scoring: ScoringConfig
 ) -> list[Effect]:
-    """Compare over the seeds that both have finished, by each way of asking that both know."""
-    common = {one["seed"] for one in arm} & {one["seed"] for one in reference}
-    ours, theirs = ([one for one in side if one["seed"] in common] for side in (arm, reference))
+    """Compare two arms on their common seeds, for each policy that both have."""
+    common = {outcome["seed"] for outcome in arm} & {outcome["seed"] for outcome in reference}
+    arm_outcomes, reference_outcomes = (
+        [outcome for outcome in side if outcome["seed"] in common] for side in (arm, reference)
+    )
     if not common:
         return []
-    both = [policy for policy in _policies(ours) if policy in _policies(theirs)]
-    if all(ARMS[side[0]["arm"]].examples == "batch" for side in (ours, theirs)):
-        both = ["own"]  # which asks behind fixed few-shot examples
-    return [effect(ours, theirs, policy, scoring) for policy in both]
+    policies = [
+        policy for policy in _policies(arm_outcomes) if policy in _policies(reference_outcomes)
+    ]
+    if all(ARMS[side[0]["arm"]].examples == "batch" for side in (arm_outcomes, reference_outcomes)):
+        policies = ["own"]  # which has fixed few-shot examples
+    return [effect(arm_outcomes, reference_outcomes, policy, scoring) for policy in policies]
 
 
 def _by_arm(outcomes: Iterable[Outcome]) -> dict[str, list[Outcome]]:
-    found: dict[str, list[Outcome]] = {}
+    groups: dict[str, list[Outcome]] = {}
     for outcome in sorted(outcomes, key=lambda item: (item["arm"], item["seed"])):
-        found.setdefault(outcome["arm"], []).append(outcome)
-    return found
+        groups.setdefault(outcome["arm"], []).append(outcome)
+    return groups
 
 
 def _policies(seeds: Sequence[Outcome]) -> list[str]:
@@ -203,12 +219,12 @@ def _unseen(outcomes: Sequence[Outcome]) -> frozenset[QueryId]:
     """Return the rows marked unseen.
 
     Raises:
-        Mismatch: not all outcomes mark the same.
+        Mismatch: the outcomes mark different rows.
     """
-    found = {frozenset(outcome["unseen"]) for outcome in outcomes}
-    if len(found) > 1:
-        raise Mismatch("outcomes of different splits are compared; give all one split")
-    return found.pop()
+    splits = {frozenset(outcome["unseen"]) for outcome in outcomes}
+    if len(splits) > 1:
+        raise Mismatch("outcomes of different splits are compared. Use one split for all")
+    return splits.pop()
 
 
 def _map(outcome: Outcome, policy: str) -> float:

@@ -1,4 +1,4 @@
-"""That all contenders do the same work, shown before any of it is timed."""
+"""Check that all contenders compute the same, before anything is timed."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,10 +21,10 @@ COSINE = {torch.float32: 1 - 1e-6, torch.bfloat16: 0.98}
 
 @dataclass(frozen=True, slots=True)
 class Equal:
-    """How far two sets of embeddings are apart.
+    """Differences of two sets of embeddings.
 
     Attributes:
-        texts: compared.
+        texts: number of compared texts.
         apart: largest absolute difference of an entry.
         cosine: smallest cosine.
     """
@@ -34,32 +34,34 @@ class Equal:
     cosine: float
 
 
-def same_tokens(who: str, found: Iterable[Sequence[int]], wanted: Iterable[Sequence[int]]) -> None:
-    """Check that a peer's model is called with the sequences that ours packs.
+def same_tokens(
+    who: str, peer_rows: Iterable[Sequence[int]], our_rows: Iterable[Sequence[int]]
+) -> None:
+    """Check that a peer's model receives the sequences that our encoder packs.
 
     Raises:
-        Mismatch: names the peer and the first sequence that differs.
+        Mismatch: a sequence differs.
     """
-    theirs, ours = {tuple(one) for one in found}, {tuple(one) for one in wanted}
-    if theirs == ours:
+    peer_set, our_set = {tuple(row) for row in peer_rows}, {tuple(row) for row in our_rows}
+    if peer_set == our_set:
         return
-    odd = sorted(theirs ^ ours)[0]
-    side = who if odd in theirs else "kaggle-parity"
+    example = sorted(peer_set ^ our_set)[0]
+    side = who if example in peer_set else "kaggle-parity"
     raise Mismatch(
-        f"{who} reads other token ids: {len(theirs ^ ours)} sequences differ; one of {len(odd)} "
-        f"tokens, {list(odd[:3])} to {list(odd[-3:])}, is {side}'s alone"
+        f"{who} reads other token ids: {len(peer_set ^ our_set)} sequences differ; one of "
+        f"{len(example)} tokens, {list(example[:3])} to {list(example[-3:])}, is only in {side}"
     )
 
 
-def same_vectors(who: str, found: Vectors, wanted: Vectors, dtype: torch.dtype) -> Equal:
-    """Check that two sets of unit vectors are one within the precision.
+def same_vectors(who: str, vectors: Vectors, expected: Vectors, dtype: torch.dtype) -> Equal:
+    """Check that two sets of unit vectors are equal within the precision.
 
     Raises:
-        Mismatch: they are not; says how far apart.
+        Mismatch: they differ by more.
     """
-    cosine = float(cosines(found, wanted).min())
-    shown = Equal(len(found), float(np.abs(found - wanted).max()), cosine)
-    # Not `>`: a NaN passes no comparison.
+    cosine = float(cosines(vectors, expected).min())
+    shown = Equal(len(vectors), float(np.abs(vectors - expected).max()), cosine)
+    # Not `>`: a NaN is not less than any number either.
     if not (shown.apart <= APART[dtype] and shown.cosine >= COSINE[dtype]):
         raise Mismatch(
             f"{who}: embeddings differ by {shown.apart:.1e} (smallest cosine {shown.cosine:.6f}); "
@@ -68,14 +70,14 @@ def same_vectors(who: str, found: Vectors, wanted: Vectors, dtype: torch.dtype) 
     return shown
 
 
-def encoding(ours: Ours, peer: Any, work: Work, dtype: torch.dtype) -> Equal:
+def encoding(encoder: Ours, peer: Any, work: Work, dtype: torch.dtype) -> Equal:
     """Check token ids, then embeddings, of a peer on some texts.
 
     Raises:
-        Mismatch: either differs.
+        Mismatch: token ids or embeddings differ.
     """
-    tokens = ours.encoder.tokenize(work.texts, work.limit)
+    tokens = encoder.encoder.tokenize(work.texts, work.limit)
     with Seen(peer.model, rows=True) as seen:
-        theirs = peer.encode(work, 4)
+        vectors = peer.encode(work, 4)
     same_tokens(peer.name, seen.rows, tokens)
-    return same_vectors(peer.name, theirs, ours.encode(work), dtype)
+    return same_vectors(peer.name, vectors, encoder.encode(work), dtype)

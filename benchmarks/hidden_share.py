@@ -1,9 +1,9 @@
-"""`python -m benchmarks.hidden_share`: how many hidden rows are unseen, from counts alone.
+"""`python -m benchmarks.hidden_share`: estimate the unseen share of hidden rows from counts.
 
-Where somebody counted all labels, those of the hidden test too, the difference to train's says how
-many misconceptions only the hidden test has, and how many that train shows once it shows again.
-Hidden tests are cut from train in many ways; those with the same differences tell the unseen share.
-No label of the hidden test is looked at: `ALL` is what others counted.
+If the counts of all labels are known, those of the hidden test included, their difference from
+train's counts gives the number of labels that only the hidden test has, and of labels with one row
+in train that it repeats. Hidden tests are split from train in many ways; those with the same
+differences give the unseen share. No label of the hidden test is read: `ALL` is a published count.
 """
 
 import argparse
@@ -17,26 +17,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.competition.eedi import kaggle_files
-from parity.competition.query import Qrels
-from parity.competition.scoring.bootstrap import question_of
+from parity.competition.query import Qrels, unit_of
 from parity.run.errors import ParityError
 
 _DATA = Path("../shared/eedi")
-_KEPT = 0.03  # of all draws: those nearest to what was counted
-_SCALE = np.array([0.02, 0.02, 0.06])  # how far each count strays between cuts of one kind
-_NEAR = 10  # rare companions that are held next, at most
+_KEPT = 0.03  # share of draws with the smallest difference from the counts
+_SCALE = np.array([0.02, 0.02, 0.06])  # deviation of each count between splits of one kind
+_NEAR = 10  # most rare companions to exclude next
 _LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """What a set of labels holds.
+    """Counts of a set of labels.
 
     Attributes:
-        questions: with a label.
-        rows: labeled.
-        kinds: misconceptions that are right in a row.
-        once: those that are right in one row.
+        questions: number of questions with a label.
+        rows: number of labeled rows.
+        kinds: number of different labels.
+        once: number of labels with a single row.
     """
 
     questions: int
@@ -46,136 +45,146 @@ class Count:
 
 
 ALL = Count(questions=1869, rows=4370, kinds=1604, once=747)
-"""Train and hidden test of Eedi together, as the reference on pitfalls counts them."""
+"""Counts of Eedi's train and hidden test together, from the list of pitfalls."""
 
 Labels = dict[int, list[int]]
-"""Question → the misconception of each of its labeled rows."""
+"""Question → label of each of its labeled rows."""
 
 
 def labels(qrels: Qrels) -> Labels:
-    """Return the labels by question; a row with several counts with the smallest id."""
-    found: Labels = defaultdict(list)
+    """Return the labels by question; a row with several labels counts with the smallest one."""
+    by_question: Labels = defaultdict(list)
     for row in sorted(qrels):
-        found[int(question_of(row))].append(min(qrels[row]))
-    return dict(sorted(found.items()))
+        by_question[int(unit_of(row))].append(min(qrels[row]))
+    return dict(sorted(by_question.items()))
 
 
-def count(known: Labels) -> Count:
-    """Count labels."""
-    drawn = Counter(kind for kinds in known.values() for kind in kinds)
+def count(labels_by_question: Labels) -> Count:
+    """Return the counts of labels."""
+    drawn = Counter(kind for kinds in labels_by_question.values() for kind in kinds)
     once = sum(times == 1 for times in drawn.values())
-    return Count(len(known), sum(drawn.values()), len(drawn), once)
+    return Count(len(labels_by_question), sum(drawn.values()), len(drawn), once)
 
 
-def signs(whole: Count, train: Count) -> NDArray[np.float64]:
-    """Return what two counts say of the difference, (3,): each a number a hidden row or question.
+def signs(total: Count, train: Count) -> NDArray[np.float64]:
+    """Return three ratios of two counts, (3,).
 
-    Kinds that train never shows, and kinds shown once that train alone shows no more (or less), a
-    hidden row; rows a hidden question.
+    They are new labels per hidden row, the change of labels with a single row per hidden row, and
+    rows per hidden question.
     """
-    rows = whole.rows - train.rows
-    questions = whole.questions - train.questions
+    rows = total.rows - train.rows
+    questions = total.questions - train.questions
     return np.array(
-        [(whole.kinds - train.kinds) / rows, (whole.once - train.once) / rows, rows / questions]
+        [(total.kinds - train.kinds) / rows, (total.once - train.once) / rows, rows / questions]
     )
 
 
-def bounds(whole: Count, train: Count) -> tuple[float, float]:
-    """Return between what the unseen share must lie: each new kind has a row, and singles one.
+def bounds(total: Count, train: Count) -> tuple[float, float]:
+    """Return the smallest and the largest possible unseen share.
 
-    Of the new kinds, A occur once; B of train's singles occur again: whole.once = A + train.once
-    - B. Unseen rows are at least A + 2·(new - A), and B rows at least are seen.
+    Of the new labels, A occur once; B of train's single labels occur again: total.once = A +
+    train.once - B. At least A + 2·(new - A) rows are unseen, and at least B rows are seen.
     """
-    rows, new = whole.rows - train.rows, whole.kinds - train.kinds
-    most = new - (whole.once - train.once)  # B where all new kinds are singles
-    again = range(max(train.once - whole.once, 0), most + 1)
-    single = [whole.once - train.once + b for b in again]
+    rows, new = total.rows - train.rows, total.kinds - train.kinds
+    most_repeated = new - (total.once - train.once)  # B if all new labels are single
+    repeated = range(max(train.once - total.once, 0), most_repeated + 1)
+    single = [total.once - train.once + b for b in repeated]
     least = min(a + 2 * (new - a) for a in single)
-    return least / rows, 1 - min(again) / rows
+    return least / rows, 1 - min(repeated) / rows
 
 
-def cut(known: Labels, share: float, generator: np.random.Generator) -> tuple[Labels, Labels]:
-    """Return train and a hidden test of so many of the questions, cut in a way that is drawn.
+def cut(
+    labels_by_question: Labels, share: float, generator: np.random.Generator
+) -> tuple[Labels, Labels]:
+    """Return train and a hidden test with a share of the questions, split in a random way.
 
-    Misconceptions are held out whole, rare or frequent ones first, alone or with those that stand
-    beside them, until they fill a part of the hidden questions; the rest are any.
+    All rows of some labels are hidden, rare or frequent labels first, alone or with the labels of
+    the same questions, until they fill part of the hidden test; the other questions are random.
     """
     rarity, filled = generator.uniform(-0.5, 2), min(generator.uniform(0.36, 1.2), 1.0)
-    beside = generator.choice([0.0, 0.0, 0.3, 0.6])
-    where: dict[int, list[int]] = defaultdict(list)
-    for question, kinds in known.items():
+    companion_share = generator.choice([0.0, 0.0, 0.3, 0.6])
+    questions_of: dict[int, list[int]] = defaultdict(list)
+    for question, kinds in labels_by_question.items():
         for kind in kinds:
-            where[kind].append(question)
-    kinds = sorted(where)
-    weight = np.array([float(len(where[kind])) ** -rarity for kind in kinds])
+            questions_of[kind].append(question)
+    kinds = sorted(questions_of)
+    weight = np.array([float(len(questions_of[kind])) ** -rarity for kind in kinds])
     order = iter(np.argsort(generator.exponential(size=len(kinds)) / weight).tolist())
-    wanted = round(share * len(known))
-    held, hidden = set[int](), dict[int, None]()
-    while len(hidden) < filled * wanted:
-        near = {kind for question in hidden for kind in known[question]} - held
-        if near and generator.random() < beside:
-            rare = sorted(near, key=lambda kind: (len(where[kind]), kind))[:_NEAR]
+    size = round(share * len(labels_by_question))
+    excluded, hidden = set[int](), dict[int, None]()
+    while len(hidden) < filled * size:
+        near = {kind for question in hidden for kind in labels_by_question[question]} - excluded
+        if near and generator.random() < companion_share:
+            rare = sorted(near, key=lambda kind: (len(questions_of[kind]), kind))[:_NEAR]
             kind = rare[int(generator.integers(len(rare)))]
         else:
             kind = kinds[next(order)]
-        held.add(kind)
-        hidden.update(dict.fromkeys(where[kind]))
-    left = [question for question in known if question not in hidden]
-    more = generator.permutation(left)[: max(wanted - len(hidden), 0)].tolist()
-    chosen = {*hidden, *more}
-    train = {question: known[question] for question in known if question not in chosen}
-    return train, {question: known[question] for question in sorted(chosen)}
+        excluded.add(kind)
+        hidden.update(dict.fromkeys(questions_of[kind]))
+    remaining = [question for question in labels_by_question if question not in hidden]
+    extra = generator.permutation(remaining)[: max(size - len(hidden), 0)].tolist()
+    chosen = {*hidden, *extra}
+    train = {
+        question: labels_by_question[question]
+        for question in labels_by_question
+        if question not in chosen
+    }
+    return train, {question: labels_by_question[question] for question in sorted(chosen)}
 
 
 def unseen(train: Labels, hidden: Labels) -> float:
-    """Return the share of hidden rows whose misconception train never shows."""
+    """Return the share of hidden rows whose label is not in train."""
     shown = {kind for kinds in train.values() for kind in kinds}
     rows = [kind for kinds in hidden.values() for kind in kinds]
     return sum(kind not in shown for kind in rows) / len(rows)
 
 
-def estimate(known: Labels, whole: Count, *, draws: int, seed: int = 0) -> NDArray[np.float64]:
-    """Return the 5, 25, 50, 75 and 95 % points of the hidden test's unseen share.
+def estimate(
+    labels_by_question: Labels, total: Count, *, draws: int, seed: int = 0
+) -> NDArray[np.float64]:
+    """Return the 5, 25, 50, 75 and 95 % quantiles of the hidden test's unseen share.
 
     Args:
-        known: the labels of train.
-        whole: what train and hidden test hold together.
-        draws: hidden tests that are cut from train, at least one.
-        seed: of all draws.
+        labels_by_question: labels of train.
+        total: counts of train and hidden test together.
+        draws: number of hidden tests split from train, at least one.
+        seed: seed of all draws.
 
     Source: approximate Bayesian computation by rejection (Pritchard et al. 1999; Beaumont, Zhang
     and Balding 2002).
     """
     generator = np.random.default_rng(seed)
-    train = count(known)
-    seen = signs(whole, train)
-    share = 1 - train.questions / whole.questions
-    found = np.empty((draws, 2))
+    train = count(labels_by_question)
+    seen = signs(total, train)
+    share = 1 - train.questions / total.questions
+    draws_table = np.empty((draws, 2))
     for draw in range(draws):
-        left, hidden = cut(known, share, generator)
-        off = np.linalg.norm((signs(train, count(left)) - seen) / _SCALE)
-        found[draw] = off, unseen(left, hidden)
-    nearest = found[np.argsort(found[:, 0], kind="stable")[: max(round(_KEPT * draws), 1)], 1]
+        remaining, hidden = cut(labels_by_question, share, generator)
+        off = np.linalg.norm((signs(train, count(remaining)) - seen) / _SCALE)
+        draws_table[draw] = off, unseen(remaining, hidden)
+    nearest = draws_table[
+        np.argsort(draws_table[:, 0], kind="stable")[: max(round(_KEPT * draws), 1)], 1
+    ]
     points: NDArray[np.float64] = np.quantile(nearest, _LEVELS)
     return points
 
 
 def main(words: Sequence[str]) -> int:
     """Run the command line; return its exit code."""
-    made = argparse.ArgumentParser(prog="benchmarks.hidden_share", description=__doc__)
-    made.add_argument("--data", type=Path, default=_DATA, help="folder with Kaggle's four files")
-    made.add_argument("--draws", type=int, default=10_000)
-    asked = made.parse_args(words)
+    parser = argparse.ArgumentParser(prog="benchmarks.hidden_share", description=__doc__)
+    parser.add_argument("--data", type=Path, default=_DATA, help="folder with Kaggle's four files")
+    parser.add_argument("--draws", type=int, default=10_000)
+    arguments = parser.parse_args(words)
     try:
-        known = labels(kaggle_files.read(asked.data).qrels)
+        labels_by_question = labels(kaggle_files.read(arguments.data).qrels)
     except ParityError as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return error.exit_code
-    train = count(known)
+    train = count(labels_by_question)
     low, high = bounds(ALL, train)
     print(f"train: {train}\nboth:  {ALL}")
     print(f"unseen share of the hidden rows: at least {low:.3f}, at most {high:.3f}")
-    at = estimate(known, ALL, draws=asked.draws)
+    at = estimate(labels_by_question, ALL, draws=arguments.draws)
     print(f"likely {at[2]:.3f}; 50 % {at[1]:.3f} to {at[3]:.3f}; 90 % {at[0]:.3f} to {at[4]:.3f}")
     return 0
 

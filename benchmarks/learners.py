@@ -1,7 +1,7 @@
-"""The training steps: each contender's own forward, backward and AdamW on the same texts.
+"""Training steps of each contender: its forward, backward and AdamW on the same texts.
 
-LoRA of one rank on every linear layer, dropout off, loss over all passages of the batch at one
-temperature. On CUDA the peers run under autocast to bf16, as their trainers do.
+LoRA with one rank on every linear layer, without dropout, loss over all passages of the batch at
+one temperature. On CUDA the peers run under autocast to bf16, as their trainers do.
 """
 
 import contextlib
@@ -20,15 +20,15 @@ from peft import LoraConfig, TaskType, get_peft_model
 from sentence_transformers.sentence_transformer import losses
 from transformers import AutoTokenizer
 
-from benchmarks.models import Held, twin
+from benchmarks.models import LoadedModel, twin
 from benchmarks.ours import encoder
 from benchmarks.peers import SentenceTransformers
 from benchmarks.works import INSTRUCTION, PROMPT, Drawn, Group
-from parity.competition.query import MisconceptionId, QueryId
+from parity.competition.query import Position, QueryId
 from parity.retrieval.models import adapter
-from parity.run.config.run_file import TrainingConfig
+from parity.run.config.training import TrainingConfig
 from parity.training.batches import Batch
-from parity.training.gradcache import gradient
+from parity.training.gradcache import add_gradient
 
 RANK, ALPHA, TEMPERATURE, RATE = 32, 64, 0.02, 1e-4
 _TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -40,17 +40,17 @@ class Learner(Protocol):
     """One way to train.
 
     Attributes:
-        name: for the report.
-        model: the Hugging Face module it runs; its trainable weights are the adapter.
+        name: name for the report.
+        model: Hugging Face module; its trainable weights are the adapter.
     """
 
     name: str
     model: Any
 
     def backward(self, group: Group) -> torch.Tensor:
-        """Leave a batch's gradients in the weights, from its texts on; return its loss, ().
+        """Add a batch's gradients to the weights, from its texts on; return its loss, ().
 
-        Nobody reads it at each step, so a GPU that has work is not waited for.
+        The loss is not read at each step, which would stall the GPU.
         """
 
 
@@ -59,15 +59,15 @@ class Ours:
 
     name = "kaggle-parity"
 
-    def __init__(self, held: Held, *, budget: int, checkpointing: bool) -> None:
+    def __init__(self, loaded: LoadedModel, *, budget: int, checkpointing: bool) -> None:
         """Take a model.
 
         Args:
-            held: the run's model.
+            loaded: model of the run.
             budget: tokens in a pack.
             checkpointing: recompute layers in the backward.
         """
-        self.encoder = encoder(held, budget)
+        self.encoder = encoder(loaded, budget)
         self.model = self.encoder.model
         self._config = TrainingConfig(
             r=RANK,
@@ -90,16 +90,16 @@ class Ours:
         )
 
     def backward(self, group: Group) -> torch.Tensor:
-        """Leave a batch's gradients in the weights; return its loss."""
+        """Add a batch's gradients to the weights; return its loss."""
         count, size = len(group.queries), group.size
         batch = Batch(
-            tuple(QueryId(str(place)) for place in range(count)),
-            tuple(MisconceptionId(place) for place in range(len(group.passages))),
+            tuple(QueryId(str(index)) for index in range(count)),
+            tuple(Position(index) for index in range(len(group.passages))),
             tuple(range(0, count * size, size)),
             ((),) * count,
         )
         tokens = self.tokens(group)
-        return gradient(self.encoder, tokens, batch, self._config, seed="bench").loss
+        return add_gradient(self.encoder, tokens, batch, self._config, seed="bench").loss
 
 
 class FlagEmbedding:
@@ -107,16 +107,16 @@ class FlagEmbedding:
 
     name = "FlagEmbedding"
 
-    def __init__(self, held: Held, *, budget: int, checkpointing: bool) -> None:  # noqa: ARG002
+    def __init__(self, loaded: LoadedModel, *, budget: int, checkpointing: bool) -> None:  # noqa: ARG002
         """Take a model.
 
         Args:
-            held: the run's model.
+            loaded: model of the run.
             budget: not used.
             checkpointing: recompute layers in the backward.
         """
-        self.model = twin(held.model)
-        tokenizer = AutoTokenizer.from_pretrained(str(held.peers))
+        self.model = twin(loaded.model)
+        tokenizer = AutoTokenizer.from_pretrained(str(loaded.peers))
         lora = LoraConfig(
             task_type=TaskType.FEATURE_EXTRACTION,
             r=RANK,
@@ -131,7 +131,7 @@ class FlagEmbedding:
             sentence_pooling_method="last_token",
             normalize_embeddings=True,
         )
-        self._device, self._dtype = held.device, held.dtype
+        self._device, self._dtype = loaded.device, loaded.dtype
         self._collate = AbsEmbedderSameDatasetCollator(
             tokenizer=tokenizer,
             query_max_len=PROMPT.query_max_length,
@@ -148,7 +148,7 @@ class FlagEmbedding:
         self._whole.train()
 
     def backward(self, group: Group) -> torch.Tensor:
-        """Leave a batch's gradients in the weights; return its loss."""
+        """Add a batch's gradients to the weights; return its loss."""
         padded = self._collate([(group.queries, group.passages, None, False)])
         inputs = {key: padded[key].to(self._device) for key in ("queries", "passages")}
         with autocast(self._device, self._dtype):
@@ -162,16 +162,16 @@ class SentenceTransformersLoss:
 
     name = "sentence-transformers"
 
-    def __init__(self, held: Held, *, budget: int, checkpointing: bool) -> None:  # noqa: ARG002
+    def __init__(self, loaded: LoadedModel, *, budget: int, checkpointing: bool) -> None:  # noqa: ARG002
         """Take a model.
 
         Args:
-            held: the run's model.
+            loaded: model of the run.
             budget: not used.
             checkpointing: recompute layers in the backward.
         """
-        peer = SentenceTransformers(held)
-        self.model, self._device, self._dtype = peer.model, held.device, held.dtype
+        peer = SentenceTransformers(loaded)
+        self.model, self._device, self._dtype = peer.model, loaded.device, loaded.dtype
         peer.whole.add_adapter(
             LoraConfig(
                 task_type=TaskType.FEATURE_EXTRACTION,
@@ -188,9 +188,9 @@ class SentenceTransformersLoss:
         self._loss = losses.MultipleNegativesRankingLoss(self._whole, scale=1 / TEMPERATURE)
 
     def backward(self, group: Group) -> torch.Tensor:
-        """Leave a batch's gradients in the weights; return its loss."""
+        """Add a batch's gradients to the weights; return its loss."""
         size = group.size
-        columns = [group.queries, *(group.passages[place::size] for place in range(size))]
+        columns = [group.queries, *(group.passages[index::size] for index in range(size))]
         features = [
             {
                 key: value.to(self._device) if isinstance(value, torch.Tensor) else value
@@ -205,7 +205,7 @@ class SentenceTransformersLoss:
 
 
 LEARNERS: dict[str, Any] = {
-    one.name: one for one in (Ours, FlagEmbedding, SentenceTransformersLoss)
+    learner.name: learner for learner in (Ours, FlagEmbedding, SentenceTransformersLoss)
 }
 """Name → class of a contender; ours first."""
 
@@ -218,7 +218,7 @@ def autocast(device: torch.device, dtype: torch.dtype) -> Any:
 
 
 def adapter_of(learner: Learner) -> dict[str, torch.nn.Parameter]:
-    """Return place in the model → trainable weight, by one name for all contenders."""
+    """Return name in the model → trainable weight, with equal names for all contenders."""
     return {
         name[name.index("layers.") :]: weight
         for name, weight in learner.model.named_parameters()
@@ -227,7 +227,7 @@ def adapter_of(learner: Learner) -> dict[str, torch.nn.Parameter]:
 
 
 def sampled(drawn: Drawn, folder: Path, seed: int) -> Group:
-    """Return a batch's texts as FlagEmbedding's own dataset writes them.
+    """Return a batch's texts as FlagEmbedding's dataset writes them.
 
     Each query gets up to five examples, drawn at random from its batch.
 
@@ -258,14 +258,14 @@ def sampled(drawn: Drawn, folder: Path, seed: int) -> Group:
         "input_ids"
     ]
     rows = {
-        "query": drawn.bare,
+        "query": drawn.plain,
         "pos": [[text] for text in drawn.positives],
         "neg": drawn.negatives,
     }
     state = random.getstate()
     try:
         random.seed(seed)
-        found = dataset._create_batch_data(rows)  # noqa: SLF001  # its sampling, not a copy of it
+        texts = dataset._create_batch_data(rows)  # noqa: SLF001  # its sampling, not a copy of it
     finally:
         random.setstate(state)
-    return Group(found[0], found[1])
+    return Group(texts[0], texts[1])

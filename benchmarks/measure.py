@@ -1,7 +1,7 @@
-"""What a piece of work costs on a device, and what the device can do at best.
+"""Measure the cost of work on a device, and the device's best speed.
 
-On a CPU the seconds are CPU seconds of all threads and ended children, which a busy neighbour does
-not stretch; on CUDA they are wall seconds, the device waited for.
+On a CPU the seconds are CPU seconds of all threads and finished children, which other processes do
+not change; on CUDA they are wall seconds after synchronization.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one call took.
+    """Cost of one call.
 
     Attributes:
         seconds: CPU seconds on a CPU, wall seconds on CUDA.
@@ -46,7 +46,7 @@ class Cost:
 
 
 def cost(device: torch.device, work: Callable[[], Result]) -> tuple[Result, Cost]:
-    """Return what `work` returns, and what it took."""
+    """Return the result of `work` and its cost."""
     gc.collect()
     _forget_peak(device)
     started = _now(device)
@@ -58,8 +58,8 @@ def cost(device: torch.device, work: Callable[[], Result]) -> tuple[Result, Cost
 def matmul(device: torch.device) -> float:
     """Return FLOP/s of a square matrix product: fp32 by CPU second, or bf16 by wall second.
 
-    On CUDA it goes on for seconds, as a run does: for the first tenths of one a GPU draws more
-    power than it may (789 TFLOP/s of an H200, and 670 from then on).
+    On CUDA it lasts for seconds, as a run does: in the first tenths of a second a GPU exceeds its
+    power limit (789 TFLOP/s on an H200, then 670).
     """
     size, times = _SIZES[device.type], _TIMES[device.type]
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
@@ -86,16 +86,16 @@ def spread(ratios: Iterable[float]) -> dict[str, float]:
 
 
 def versions() -> dict[str, str]:
-    """Return the version of Python and of every package that bears on speed; empty where none."""
-    found = {"python": platform.python_version()}
+    """Return the versions of Python and of every installed package that affects speed."""
+    result = {"python": platform.python_version()}
     for name in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
+            result[name] = importlib.metadata.version(name)
+    return result
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Return the device by name, and the threads that a CPU has."""
+    """Return the name of the device, with its memory or threads."""
     if device.type == "cuda":
         shown = torch.cuda.get_device_properties(device)
         return {"device": shown.name, "memory": shown.total_memory}
@@ -104,13 +104,13 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def bounded(device: torch.device) -> Iterator[None]:
-    """Have memory that a host lacks refused, as a GPU's is; else Linux kills whoever asks."""
-    there, held = _figure(_MEMORY, "MemAvailable"), _figure(_STATUS, "VmData")
-    if device.type != "cpu" or not there:
+    """Limit memory to what the host has, so that an allocation fails and the process survives."""
+    available, used = _figure(_MEMORY, "MemAvailable"), _figure(_STATUS, "VmData")
+    if device.type != "cpu" or not available:
         yield
         return
     before = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (there + held - _SPARE, before[1]))
+    resource.setrlimit(resource.RLIMIT_DATA, (available + used - _SPARE, before[1]))
     try:
         yield
     finally:
@@ -118,7 +118,7 @@ def bounded(device: torch.device) -> Iterator[None]:
 
 
 def free(device: torch.device) -> None:
-    """Give back what the last contender held."""
+    """Free the memory of the last contender."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -136,9 +136,9 @@ def _now(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         return time.perf_counter()
-    ours = resource.getrusage(resource.RUSAGE_SELF)
+    own_usage = resource.getrusage(resource.RUSAGE_SELF)
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return ours.ru_utime + ours.ru_stime + children.ru_utime + children.ru_stime
+    return own_usage.ru_utime + own_usage.ru_stime + children.ru_utime + children.ru_stime
 
 
 def _forget_peak(device: torch.device) -> None:
@@ -157,7 +157,7 @@ def _peak(device: torch.device) -> int:
 
 
 def _figure(path: Path, name: str) -> int:
-    """Return the bytes that a file of /proc tells under a name; 0 where it tells none."""
+    """Return the bytes under a name in a file of /proc; 0 without this name."""
     with contextlib.suppress(OSError):
         for line in path.read_text(encoding="ascii").splitlines():
             if line.startswith(f"{name}:"):

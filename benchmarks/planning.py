@@ -42,7 +42,7 @@ def measure(count: int) -> str:
     """Plan `count` sequences; return what it took in one line."""
     sequences = drawn(count)
     started, busy = time.monotonic(), time.process_time()
-    packs = trie.pack_flat(sequences, _BUDGET)
+    packs = trie.pack_concatenated(sequences, _BUDGET)
     seconds, busy = time.monotonic() - started, time.process_time() - busy
     nodes = sum(map(len, packs))
     flat = count * _LENGTH

@@ -1,4 +1,4 @@
-"""What a run says: lines for a person, JSON for a machine, a chart for a page."""
+"""Render the record of a benchmark as Markdown, JSON and a chart."""
 
 import io
 from pathlib import Path
@@ -7,51 +7,51 @@ from typing import Any
 from parity.run import files
 
 
-def write(found: dict[str, Any], stem: Path) -> tuple[Path, Path]:
+def write(record: dict[str, Any], stem: Path) -> tuple[Path, Path]:
     """Write a run's record as JSON and its ratios as an SVG; return both paths.
 
     Args:
-        found: the record.
-        stem: path without its ending.
+        record: record of the run.
+        stem: path without its suffix.
     """
     stem.parent.mkdir(parents=True, exist_ok=True)
-    record, chart = stem.with_suffix(".json"), stem.with_suffix(".svg")
-    files.write_json(record, found)
-    files.write_text(chart, svg(found))
-    return record, chart
+    json_path, chart = stem.with_suffix(".json"), stem.with_suffix(".svg")
+    files.write_json(json_path, record)
+    files.write_text(chart, svg(record))
+    return json_path, chart
 
 
-def table(found: dict[str, Any]) -> str:
-    """Return a run as Markdown: one row for each work and peer."""
+def table(record: dict[str, Any]) -> str:
+    """Return a run as Markdown, with a row for each work and peer."""
     lines = [
-        f"{found['benchmark']} on {found['machine']['device']}, {found['model']['name']}, matrix "
-        f"product {found['matmul'] / 1e12:.3g} TFLOP/s in {found['model']['dtype']}",
+        f"{record['benchmark']} on {record['machine']['device']}, {record['model']['name']}, "
+        f"matrix product {record['matmul'] / 1e12:.3g} TFLOP/s in {record['model']['dtype']}",
         "",
         "| work | peer | times faster: median (min–max) | tokens padded → flat → packed "
         "| our TFLOP/s | of the matrix product |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    lines += [_row(work, peer) for work in found["works"] for peer in work["ratios"]]
-    eight = [work | work["rounded"] for work in found["works"] if "rounded" in work]
+    lines += [_row(work, peer) for work in record["works"] for peer in work["ratios"]]
+    eight = [work | work["rounded"] for work in record["works"] if "rounded" in work]
     for work in eight:
-        named = work | {"work": f"{work['work']} in 8-bit floats"}
-        lines += [_row(named, peer) for peer in work["ratios"]]
-    lines += ["", ", ".join(f"{name} {text}" for name, text in found["versions"].items())]
+        rounded = work | {"work": f"{work['work']} in 8-bit floats"}
+        lines += [_row(rounded, peer) for peer in work["ratios"]]
+    lines += ["", ", ".join(f"{name} {text}" for name, text in record["versions"].items())]
     return "\n".join(lines)
 
 
-def svg(found: dict[str, Any]) -> str:
-    """Return the chart of how many times faster we are, with the spread over the runs.
+def svg(record: dict[str, Any]) -> str:
+    """Return a chart of the ratios, with their range over the runs, as SVG.
 
     The same record gives the same bytes.
     """
-    # Imported here: drawing takes a second, and a run that fails needs none.
+    # Imported here: the import takes a second that a failed run does not need.
     import matplotlib as mpl  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     bars = [
         (f"{work['work']}\n{peer}", ratio)
-        for work in found["works"]
+        for work in record["works"]
         for peer, ratio in work["ratios"].items()
     ]
     with mpl.rc_context({"svg.hashsalt": "benchmarks", "svg.fonttype": "none"}):
@@ -61,13 +61,13 @@ def svg(found: dict[str, Any]) -> str:
         low = [ratio["median"] - ratio["min"] for _, ratio in bars]
         high = [ratio["max"] - ratio["median"] for _, ratio in bars]
         drawn = axes.barh(range(len(bars)), middle, xerr=[low, high], color="#4477aa")
-        axes.bar_label(drawn, [f" {one:.1f}×" for one in middle])
+        axes.bar_label(drawn, [f" {value:.1f}×" for value in middle])
         axes.set_yticks(range(len(bars)), [name for name, _ in bars])
         axes.invert_yaxis()
         axes.axvline(1, color="black", linewidth=0.8)
         axes.margins(x=0.12)
-        axes.set_xlabel("times faster than the peer (median, bars from least to most)")
-        axes.set_title(f"{found['benchmark']}: {found['model']['name']}", loc="left")
+        axes.set_xlabel("times faster than the peer (median, bars from smallest to largest)")
+        axes.set_title(f"{record['benchmark']}: {record['model']['name']}", loc="left")
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None})
     return text.getvalue()
@@ -76,23 +76,23 @@ def svg(found: dict[str, Any]) -> str:
 def _row(work: dict[str, Any], peer: str) -> str:
     ratio, tokens = work["ratios"][peer], work["tokens"]
     spread = f"{ratio['median']:.2f} ({ratio['min']:.2f}–{ratio['max']:.2f})"
-    ours = work if "model_flops" in work else _ours(work, peer)
+    line = work if "model_flops" in work else _ours(work, peer)
     first = tokens.get("of_first_batch", tokens)
     padded = tokens.get("padded", {}).get(peer) or _padded(first, peer)
     counts = f"{padded:,} → {first['flat']:,} → {first['packed']:,}"
-    speed = f"{ours['model_flops'] / 1e12:.3g} | {ours['of_matmul']:.0%}"
+    speed = f"{line['model_flops'] / 1e12:.3g} | {line['of_matmul']:.0%}"
     return f"| {work['work']} | {peer} | {spread} | {counts} | {speed} |"
 
 
 def _ours(work: dict[str, Any], pair: str) -> dict[str, Any]:
-    """Return our line of a training pair, by its checkpointing."""
+    """Return our line of a training pair, with the same checkpointing."""
     checkpointing = pair.rpartition("/")[2].endswith("(checkpointing)")
-    (found,) = (
+    (result,) = (
         line
         for line in work["lines"]
         if "model_flops" in line and line["checkpointing"] == checkpointing
     )
-    return dict(found)
+    return dict(result)
 
 
 def _padded(counts: dict[str, Any], pair: str) -> int:

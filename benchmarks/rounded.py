@@ -1,4 +1,4 @@
-"""What rounded products change: how far embeddings move, and the rankings that follow from them."""
+"""Compare embeddings and rankings of two precisions."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,8 @@ from benchmarks.peers import Vectors
 from benchmarks.works import World
 from parity.competition.query import Qrels
 from parity.competition.ranking import Ranking
-from parity.competition.scoring.metrics import average_precisions
+from parity.competition.scoring.metrics import row_scores
+from parity.competition.scoring.row_metrics import Metric
 from parity.deploy.kernel.image_comparison import cosines, overlaps
 from parity.retrieval.search import top
 
@@ -19,16 +20,16 @@ _K = 25
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """Two encoders' answers to the same queries.
+    """Differences of two encoders on the same queries.
 
     Attributes:
-        queries: asked.
-        passages: ranked.
-        cosine: of a query's two embeddings: the middle one and the smallest.
-        overlap: mean share of the first 25 that both have.
-        first: queries whose first passage differs.
-        moved: queries whose first 25, or their order, differ.
-        scores: MAP@25 of whole products and of rounded ones.
+        queries: number of queries.
+        passages: number of ranked passages.
+        cosine: median and smallest cosine of a query's two embeddings.
+        overlap: mean share of common passages among the first 25.
+        first: number of queries whose first passage differs.
+        moved: number of queries whose first 25, or their order, differ.
+        scores: MAP@25 without and with rounding.
     """
 
     queries: int
@@ -41,57 +42,57 @@ class Changed:
 
 
 Answers = tuple[Vectors, Ranking]
-"""Queries' embeddings, (n, d) float32 unit vectors, and what they rank."""
+"""Embeddings of queries, (n, d) float32 unit vectors, and their ranking."""
 
 
 def changed(before: Answers, after: Answers, qrels: Qrels, passages: int) -> Changed:
-    """Compare two encoders' answers to the same queries.
+    """Return the differences of two encoders on the same queries.
 
     Args:
-        before: of whole products.
-        after: of rounded ones.
-        qrels: the right passages of just these queries.
-        passages: how many were ranked.
+        before: answers without rounding.
+        after: answers with rounding.
+        qrels: labels of exactly these queries.
+        passages: number of ranked passages.
     """
-    (one, first), (other, second) = before, after
-    apart = cosines(one, other)
-    k = first.ids.shape[1]
+    (vectors, first), (other_vectors, second) = before, after
+    cosine_of_query = cosines(vectors, other_vectors)
+    k = first.positions.shape[1]
     scores = [
-        float(np.mean(list(average_precisions(side, qrels, k=k).values())))
+        float(np.mean(list(row_scores(side, qrels, Metric("map", k)).values())))
         for side in (first, second)
     ]
     return Changed(
         queries=len(first.query_ids),
         passages=passages,
-        cosine=(float(np.median(apart)), float(apart.min())),
-        overlap=float(np.mean(overlaps(first.ids, second.ids))),
-        first=int((first.ids[:, 0] != second.ids[:, 0]).sum()),
-        moved=int((first.ids != second.ids).any(axis=1).sum()),
+        cosine=(float(np.median(cosine_of_query)), float(cosine_of_query.min())),
+        overlap=float(np.mean(overlaps(first.positions, second.positions))),
+        first=int((first.positions[:, 0] != second.positions[:, 0]).sum()),
+        moved=int((first.positions != second.positions).any(axis=1).sum()),
         scores=(scores[0], scores[1]),
     )
 
 
-def answers(world: World, name: str, count: int, ours: Ours) -> Answers:
-    """Rank the whole corpus for some queries.
+def answers(world: World, name: str, count: int, encoder: Ours) -> Answers:
+    """Rank the entire corpus for queries.
 
     Args:
-        world: the competition.
-        name: a work whose texts are queries.
-        count: the first so many queries; 0 for all.
-        ours: whose embeddings.
+        world: rows of the competition.
+        name: work whose texts are queries.
+        count: number of queries, from the first; 0 for all.
+        encoder: our encoder.
     """
-    asked = ours.encode(works.encoding(world, name, ours.encoder, count))
-    passages = ours.encode(works.encoding(world, "corpus", ours.encoder, 0))
-    ids = sorted(world.corpus)
+    vectors = encoder.encode(works.encoding(world, name, encoder.encoder, count))
+    passages = encoder.encode(works.encoding(world, "corpus", encoder.encoder, 0))
     names = tuple(query.query_id for query in world.queries[: count or None])
-    return asked, Ranking(names, *top(asked, passages, ids, k=min(_K, len(ids))))
+    return vectors, Ranking(names, *top(vectors, passages, k=min(_K, len(world.corpus))))
 
 
-def told(found: Changed) -> str:
-    """Return one line for a person."""
-    whole, eight = found.scores
+def describe(result: Changed) -> str:
+    """Return the differences as one line."""
+    unrounded, with_rounding = result.scores
     return (
-        f"cosine {found.cosine[0]:.5f}, smallest {found.cosine[1]:.5f}; overlap@25 "
-        f"{found.overlap:.4f}; another first passage for {found.first} of {found.queries} queries, "
-        f"another first 25 or order for {found.moved}; MAP@25 {whole:.4f} → {eight:.4f}"
+        f"cosine {result.cosine[0]:.5f}, smallest {result.cosine[1]:.5f}; overlap@25 "
+        f"{result.overlap:.4f}; another first passage for {result.first} of {result.queries} "
+        f"queries, another first 25 or order for {result.moved}; MAP@25 {unrounded:.4f} → "
+        f"{with_rounding:.4f}"
     )

@@ -1,8 +1,8 @@
-"""`python -m benchmarks.simulated`: forecasts of hidden tests that labeled questions play.
+"""`python -m benchmarks.simulated`: check forecasts on simulated competitions.
 
-Each competition hides whole questions, with an unseen share drawn anew; each model's score on them
-is forecast from the rest, and from the models handed in before. The tables say how far off
-forecasts are, and how often their intervals hold, beside "the leaderboard will show the CV".
+Each competition hides part of the labeled questions, with a random unseen share; each model's score
+on them is forecast from the other questions and from earlier models. The tables show the errors of
+the forecasts and the coverage of their intervals, compared with "LB = CV".
 """
 
 import argparse
@@ -25,7 +25,7 @@ from parity.analysis.forecast.forecast import Forecast, forecast
 from parity.analysis.forecast.leaderboard import HiddenTest, LeaderboardPrior, ScorePair, SeenShare
 from parity.analysis.forecast.unseen_estimate import seen_coverage, unseen_mass
 from parity.competition.eedi import kaggle_files
-from parity.competition.scoring.bootstrap import question_of
+from parity.competition.query import unit_of
 from parity.pipeline import encoder_loading
 from parity.retrieval.retrieve import index, render_queries
 from parity.run import files
@@ -37,17 +37,17 @@ _OUT = Path("data/benchmarks")
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """One forecast and what came.
+class SimulatedForecast:
+    """A forecast and its score.
 
     Attributes:
-        seed: the competition's.
-        name: the model's.
-        share: the true unseen share of the hidden rows.
-        cv: MAP on all valid rows; `seen` and `unseen` on a part of them.
-        board: what the leaderboard showed.
-        told: the forecast made before.
-        blind: the same without a score of the models before it.
+        seed: seed of the competition.
+        name: name of the model.
+        share: unseen share of the hidden rows.
+        cv: MAP on all validation rows; `seen` and `unseen` on part of them.
+        board: leaderboard score.
+        forecast: forecast before the score.
+        blind: forecast without the scores of earlier models.
     """
 
     seed: int
@@ -57,97 +57,100 @@ class Judged:
     seen: float
     unseen: float
     board: float
-    told: Forecast
+    forecast: Forecast
     blind: Forecast
 
     @property
-    def judged(self) -> calibration.CheckedForecast:
-        """The forecast beside the score."""
-        return calibration.CheckedForecast(self.name, "simulated", "", self.told, self.board)
+    def checked(self) -> calibration.CheckedForecast:
+        """The forecast with its score."""
+        return calibration.CheckedForecast(self.name, "simulated", "", self.forecast, self.board)
 
 
 def world(run: Run) -> World:
-    """Return the run's labeled rows, embedded by its bare base; embeddings are kept on disk."""
-    read = kaggle_files.read(Path(run.config.data.source))
-    encoder, prompt = encoder_loading.keeping(run), run.config.prompt
-    asked = render_queries(encoder, prompt, read.queries, {})
+    """Return the run's labeled rows with embeddings by its base model, cached on disk."""
+    competition = kaggle_files.read(Path(run.config.data.source))
+    encoder = encoder_loading.load_caching_encoder(run.config.encoder, run.workspace)
+    prompt = run.config.prompt
+    rendered = render_queries(encoder, prompt, competition.queries, {})
     return World(
-        queries=tuple(read.queries),
-        qrels=read.qrels,
-        corpus=read.corpus,
-        asked=encoder.embed(asked.tokens, "encode the queries"),
-        passages=index(encoder, prompt, read.corpus).vectors,
+        queries=tuple(competition.queries),
+        qrels=competition.qrels,
+        corpus=competition.corpus,
+        query_vectors=encoder.embed(rendered.tokens, "encode the queries"),
+        passages=index(encoder, prompt, competition.corpus).vectors,
     )
 
 
-def judge(one: Simulated) -> list[Judged]:
-    """Forecast each model's score, in the order in which they are handed in.
+def check_competition(game: Simulated) -> list[SimulatedForecast]:
+    """Forecast the score of each model, in the order of submission.
 
-    Of the hidden test a forecast knows the number of rows and between which bounds its unseen share
-    was drawn; of the models before, what they scored.
+    A forecast knows the number of hidden rows, the range of their unseen share, and the scores of
+    earlier models.
     """
     low, high = SHARES
-    counts = Counter[int](key for right in one.known.values() for key in right)
-    share = SeenShare.uniform(1 - high, 1 - low).beside(unseen_mass(counts.values()))
-    learnt = frozenset(one.split.train)
-    rows = (right for row, right in one.known.items() if int(question_of(row)) in learnt)
+    counts = Counter[int](key for right in game.labels.values() for key in right)
+    share = SeenShare.uniform(1 - high, 1 - low).updated(unseen_mass(counts.values()))
+    train_questions = frozenset(game.split.train)
+    rows = (right for row, right in game.labels.items() if unit_of(row) in train_questions)
     shown = seen_coverage(counts, {key for right in rows for key in right})
     pairs: list[ScorePair] = []
-    found = []
-    for entry in one.entries:
-        cv = score_slices.of(entry.cv, one.known, one.split.unseen, one.subjects)
-        blind = LeaderboardPrior(share, HiddenTest(one.rows))
-        told = [
+    results = []
+    for entry in game.entries:
+        cv = score_slices.of(entry.cv, game.labels, game.split.unseen, game.subjects)
+        blind = LeaderboardPrior(share, HiddenTest(game.rows))
+        forecasts = [
             forecast(cv, board, covered=shown)
             for board in (replace(blind, pairs=tuple(pairs)), blind)
         ]
         seen, unseen = map(float, cv.mean)
         mean = fmean(entry.cv.values())
-        found.append(
-            Judged(one.seed, entry.name, one.share, mean, seen, unseen, entry.board, *told)
+        results.append(
+            SimulatedForecast(
+                game.seed, entry.name, game.share, mean, seen, unseen, entry.board, *forecasts
+            )
         )
         pairs.append(ScorePair(seen, unseen, entry.board, shown))
-    return found
+    return results
 
 
-def summary(judged: Sequence[Judged]) -> list[dict[str, Any]]:
-    """Return a line for all forecasts, one for all made without earlier pairs, one for each model.
+def summary(checked: Sequence[SimulatedForecast]) -> list[dict[str, Any]]:
+    """Return a row for all forecasts, one without earlier pairs, and one for each model.
 
-    Errors are in MAP; `width` is that of the 90 % interval, `cv` the error of "the leaderboard will
-    show the CV", `line` the error of a straight line on the CV, fitted to all other competitions.
+    Errors are in MAP; `width` is the width of the 90 % interval, `cv` the error of "LB = CV",
+    `line` the error of a straight line on CV, fitted to all other competitions.
     """
-    lined = dict(zip(map(_key, judged), _lines(judged), strict=True))
+    lined = dict(zip(map(_key, checked), _lines(checked), strict=True))
     groups = {
-        "all": list(judged),
-        "all, without pairs": [replace(one, told=one.blind) for one in judged],
+        "all": list(checked),
+        "all, without pairs": [replace(item, forecast=item.blind) for item in checked],
     }
-    for one in judged:
-        groups.setdefault(f"{one.name}, {one.told.pairs} pairs", []).append(one)
-    return [_summed(name, some, lined) for name, some in groups.items()]
+    for item in checked:
+        groups.setdefault(f"{item.name}, {item.forecast.pairs} pairs", []).append(item)
+    return [_summed(name, group, lined) for name, group in groups.items()]
 
 
 def _summed(
-    name: str, some: Sequence[Judged], lined: Mapping[tuple[int, str], float]
+    name: str, group: Sequence[SimulatedForecast], lined: Mapping[tuple[int, str], float]
 ) -> dict[str, Any]:
-    found = calibration.check_forecasts([one.judged for one in some])
-    assert found is not None  # no group is empty
+    result = calibration.check_forecasts([item.checked for item in group])
+    assert result is not None  # groups are not empty
     return {
         "of": name,
-        **asdict(found),
-        "width": fmean(one.told.wide[1] - one.told.wide[0] for one in some),
-        "cv": _rmse(one.cv - one.board for one in some),
-        "line": _rmse(lined[_key(one)] - one.board for one in some),
+        **asdict(result),
+        "width": fmean(item.forecast.wide[1] - item.forecast.wide[0] for item in group),
+        "cv": _rmse(item.cv - item.board for item in group),
+        "line": _rmse(lined[_key(item)] - item.board for item in group),
     }
 
 
-def markdown(judged: Sequence[Judged]) -> str:
-    """Return the summary as a table, and each competition in a line."""
+def markdown(checked: Sequence[SimulatedForecast]) -> str:
+    """Return the summary as a table, and a row for each competition."""
     head = "| forecasts | n | rmse | mean error | in 50 % | in 90 % | its width | LB = CV | line |"
     each = "| competition | unseen | model: CV, forecast (90 %), leaderboard |"
-    by_seed: dict[int, list[Judged]] = {}
-    for one in judged:
-        by_seed.setdefault(one.seed, []).append(one)
-    lines = [head, "| --- " * 9 + "|", *map(_row, summary(judged)), ""]
+    by_seed: dict[int, list[SimulatedForecast]] = {}
+    for item in checked:
+        by_seed.setdefault(item.seed, []).append(item)
+    lines = [head, "| --- " * 9 + "|", *map(_row, summary(checked)), ""]
     lines += [each, "| --- " * 3 + "|", *map(_competition, by_seed.values())]
     return "\n".join(lines) + "\n"
 
@@ -160,32 +163,32 @@ def _row(row: Mapping[str, Any]) -> str:
     )
 
 
-def _competition(judged: Sequence[Judged]) -> str:
-    told = "; ".join(
-        f"{one.name}: {one.cv:.3f}, {one.told.median:.3f} "
-        f"({one.told.wide[0]:.3f}-{one.told.wide[1]:.3f}), {one.board:.3f}"
-        for one in judged
+def _competition(checked: Sequence[SimulatedForecast]) -> str:
+    cells = "; ".join(
+        f"{item.name}: {item.cv:.3f}, {item.forecast.median:.3f} "
+        f"({item.forecast.wide[0]:.3f}-{item.forecast.wide[1]:.3f}), {item.board:.3f}"
+        for item in checked
     )
-    return f"| {judged[0].seed} | {judged[0].share:.0%} | {told} |"
+    return f"| {checked[0].seed} | {checked[0].share:.0%} | {cells} |"
 
 
-def _lines(judged: Sequence[Judged]) -> list[float]:
-    """Return for each forecast what a line on the CV says, fitted to the other competitions."""
-    seeds = np.array([one.seed for one in judged])
-    cv, board = (np.array([getattr(one, name) for one in judged]) for name in ("cv", "board"))
-    found = np.empty(len(judged))
+def _lines(checked: Sequence[SimulatedForecast]) -> list[float]:
+    """Return the prediction of a line on CV for each forecast, fitted to other competitions."""
+    seeds = np.array([item.seed for item in checked])
+    cv, board = (np.array([getattr(item, name) for item in checked]) for name in ("cv", "board"))
+    predictions = np.empty(len(checked))
     for seed in np.unique(seeds):
-        others = seeds != seed
-        if len(np.unique(cv[others])) < 2:
-            found[~others] = cv[~others]
+        is_other = seeds != seed
+        if len(np.unique(cv[is_other])) < 2:
+            predictions[~is_other] = cv[~is_other]
             continue
-        slope, start = np.polyfit(cv[others], board[others], 1)
-        found[~others] = start + slope * cv[~others]
-    return [float(value) for value in found]
+        slope, start = np.polyfit(cv[is_other], board[is_other], 1)
+        predictions[~is_other] = start + slope * cv[~is_other]
+    return [float(value) for value in predictions]
 
 
-def _key(one: Judged) -> tuple[int, str]:
-    return one.seed, one.name
+def _key(item: SimulatedForecast) -> tuple[int, str]:
+    return item.seed, item.name
 
 
 def _rmse(errors: Iterable[float]) -> float:
@@ -193,30 +196,32 @@ def _rmse(errors: Iterable[float]) -> float:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="benchmarks.simulated", description=__doc__)
-    made.add_argument("--run", type=Path, default=_RUN, help="names data, prompt and encoder")
-    made.add_argument("--set", dest="sets", action="append", default=[])
-    made.add_argument("--count", type=int, default=36, help="competitions")
-    made.add_argument("--first", type=int, default=100, help="seed of the first one")
-    made.add_argument("--out", type=Path, default=_OUT, help="folder of simulated.json and .md")
-    return made
+    parser = argparse.ArgumentParser(prog="benchmarks.simulated", description=__doc__)
+    parser.add_argument(
+        "--run", type=Path, default=_RUN, help="run file with data, prompt and encoder"
+    )
+    parser.add_argument("--set", dest="sets", action="append", default=[])
+    parser.add_argument("--count", type=int, default=36, help="number of competitions")
+    parser.add_argument("--first", type=int, default=100, help="seed of the first one")
+    parser.add_argument("--out", type=Path, default=_OUT, help="folder of simulated.json and .md")
+    return parser
 
 
 def main(words: Sequence[str]) -> int:
     """Run the command line; return its exit code."""
-    asked = _parser().parse_args(words)
+    arguments = _parser().parse_args(words)
     try:
-        cut_from = world(open_run(asked.run, tuple(asked.sets)))
-        models, begun, judged = contenders(cut_from), time.monotonic(), []
-        for seed in range(asked.first, asked.first + asked.count):
-            judged += judge(simulate(cut_from, models, seed))
-            print(f"{time.monotonic() - begun:5.0f} s  competition {seed}", file=sys.stderr)
+        labeled = world(open_run(arguments.run, tuple(arguments.sets)))
+        models, started, checked = contenders(labeled), time.monotonic(), []
+        for seed in range(arguments.first, arguments.first + arguments.count):
+            checked += check_competition(simulate(labeled, models, seed))
+            print(f"{time.monotonic() - started:5.0f} s  competition {seed}", file=sys.stderr)
     except ParityError as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return error.exit_code
-    files.write_json(asked.out / "simulated.json", [asdict(one) for one in judged])
-    files.write_text(asked.out / "simulated.md", markdown(judged))
-    print(markdown(judged))
+    files.write_json(arguments.out / "simulated.json", [asdict(item) for item in checked])
+    files.write_text(arguments.out / "simulated.md", markdown(checked))
+    print(markdown(checked))
     return 0
 
 

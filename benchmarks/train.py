@@ -1,4 +1,4 @@
-"""Training: one contrastive step, forward, backward and AdamW, by us and by the peers."""
+"""Benchmark training: one contrastive step with forward, backward and AdamW, and the peers'."""
 
 import tempfile
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ import torch
 from benchmarks import equality, models, records, works
 from benchmarks.learners import LEARNERS, RATE, Learner, Ours, adapter_of, sampled
 from benchmarks.measure import cost, free
-from benchmarks.models import Held
+from benchmarks.models import LoadedModel
 from benchmarks.peers import Seen
 from benchmarks.works import Group, World
-from parity.retrieval.engine.oom_retry import ran_out
+from parity.retrieval.engine.oom_retry import is_out_of_memory
 from parity.run.errors import Mismatch
 
 APART = 1e-4
@@ -23,17 +23,17 @@ APART = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is trained.
+    """Amounts of training work.
 
     Attributes:
         works: names, see `works.TRAIN`.
         learners: names, see `LEARNERS`.
-        checkpointing: off, on, or both after each other.
+        checkpointing: values of gradient checkpointing to run.
         batch: queries in a step.
         group: passages of a query.
         steps: timed steps of a run.
-        warm: steps before, not timed.
-        repeat: runs.
+        warm: untimed steps before.
+        repeat: number of runs.
         budget: tokens in one of our packs.
     """
 
@@ -48,83 +48,87 @@ class Plan:
     budget: int
 
 
-def run(held: Held, world: World, plan: Plan, limit: float, say: Any) -> list[dict[str, Any]]:
+def run(
+    loaded: LoadedModel, world: World, plan: Plan, limit: float, say: Any
+) -> list[dict[str, Any]]:
     """Return one record for each work.
 
     Args:
-        held: the run's model.
-        world: the competition.
-        plan: how much.
+        loaded: model of the run.
+        world: rows of the competition.
+        plan: amounts.
         limit: FLOP/s of the matrix product of this run.
-        say: takes lines for a person.
+        say: function that prints a line.
 
     Raises:
-        Mismatch: a contender reads other tokens, or its loss or gradients differ from ours.
+        Mismatch: a contender has other tokens, or its loss or gradients differ from ours.
     """
-    reader = held.reader(plan.budget)
+    reader = loaded.reader(plan.budget)
     rows = works.drawn(world, batches=plan.steps, batch=plan.batch, group=plan.group, seed=0)
     groups = {
         name: [
-            sampled(one, held.peers, place)
+            sampled(batch, loaded.peers, seed)
             if name == "random"
-            else works.grouped(one, "shared" if name == "shared" else "none", reader)
-            for place, one in enumerate(rows)
+            else works.grouped(batch, "shared" if name == "shared" else "none", reader)
+            for seed, batch in enumerate(rows)
         ]
         for name in plan.works
     }
-    equal = {name: proven(held, groups[name][0], plan) for name in plan.works}
+    equal = {name: check_equality(loaded, groups[name][0], plan) for name in plan.works}
     for name, shown in equal.items():
         for peer, apart in shown.items():
             say(f"{name}: {peer} equal in fp32: loss {apart['loss']:.1e}, grad {apart['grad']:.1e}")
     timed: dict[str, list[dict[str, Any]]] = {name: [] for name in plan.works}
     for name in plan.learners:
         for checkpointing in plan.checkpointing:
-            for work, found in _contender(held, name, groups, plan, checkpointing, say).items():
-                timed[work].append(found)
+            for work, record_ in _contender(loaded, name, groups, plan, checkpointing, say).items():
+                timed[work].append(record_)
     return [
-        records.record(held, name, groups[name], timed[name], limit, plan.budget)
+        records.record(loaded, name, groups[name], timed[name], limit, plan.budget)
         for name in plan.works
     ]
 
 
-def proven(held: Held, group: Group, plan: Plan) -> dict[str, dict[str, float]]:
-    """Show on a tiny fp32 model that tokens, loss and gradients are ours.
+def check_equality(loaded: LoadedModel, group: Group, plan: Plan) -> dict[str, dict[str, float]]:
+    """Check on a tiny fp32 model that the peers' tokens, loss and gradients equal ours.
 
     Returns:
-        peer → relative differences of `loss` and of the gradients (`grad`).
+        Peer → relative differences of `loss` and of the gradients (`grad`).
 
     Raises:
-        Mismatch: they are not.
+        Mismatch: they differ.
     """
     with tempfile.TemporaryDirectory() as name:
         small = models.random(
-            "tiny", held.base.folder, Path(name), device=held.device, dtype=torch.float32
+            "tiny", loaded.base.folder, Path(name), device=loaded.device, dtype=torch.float32
         )
         return _compared_with_ours(small, group, plan)
 
 
-def _compared_with_ours(small: Held, group: Group, plan: Plan) -> dict[str, dict[str, float]]:
-    ours = Ours(small, budget=plan.budget, checkpointing=False)
-    _stir(ours)
-    kept = {name: weight.detach().clone() for name, weight in adapter_of(ours).items()}
-    wanted = _step(ours, group)
-    tokens = [row for part in ours.tokens(group) for row in part]
-    found: dict[str, dict[str, float]] = {}
+def _compared_with_ours(
+    small: LoadedModel, group: Group, plan: Plan
+) -> dict[str, dict[str, float]]:
+    our_learner = Ours(small, budget=plan.budget, checkpointing=False)
+    _randomize(our_learner)
+    weights = {name: weight.detach().clone() for name, weight in adapter_of(our_learner).items()}
+    our_step = _step(our_learner, group)
+    tokens = [row for part in our_learner.tokens(group) for row in part]
+    result: dict[str, dict[str, float]] = {}
     for name in plan.learners:
         if name == Ours.name:
             continue
         peer = LEARNERS[name](small, budget=plan.budget, checkpointing=False)
-        for place, weight in adapter_of(peer).items():
-            weight.data.copy_(kept[place])
+        for name_in_model, weight in adapter_of(peer).items():
+            weight.data.copy_(weights[name_in_model])
         with Seen(peer.model, rows=True) as seen:
-            theirs = _step(peer, group)
+            peer_step = _step(peer, group)
         equality.same_tokens(name, seen.rows, tokens)
-        found[name] = _compared(name, theirs, wanted)
-    return found
+        result[name] = _compared(name, peer_step, our_step)
+    return result
 
 
-def _stir(learner: Learner) -> None:
-    """Move LoRA's B away from zero, which would leave A without a gradient."""
+def _randomize(learner: Learner) -> None:
+    """Set LoRA's B to random values, because A has no gradient while B is zero."""
     torch.manual_seed(0)
     for name, weight in adapter_of(learner).items():
         if "lora_B" in name:
@@ -141,8 +145,8 @@ def _step(learner: Learner, group: Group) -> tuple[float, dict[str, torch.Tensor
     return loss, grads
 
 
-def _compared(who: str, theirs: Any, ours: Any) -> dict[str, float]:
-    (loss, grads), (our_loss, our_grads) = theirs, ours
+def _compared(who: str, peer_step: Any, our_step: Any) -> dict[str, float]:
+    (loss, grads), (our_loss, our_grads) = peer_step, our_step
     if grads.keys() != our_grads.keys() or not grads:
         raise Mismatch(f"{who} trains other weights: {sorted(grads.keys() ^ our_grads.keys())[:2]}")
     scale = max(float(grad.abs().max()) for grad in our_grads.values())
@@ -159,38 +163,43 @@ def _compared(who: str, theirs: Any, ours: Any) -> dict[str, float]:
 
 
 def _contender(
-    held: Held, name: str, groups: dict[str, list[Group]], plan: Plan, checkpointing: bool, say: Any
+    loaded: LoadedModel,
+    name: str,
+    groups: dict[str, list[Group]],
+    plan: Plan,
+    checkpointing: bool,
+    say: Any,
 ) -> dict[str, dict[str, Any]]:
-    """Time one contender on all works; the others' weights are not there meanwhile."""
-    learner = LEARNERS[name](held, budget=plan.budget, checkpointing=checkpointing)
+    """Time one contender on all works, without the others' weights in memory."""
+    learner = LEARNERS[name](loaded, budget=plan.budget, checkpointing=checkpointing)
     weights = list(adapter_of(learner).values())
-    fused = held.device.type == "cuda"  # as both trainers have it by default now
+    fused = loaded.device.type == "cuda"  # the default of both trainers
     optimizer = torch.optim.AdamW(weights, lr=RATE, fused=fused)
     start = [weight.detach().clone() for weight in weights]
-    found: dict[str, dict[str, Any]] = {}
+    records_by_work: dict[str, dict[str, Any]] = {}
     for work, batches in groups.items():
         for weight, first in zip(weights, start, strict=True):
             weight.data.copy_(first)
         trained = sum(weight.numel() for weight in weights)
         line = {"who": name, "checkpointing": checkpointing, "trained": trained}
         try:
-            found[work] = line | _timed(held.device, learner, optimizer, batches, plan)
+            records_by_work[work] = line | _timed(loaded.device, learner, optimizer, batches, plan)
         except (RuntimeError, MemoryError) as error:
-            if not ran_out(error):
+            if not is_out_of_memory(error):
                 raise
-            found[work] = line | {"out_of_memory": True}
+            records_by_work[work] = line | {"out_of_memory": True}
             optimizer.zero_grad(set_to_none=False)
-            free(held.device)
-        say(f"{work}: {name}, checkpointing {checkpointing}: {_told(found[work])}")
+            free(loaded.device)
+        say(f"{work}: {name}, checkpointing {checkpointing}: {_describe(records_by_work[work])}")
     del learner, weights, optimizer
-    free(held.device)
-    return found
+    free(loaded.device)
+    return records_by_work
 
 
 def _timed(
     device: torch.device, learner: Learner, optimizer: Any, batches: list[Group], plan: Plan
 ) -> dict[str, Any]:
-    """Take warm steps, then `repeat` times all of them."""
+    """Run warm-up steps, then all steps `repeat` times."""
 
     def steps(taken: Sequence[Group]) -> list[torch.Tensor]:
         losses = []
@@ -208,13 +217,13 @@ def _timed(
         "first_loss": float(first[0]),
         "first_call": spent.seconds + warm,
         "padded": sum(seen.calls),
-        "runs": [asdict(one) | {"each": one.seconds / len(batches)} for one in runs],
-        "peak": max(one.peak for one in runs),
+        "runs": [asdict(item) | {"each": item.seconds / len(batches)} for item in runs],
+        "peak": max(item.peak for item in runs),
     }
 
 
-def _told(line: dict[str, Any]) -> str:
+def _describe(line: dict[str, Any]) -> str:
     if "out_of_memory" in line:
         return "out of memory"
-    seconds = min(one["each"] for one in line["runs"])
+    seconds = min(item["each"] for item in line["runs"])
     return f"{seconds:.3f} s a step, {line['peak'] / 2**30:.1f} GiB"

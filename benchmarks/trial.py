@@ -1,7 +1,7 @@
-"""One arm with one seed, in a process of its own: the stages, then what is compared.
+"""Run one arm with one seed in one process: the stages, then the outcome.
 
-Negatives are drawn here and imported by `mine`, so that no query is encoded for them. Scored is the
-last epoch, never the best one: choosing it by the valid rows would flatter an arm.
+Random negatives are drawn here and imported by `mine`, so that no query is encoded for them. The
+last epoch is scored, never the best one: choosing it by the validation rows would favor an arm.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import numpy as np
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from benchmarks.arms import ARMS, Masks
-from parity.__main__ import main as parity
+from parity.cli import main as parity
 from parity.competition import ranking as rankings
 from parity.competition.ranking import Ranking
 from parity.competition.scoring import metrics
@@ -35,41 +35,43 @@ from parity.run.experiment import Run, open_run
 from parity.training import flagembedding, negatives
 
 OWN, FIXED = "own", "fixed"
-"""How valid queries are asked: as the arm's own setting says, or all behind the same examples."""
+"""Few-shot examples of validation queries: by the arm's setting, or fixed ones for all queries."""
 
 
 def trial(file: Path, arm: str, sets: tuple[str, ...]) -> dict[str, Any]:
     """Train and score one arm; return what `effects` reads.
 
     Args:
-        file: a run file of this arm and seed alone.
-        arm: its name.
+        file: run file of this arm and seed only.
+        arm: name of the arm.
         sets: all overrides.
 
     Raises:
-        SystemExit: a stage failed; it has said why.
-        BadConfig: negatives would have to be mined with a model.
-        Mismatch: the engine did not run the sequences apart though the arm says so.
+        SystemExit: a stage failed and has printed why.
+        BadConfig: the run file mines negatives with a model.
+        Mismatch: sequences shared prefixes although the arm forbids it.
     """
     run = open_run(file, sets)
     if run.config.mining.strategy != "random":
-        raise BadConfig(f"{file}: mining.strategy must be 'random', which needs no model")
+        raise BadConfig(f"mining.strategy in {file} must be 'random', which needs no model")
     _stage("prepare", run)
-    _stage("mine", run, "--import", str(_draw(run, dataset.load(run))))
-    with _packed(ARMS[arm].masks), _timed() as ended:
+    _stage("mine", run, "--import", str(_draw(run, dataset.load(run.config, run.workspace))))
+    with _packed(ARMS[arm].masks), _timed() as step_ends:
         _stage("train", run)
-        found = _outcome(run, arm, ended)
-    if ARMS[arm].masks == "apart" and found["packed_tokens"] != found["plain_tokens"]:
-        raise Mismatch("sequences meant to run apart shared tokens: mend benchmarks/trial.py")
-    return found
+        outcome = _outcome(run, arm, step_ends)
+    if ARMS[arm].masks == "apart" and outcome["packed_tokens"] != outcome["plain_tokens"]:
+        raise Mismatch(
+            "sequences shared tokens although the arm forbids it. Fix benchmarks/trial.py"
+        )
+    return outcome
 
 
 def apart(sequences: Sequence[Sequence[int]], budget: int) -> list[Pack]:
-    """Return packs as `trie.pack` does, each sequence on a path of its own: nothing is shared.
+    """Return packs like `trie.pack`, but without prefix sharing.
 
     Args:
-        sequences: token ids; none may be empty.
-        budget: nodes in a pack; a longer sequence is a pack alone.
+        sequences: token ids; every sequence has at least one.
+        budget: tokens in a pack; a longer sequence is the only one of its pack.
     """
     packs: list[list[int]] = []
     room = 0
@@ -96,10 +98,10 @@ def _forest(sequences: Sequence[Sequence[int]], owners: list[int]) -> Pack:
 
 @contextmanager
 def _packed(masks: Masks) -> Iterator[None]:
-    """Let the engine share prefixes, or put `apart` in the place of its packing.
+    """Keep the engine's packing, or replace it with `apart`.
 
     Raises:
-        Mismatch: the engine packs by another way, so that prefixes were shared all the same.
+        Mismatch: the engine uses another function to pack, so that prefixes were shared.
     """
     if masks == "shared":
         yield
@@ -117,16 +119,16 @@ def _packed(masks: Masks) -> Iterator[None]:
     finally:
         trie.pack = before
     if not called:
-        raise Mismatch("the engine does not pack by trie.pack any more: mend benchmarks/trial.py")
+        raise Mismatch("the engine no longer packs with trie.pack. Fix benchmarks/trial.py")
 
 
 @contextmanager
 def _timed() -> Iterator[list[float]]:
-    """Yield a list that fills with the time at which each optimizer step ended."""
-    ended: list[float] = []
-    hook = register_optimizer_step_post_hook(lambda *_: ended.append(time.monotonic()))
+    """Yield a list that receives the end time of each optimizer step."""
+    step_ends: list[float] = []
+    hook = register_optimizer_step_post_hook(lambda *_: step_ends.append(time.monotonic()))
     try:
-        yield ended
+        yield step_ends
     finally:
         hook.remove()
 
@@ -142,25 +144,25 @@ def _stage(name: str, run: Run, *flags: str) -> None:
         raise SystemExit(code)
 
 
-def _draw(run: Run, known: Dataset) -> Path:
-    """Write the arm's negatives as FlagEmbedding's file; return its path."""
-    rows = tuple(query.query_id for query in known.train)
-    any_id = np.full((len(rows), 1), min(known.corpus), dtype=np.int64)
+def _draw(run: Run, data: Dataset) -> Path:
+    """Write the arm's negatives as a FlagEmbedding file; return its path."""
+    rows = tuple(query.query_id for query in data.train)
+    first = np.zeros((len(rows), 1), dtype=np.int64)
     mined = negatives.mine(
-        Ranking(rows, any_id, np.zeros((len(rows), 1), dtype=np.float32)),
-        known.qrels,
-        known.corpus,
+        Ranking(rows, first, np.zeros((len(rows), 1), dtype=np.float32)),
+        data.qrels,
+        data.corpus,
         run.config.mining,
-        positives=known.positives,
+        positives=data.positives,
         miner="none",
     )
     prompt = run.config.prompt
     path = run.workspace.root / "drawn.jsonl"
     exported = flagembedding.export_rows(
         mined,
-        known.qrels,
-        texts={query.query_id: prompts.bare(prompt, query) for query in known.train},
-        passages={key: prompts.passage(prompt, text) for key, text in known.corpus.items()},
+        data.qrels,
+        texts={query.query_id: prompts.query_text(prompt, query) for query in data.train},
+        passages={key: prompts.passage(prompt, text) for key, text in data.corpus.items()},
         instruction=prompt.instruction,
         ranking=None,
     )
@@ -168,55 +170,57 @@ def _draw(run: Run, known: Dataset) -> Path:
     return path
 
 
-def _outcome(run: Run, arm: str, ended: list[float]) -> dict[str, Any]:
-    known = dataset.load(run)
+def _outcome(run: Run, arm: str, step_ends: list[float]) -> dict[str, Any]:
+    data = dataset.load(run.config, run.workspace)
     folder = run.workspace.stage("train", run.round)
     last = max(int(path.stem.rpartition("-")[2]) for path in folder.glob("ranking-*.jsonl"))
-    encoder = encoder_loading.encoder(run, folder / f"epoch-{last}")
-    found = {OWN: rankings.read(folder / f"ranking-{last}.jsonl")}
+    encoder = encoder_loading.load_encoder(
+        run.config.encoder, run.workspace, folder / f"epoch-{last}"
+    )
+    rankings_by_policy = {OWN: rankings.read(folder / f"ranking-{last}.jsonl")}
     if run.config.prompt.examples != "none":
-        found[FIXED] = _fixed(run, encoder, known)
-    k = min(evaluation.K, len(known.corpus))
-    trained = manifests.require(folder, run.command("train"))
-    steps = [later - before for before, later in pairwise(ended)]
+        rankings_by_policy[FIXED] = _fixed(run, encoder, data)
+    metric = data.metric.within(len(data.corpus))
+    trained = manifests.require(folder, run.command_words("train"))
+    steps = [later - before for before, later in pairwise(step_ends)]
     return {
         "arm": arm,
         "seed": run.config.training.seed,
         "key": run.config.digest(),
         "epochs": last,
         "precisions": {
-            policy: metrics.average_precisions(ranking, known.valid_qrels, k=k)
-            for policy, ranking in found.items()
+            policy: metrics.row_scores(ranking, data.valid_qrels, metric)
+            for policy, ranking in rankings_by_policy.items()
         },
-        "unseen": sorted(known.split.unseen),
+        "unseen": sorted(data.split.unseen),
         "seconds_per_step": statistics.median(steps) if steps else None,
         "peak_gib": trained.facts["peak_gib"],
         "held_gib": trained.facts["held_gib"],
-        "losses": [trained.facts["losses"][place] for place in (0, -1)],
+        "losses": [trained.facts["losses"][index] for index in (0, -1)],
         "device": encoder.device.type,
         "environment": trained.environment,
-        **_tokens(run, encoder, known),
+        **_tokens(run, encoder, data),
     }
 
 
-def _fixed(run: Run, encoder: Encoder, known: Dataset) -> Ranking:
-    """Return the ranking of the valid rows, all of them behind the same examples."""
+def _fixed(run: Run, encoder: Encoder, data: Dataset) -> Ranking:
+    """Return the ranking of the validation rows, all with the same examples."""
     prompt = run.config.prompt.model_copy(update={"examples": "fixed"})
     config = run.config.model_copy(update={"prompt": prompt})
-    ranking = evaluation.score(encoder, config, known).ranking
-    assert ranking is not None  # there are valid rows: training ranked them
+    ranking = evaluation.score(encoder, config, data).ranking
+    assert ranking is not None  # training ranked the validation rows
     return ranking
 
 
-def _tokens(run: Run, encoder: Encoder, known: Dataset) -> dict[str, float]:
-    """Count the first epoch: steps, rows, tokens computed, and tokens with nothing shared."""
-    mined = negatives.read(run.workspace.stage("mine", run.round) / "negatives.jsonl")
-    planned, _ = training_plan.build_training_plan(encoder, run.config, known, mined, "")
+def _tokens(run: Run, encoder: Encoder, data: Dataset) -> dict[str, float]:
+    """Count steps, rows, packed tokens and tokens without prefix sharing of the first epoch."""
+    mined = negatives.read(run.workspace.stage("mine", run.round) / "negatives.jsonl", data.corpus)
+    planned, _ = training_plan.build_training_plan(encoder, run.config, data, mined, "")
     batches = planned.epochs[0]
     packed = plain = 0
     for batch in batches:
-        asked, answers = planned.tokens(batch)
-        sequences = [*asked, *answers]
+        queries, answers = planned.tokens(batch)
+        sequences = [*queries, *answers]
         packed += sum(map(len, encoder.packs(sequences)))
         plain += sum(map(len, sequences))
     rows = sum(len(batch.query_ids) for batch in batches)
@@ -230,9 +234,9 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--arm", required=True, choices=sorted(ARMS))
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--set", dest="sets", action="append", default=[])
-    asked = parser.parse_args(words)
+    arguments = parser.parse_args(words)
     try:
-        files.write_json(asked.out, trial(asked.file, asked.arm, tuple(asked.sets)))
+        files.write_json(arguments.out, trial(arguments.file, arguments.arm, tuple(arguments.sets)))
     except ParityError as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return error.exit_code

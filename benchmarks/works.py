@@ -1,4 +1,4 @@
-"""What is encoded and trained on: texts as the model reads them, the same for every contender."""
+"""Build the texts to encode and train on, as the model reads them, equal for all contenders."""
 
 import random
 from collections.abc import Sequence
@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from parity.competition.corpus import Corpus
 from parity.competition.eedi import kaggle_files
 from parity.competition.few_shot import Example
-from parity.competition.query import Corpus, Qrels, Query
+from parity.competition.query import Qrels, Query
 from parity.retrieval import prompts
 from parity.retrieval.tokenizer import Tokenizer
-from parity.run.config.run_file import PromptConfig
+from parity.run.config.prompt import PromptConfig
 from parity.run.errors import BadConfig, Mismatch
 
 ENCODE = ("fixed-3", "no-examples", "corpus")
@@ -22,7 +23,7 @@ INSTRUCTION = (
     "answer and one wrong answer that a pupil gave, retrieve the misconception, out of those that "
     "teachers have described, that most likely led the pupil to this wrong answer."
 )
-"""About 49 tokens, as the instruction that the targets were set with."""
+"""About 49 tokens, as many as the instruction of the targets."""
 PROMPT = PromptConfig(
     format="icl", instruction=INSTRUCTION, query_max_length=2048, passage_max_length=512
 )
@@ -31,31 +32,31 @@ _SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One list of texts to encode.
+    """A list of texts to encode.
 
     Attributes:
         name: one of `ENCODE`.
-        texts: as the model reads them, special tokens apart.
-        bare: what FlagEmbedding is given where it adds instruction and examples itself.
+        texts: texts as the model reads them, without special tokens.
+        plain: texts for FlagEmbedding, which adds instruction and examples.
         examples: FlagEmbedding's `examples_for_task`.
         limit: tokens of a text.
     """
 
     name: str
     texts: list[str]
-    bare: list[str]
+    plain: list[str]
     examples: list[dict[str, str]]
     limit: int
 
     def spread(self, count: int) -> "Work":
-        """Return `count` texts evenly over the whole, or all where there are fewer."""
+        """Return `count` texts, evenly spaced, or all if there are fewer."""
         if count >= len(self.texts):
             return self
-        places = [place * len(self.texts) // count for place in range(count)]
+        indices = [index * len(self.texts) // count for index in range(count)]
         return replace(
             self,
-            texts=[self.texts[place] for place in places],
-            bare=[self.bare[place] for place in places],
+            texts=[self.texts[index] for index in indices],
+            plain=[self.plain[index] for index in indices],
         )
 
 
@@ -83,9 +84,9 @@ class Drawn:
 
     Attributes:
         queries: b rows.
-        positives: their right sentences.
-        negatives: b lists of wrong ones.
-        shown: few-shot examples from other questions, for all of the batch.
+        positives: b texts, the right passages.
+        negatives: b lists of other passages.
+        shown: few-shot examples from other questions, for the entire batch.
     """
 
     queries: list[Query]
@@ -94,20 +95,20 @@ class Drawn:
     shown: list[Example]
 
     @property
-    def bare(self) -> list[str]:
-        """The queries' own texts."""
-        return [prompts.bare(PROMPT, query) for query in self.queries]
+    def plain(self) -> list[str]:
+        """Texts of the queries without examples."""
+        return [prompts.query_text(PROMPT, query) for query in self.queries]
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """The competition's rows, from which all work is cut.
+    """Rows of the competition from which all work is built.
 
     Attributes:
-        queries: labeled rows, but for the questions shown as examples.
-        shown: three rows of other questions.
-        qrels: the right misconceptions.
-        corpus: id → sentence.
+        queries: labeled rows, without the questions of the examples.
+        shown: three few-shot examples from other questions.
+        qrels: labels of the rows.
+        corpus: id → text.
     """
 
     queries: list[Query]
@@ -117,33 +118,39 @@ class World:
 
 
 def read(data: Path) -> World:
-    """Read Kaggle's files; three questions, drawn from seed 0, are kept as examples."""
-    found = kaggle_files.read(data)
-    questions = sorted({query.question_id for query in found.queries})
-    kept = set(random.Random(0).sample(questions, _SHOWN))
+    """Read Kaggle's files; three questions, drawn from seed 0, become examples."""
+    competition = kaggle_files.read(data)
+    questions = list(dict.fromkeys(query.unit for query in competition.queries))
+    example_questions = set(random.Random(0).sample(questions, _SHOWN))
     firsts = {
-        query.question_id: query for query in reversed(found.queries) if query.question_id in kept
+        query.unit: query
+        for query in reversed(competition.queries)
+        if query.unit in example_questions
     }
-    shown = [_example(firsts[one], found.qrels, found.corpus) for one in sorted(kept)]
-    queries = [query for query in found.queries if query.question_id not in kept]
-    return World(queries, shown, found.qrels, found.corpus)
+    shown = [
+        _example(firsts[question], competition.qrels, competition.corpus)
+        for question in questions
+        if question in example_questions
+    ]
+    queries = [query for query in competition.queries if query.unit not in example_questions]
+    return World(queries, shown, competition.qrels, competition.corpus)
 
 
 def encoding(world: World, name: str, reader: Tokenizer, count: int) -> Work:
     """Return the texts of one piece of encoding work.
 
     Args:
-        world: the competition.
+        world: rows of the competition.
         name: one of `ENCODE`.
-        reader: counts tokens.
-        count: the first so many queries, or passages; 0 for all.
+        reader: tokenizer.
+        count: number of queries or passages, from the first; 0 for all.
 
     Raises:
-        BadConfig: no such work.
-        Mismatch: a query does not fit, so that the peers would read another text.
+        BadConfig: the name is unknown.
+        Mismatch: a query is too long, so that the peers would read another text.
     """
     if name not in ENCODE:
-        raise BadConfig(f"--work {name}: known are {', '.join(ENCODE)}")
+        raise BadConfig(f"unknown --work {name}. Choose from {', '.join(ENCODE)}")
     if name == "corpus":
         keys = sorted(world.corpus)[: count or None]
         texts = [prompts.passage(PROMPT, world.corpus[key]) for key in keys]
@@ -153,64 +160,68 @@ def encoding(world: World, name: str, reader: Tokenizer, count: int) -> Work:
     examples = [
         {
             "instruct": INSTRUCTION,
-            "query": prompts.bare(PROMPT, one.query),
-            "response": prompts.passage(PROMPT, one.passage),
+            "query": prompts.query_text(PROMPT, example.query),
+            "response": prompts.passage(PROMPT, example.passage),
         }
-        for one in shown
+        for example in shown
     ]
     texts = rendered(queries, shown, reader)
-    bare = [prompts.bare(PROMPT, query) for query in queries]
-    return Work(name, texts, bare, examples, PROMPT.query_max_length)
+    plain = [prompts.query_text(PROMPT, query) for query in queries]
+    return Work(name, texts, plain, examples, PROMPT.query_max_length)
 
 
 def rendered(queries: Sequence[Query], shown: Sequence[Example], reader: Tokenizer) -> list[str]:
-    """Return the queries' whole texts, the same examples before each.
+    """Return the complete texts of queries, with the same examples before each.
 
     Raises:
-        Mismatch: one does not fit with all its examples.
+        Mismatch: a query is too long with its examples.
     """
-    texts = [prompts.whole(PROMPT, query, shown) for query in queries]
-    for one, ids in zip(queries, reader.tokenize(texts, PROMPT.query_max_length + 1), strict=True):
+    texts = [prompts.full_prompt(PROMPT, query, shown) for query in queries]
+    for query, ids in zip(
+        queries, reader.tokenize(texts, PROMPT.query_max_length + 1), strict=True
+    ):
         if len(ids) > PROMPT.query_max_length:
-            raise Mismatch(f"query {one.query_id} is longer than {PROMPT.query_max_length} tokens")
+            raise Mismatch(
+                f"query {query.query_id} is longer than {PROMPT.query_max_length} tokens"
+            )
     return texts
 
 
 def drawn(world: World, *, batches: int, batch: int, group: int, seed: int) -> list[Drawn]:
-    """Draw batches as they come without mining: rows, a positive each, random negatives.
+    """Draw batches without mining: rows, a positive each, random negatives.
 
-    Mined negatives recur within a batch more often, which only a packed step gains by.
+    Mined negatives repeat within a batch more often, which makes only a packed step faster.
     """
     draws = random.Random(seed)
     return [_draw(world, draws, batch, group) for _ in range(batches)]
 
 
-def grouped(one: Drawn, kind: Examples, reader: Tokenizer) -> Group:
-    """Return the texts of a batch that shares its few-shot examples, or has none."""
-    shown = one.shown if kind == "shared" else []
-    queries = rendered(one.queries, shown, reader)
-    rows = zip(one.positives, one.negatives, strict=True)
+def grouped(batch: Drawn, kind: Examples, reader: Tokenizer) -> Group:
+    """Return the texts of a batch with shared few-shot examples, or without examples."""
+    shown = batch.shown if kind == "shared" else []
+    queries = rendered(batch.queries, shown, reader)
+    rows = zip(batch.positives, batch.negatives, strict=True)
     return Group(queries, [text for right, wrong in rows for text in (right, *wrong)])
 
 
 def _draw(world: World, draws: random.Random, batch: int, group: int) -> Drawn:
     queries = draws.sample(world.queries, batch)
-    right = [min(world.qrels[query.query_id]) for query in queries]
+    labels = [min(world.qrels[query.query_id]) for query in queries]
     wrong = [
-        [key for key in draws.sample(sorted(world.corpus), group + 8) if key not in of]
-        for of in (world.qrels[query.query_id] for query in queries)
+        [key for key in draws.sample(sorted(world.corpus), group + 8) if key not in labels_]
+        for labels_ in (world.qrels[query.query_id] for query in queries)
     ]
-    asked = {query.question_id for query in queries}
-    others = [query for query in world.queries if query.question_id not in asked]
-    shown = draws.sample(others, _SHOWN)
+    questions = {query.unit for query in queries}
+    other_queries = [query for query in world.queries if query.unit not in questions]
+    shown = draws.sample(other_queries, _SHOWN)
     return Drawn(
         queries,
-        [world.corpus[key] for key in right],
+        [world.corpus[key] for key in labels],
         [[world.corpus[key] for key in keys[: group - 1]] for keys in wrong],
-        [_example(one, world.qrels, world.corpus) for one in shown],
+        [_example(query, world.qrels, world.corpus) for query in shown],
     )
 
 
-def _example(one: Query, qrels: Qrels, corpus: Any) -> Example:
-    right = min(qrels[one.query_id])
-    return Example(one, right, corpus[right])
+def _example(query: Query, qrels: Qrels, corpus: Any) -> Example:
+    label = min(qrels[query.query_id])
+    return Example(query, label, corpus[label])

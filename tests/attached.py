@@ -1,6 +1,6 @@
-"""A tiny input for the kernel's script, and the script started in this process, up to its children.
+"""A tiny input for the kernel's script, and the script run in this process with fake children.
 
-The files say nothing: what is tried is whether they are found, proven and passed on.
+The files have dummy contents: the tests check that they are found, verified and passed on.
 """
 
 import runpy
@@ -29,11 +29,11 @@ WEIGHTS = {"config.json": "{}", "model.safetensors": "weights", "tokenizer.json"
 
 
 @dataclass(slots=True)
-class Input:
-    """What is attached to a kernel.
+class KernelInput:
+    """The datasets attached to a kernel.
 
     Attributes:
-        root: stands for /kaggle.
+        root: folder used as /kaggle.
         bundle: folder of the bundle.
         house: folder of the wheelhouse.
         base: folder of the weights.
@@ -45,53 +45,55 @@ class Input:
     base: Path
 
     def seal(self, **facts: Any) -> None:
-        """Seal the wheelhouse, then the bundle that names it, with these facts besides."""
+        """Seal the wheelhouse, then the bundle that names it, with more facts."""
         house = sealed_folder.seal(
             self.house, "wheelhouse", {"install": facts.pop("install", [PIN])}
         )
-        told = {"wheelhouse": house, "parallelism": "queries", **facts}
-        sealed_folder.seal(self.bundle, "bundle", told)
+        bundle_facts = {"wheelhouse": house, "parallelism": "queries", **facts}
+        sealed_folder.seal(self.bundle, "bundle", bundle_facts)
 
 
-def attach(root: Path, layout: Layout, base: str = BASE) -> Input:
-    """Lay out bundle, wheelhouse and base: a dataset with a manifest of its own, or a model."""
-    place = root / "input"
-    made = Input(root, place / layout(BUNDLE), place / layout(HOUSE), place / layout(base))
+def attach(root: Path, layout: Layout, base: str = BASE) -> KernelInput:
+    """Write bundle, wheelhouse and base, which is a dataset with its own manifest, or a model."""
+    input_ = root / "input"
+    kernel_input = KernelInput(
+        root, input_ / layout(BUNDLE), input_ / layout(HOUSE), input_ / layout(base)
+    )
     (root / "working").mkdir(parents=True)
-    for folder in (made.bundle, made.house, made.base):
+    for folder in (kernel_input.bundle, kernel_input.house, kernel_input.base):
         folder.mkdir(parents=True)
     for name, text in WEIGHTS.items():
-        (made.base / name).write_text(text)
-    record = {"name": "llm", "files": digest.of_tree(made.base), "license": "MIT"}
+        (kernel_input.base / name).write_text(text)
+    record = {"name": "llm", "files": digest.of_tree(kernel_input.base), "license": "MIT"}
     if base == BASE:
-        sealed_folder.seal(made.base, "base", {"name": "llm", "license": "MIT"})
-    files.write_json(made.bundle / "base.json", record)
-    (made.bundle / "adapter_model.safetensors").write_text("adapter")
-    (made.house / "kaggle_parity-0.1.0-py3-none-any.whl").write_text("wheel")
-    made.seal()
-    return made
+        sealed_folder.seal(kernel_input.base, "base", {"name": "llm", "license": "MIT"})
+    files.write_json(kernel_input.bundle / "base.json", record)
+    (kernel_input.bundle / "adapter_model.safetensors").write_text("adapter")
+    (kernel_input.house / "kaggle_parity-0.1.0-py3-none-any.whl").write_text("wheel")
+    kernel_input.seal()
+    return kernel_input
 
 
 @dataclass(slots=True)
-class Started:
-    """What the script would have started.
+class StartedCommands:
+    """Commands that the script started.
 
     Attributes:
-        pip: pip's words.
-        launch: accelerate's words.
-        env: the environment of both.
-        target: the folder to install into was there.
+        pip: pip's arguments.
+        launch: accelerate's arguments.
+        env: environment of both.
+        has_target: whether the installation folder existed.
     """
 
     pip: list[str] = field(default_factory=list)
     launch: list[str] = field(default_factory=list)
     env: dict[str, str] = field(default_factory=dict)
-    target: bool = False
+    has_target: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A child that says something on standard error and ends."""
+    """A child process that writes to standard error and exits."""
 
     stderr: Sequence[str] = ()
     returncode: int = 0
@@ -108,24 +110,24 @@ class Child:
         """Let every error pass."""
 
 
-def start(root: Path, *, gpus: str = "", child: Child | None = None) -> Started:
-    """Run the script in this process with `root` as /kaggle; its children are only noted.
+def start(root: Path, *, gpus: str = "", child: Child | None = None) -> StartedCommands:
+    """Run the script in this process with `root` as /kaggle, and record the commands it starts.
 
     Args:
-        root: as `attach` laid it out.
-        gpus: what `nvidia-smi -L` says.
-        child: how the package's half ends.
+        root: folder written by `attach`.
+        gpus: output of `nvidia-smi -L`.
+        child: how the package's process ends.
     """
-    noted = Started()
+    started = StartedCommands()
 
-    def install(words: Sequence[Any], **rest: Any) -> subprocess.CompletedProcess[str]:
-        noted.pip, noted.env = [str(word) for word in words], rest["env"]
-        noted.target = Path(noted.pip[noted.pip.index("--target") + 1]).is_dir()
-        return subprocess.CompletedProcess(noted.pip, 0, "", "")
+    def install(words: Sequence[Any], **options: Any) -> subprocess.CompletedProcess[str]:
+        started.pip, started.env = [str(word) for word in words], options["env"]
+        started.has_target = Path(started.pip[started.pip.index("--target") + 1]).is_dir()
+        return subprocess.CompletedProcess(started.pip, 0, "", "")
 
-    def launch(words: Sequence[str], **rest: Any) -> Child:
-        noted.launch = list(words)
-        assert rest["env"] == noted.env
+    def launch(words: Sequence[str], **options: Any) -> Child:
+        started.launch = list(words)
+        assert options["env"] == started.env
         return child or Child()
 
     replaced: dict[str, Callable[..., Any]] = {
@@ -135,7 +137,7 @@ def start(root: Path, *, gpus: str = "", child: Child | None = None) -> Started:
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PARITY_KAGGLE", str(root))
-        for name, instead in replaced.items():
-            patch.setattr(subprocess, name, instead)
+        for name, fake in replaced.items():
+            patch.setattr(subprocess, name, fake)
         runpy.run_path(str(KERNEL), run_name="__main__")
-    return noted
+    return started

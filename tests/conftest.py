@@ -1,6 +1,7 @@
-"""What every test runs under: no network, no account, one thread, a home of its own."""
+"""Fixtures of all tests: no network, no account, one thread, a temporary home."""
 
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,9 @@ os.environ.update(
 for name in ("KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_TOKEN", "HF_TOKEN", "WANDB_API_KEY"):
     os.environ.pop(name, None)
 
+# Background jobs ignore SIGINT, and so would processes that a test starts and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 LOOPBACK = ("127.", "::1", "localhost")
 
 
@@ -34,7 +38,7 @@ def _local(address: Any) -> bool:
 
 @pytest.fixture(autouse=True, scope="session")
 def _no_network() -> Iterator[None]:
-    """Let sockets reach this machine alone; whatever tries further fails, and says where to."""
+    """Let sockets reach only this machine; other addresses raise an error."""
     connect, look_up = socket.socket.connect, socket.getaddrinfo
 
     def guarded(self: socket.socket, address: Any) -> None:
@@ -66,17 +70,17 @@ def _scratch_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _no_login_left() -> Iterator[None]:
-    """Let no test leave a login, or a way to the stand-in, to the one after it."""
+    """Fail a test that leaves a login or the stand-in's address in the environment."""
     yield
-    left = sorted(name for name in os.environ if name.startswith("KAGGLE_"))
-    for name in left:
+    leftover = sorted(name for name in os.environ if name.startswith("KAGGLE_"))
+    for name in leftover:
         del os.environ[name]
-    assert not left, f"left behind: {left}"
+    assert not leftover, f"left behind: {leftover}"
 
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
-    """Let torch compute on one thread, where a test has it loaded at all."""
+    """Let torch compute on one thread, if a test has loaded it."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.get_num_threads() != 1:
         torch.set_num_threads(1)

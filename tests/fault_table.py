@@ -1,7 +1,7 @@
-"""`docs/pitfalls.md`: each fault that made CV and LB disagree, planted, and the verdict.
+"""Build `docs/pitfalls.md`: each fault behind a gap between CV and LB, planted, with its result.
 
-`python tests/fault_table.py` prints it in 80 columns, with `--write` it writes the page anew;
-test_pitfalls.py proves every row.
+`python tests/fault_table.py` prints the table in 80 columns, with `--write` it writes the page.
+test_pitfalls.py checks each row.
 """
 
 import re
@@ -26,24 +26,24 @@ from parity.run import files
 
 PAGE = Path(__file__).parents[1] / "docs" / "pitfalls.md"
 HEAD = """\
-# What made CV and LB disagree, planted
+# Faults behind a gap between CV and LB
 
-Made by `python tests/fault_table.py --write`; every row is a test. The faults are those of the
-first log of this competition, by their numbers in the list of pitfalls. *Here* says what the tool
-does: it **refuses** (the command stops and says why), it **cannot happen** (there is no way to do
-it), it is **told** where it matters, and, where the fault can be planted in a run that is compared
-with an honest one, which **layer** `inv reconcile` names first: from the evidence alone, and
-nothing else beside it.
+Made by `python tests/fault_table.py --write`; each row is a test. The faults come from the first
+log of this competition, numbered as in the list of pitfalls. The column *result* has what the tool
+does. **refused**: the command stops with an error. **cannot happen**: the tool does not offer a way
+to do it. **reported**: it is not a fault of one run, and it is printed where it matters. **layer**:
+the first layer that `inv reconcile` names, from the evidence alone, when the fault is planted in
+one of two otherwise equal runs.
 
 """
 MIDDLE = """
-## Planted → verdict
+## Planted fault → first layer
 
-*evidence*: planted where it arises in a measurement of a toy encoder, judged by the code that
-judges runs; *run*: planted in stages that really ran, by a tiny model. A difference in a later
-layer is called a consequence, never a fault of its own.
+*evidence*: planted in the measurements of a toy encoder, then compared by the code that compares
+runs. *run*: planted in real stages with a tiny model. A difference in a later layer is reported as
+a consequence, not as a second fault.
 
-| planted | in | first layer named | in its own words |
+| planted | in | first layer named | part of the message |
 | --- | --- | --- | --- |
 """
 
@@ -59,93 +59,95 @@ ENTRY = {
     "another torch that drifts": "image package drift",
     "a shadowed wheel": "wheel shadowing",
 }
-"""Fault of pipeline/test_planted_prompts.py → its entry."""
+"""Fault of pipeline/test_planted_prompts.py → number or name of its entry."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plant:
-    """A fault that was planted, and what came of it.
+    """A planted fault and its result.
 
     Attributes:
-        name: with the number of its entry, if it has one.
-        where: evidence or run.
-        layer: named first.
-        words: that the layer's lines hold.
+        name: fault, with the number of its entry if there is one.
+        setting: evidence or run.
+        layer: first layer that is named.
+        words: part of the layer's message.
     """
 
     name: str
-    where: str
+    setting: str
     layer: str
     words: str
 
     @property
     def entries(self) -> list[str]:
-        """Numbers of the list, or the name of a further fault."""
+        """Return numbers of the list, or the name of a further fault."""
         return re.findall(r"\b[A-H][0-9]+\b", self.name) or [ENTRY.get(self.name, self.name)]
 
 
 def plants() -> list[Plant]:
-    """Return every planted fault with the layer that the code names now.
+    """Return each planted fault with the layer that the code names.
 
-    What was planted in runs is told from the test that proves it: each takes a run.
+    Faults planted in runs come from the table of their tests, since each needs a run.
     """
-    found = []
+    planted_faults = []
     for name, (change, _, words) in evidence.FAULTS.items():
         b = measure(replace(evidence.HONEST, **change))
-        judged = conclusion.conclude(evidence.A, b, evidence.EPOCHS)
-        found.append(Plant(name, "evidence", judged.layer or judged.said, words))
-    ran = [(name, layer, words) for name, (_, _, layer, words) in planted.NAMED.items()]
-    ran += [(name, layer, words) for name, (_, layer, words) in prompts.PLANTED.items()]
-    return found + [Plant(name, "run", layer, words) for name, layer, words in ran]
+        result = conclusion.conclude(evidence.A, b, evidence.EPOCHS)
+        planted_faults.append(Plant(name, "evidence", result.layer or result.result, words))
+    run_faults = [(name, layer, words) for name, (_, _, layer, words) in planted.FAULTS.items()]
+    run_faults += [(name, layer, words) for name, (_, layer, words) in prompts.PLANTED.items()]
+    return planted_faults + [Plant(name, "run", layer, words) for name, layer, words in run_faults]
 
 
-def layers_of(entry: str, all_: list[Plant]) -> list[str]:
-    """Return the layers that are named for an entry, each once."""
-    return list(dict.fromkeys(one.layer for one in all_ if entry in one.entries))
+def layers_of(entry: str, planted_faults: list[Plant]) -> list[str]:
+    """Return the layers named for an entry, without repetition."""
+    return list(dict.fromkeys(item.layer for item in planted_faults if entry in item.entries))
 
 
-def rows(all_: list[Plant]) -> Iterator[tuple[str, Pitfall, str]]:
-    """Yield number, entry and what the tool does about it."""
+def rows(planted_faults: list[Plant]) -> Iterator[tuple[str, Pitfall, str]]:
+    """Yield number, entry and the tool's result."""
     for number, entry in (*ENTRIES.items(), *FURTHER.items()):
-        layers = layers_of(number, all_)
-        named = f"layer {', '.join(layers)}" if layers else ""
-        yield number, entry, "; ".join(filter(None, (entry.answer, named)))
+        layers = layers_of(number, planted_faults)
+        layer = f"layer {', '.join(layers)}" if layers else ""
+        yield number, entry, "; ".join(filter(None, (entry.answer, layer)))
 
 
-def page() -> str:
+def build_page() -> str:
     """Return the page."""
-    all_ = plants()
-    lines = ["| entry | what went wrong | here | shown by |", "| --- | --- | --- | --- |"]
-    for number, entry, here in rows(all_):
+    planted_faults = plants()
+    lines = ["| entry | what went wrong | result | test |", "| --- | --- | --- | --- |"]
+    for number, entry, result in rows(planted_faults):
         number = number if number in ENTRIES else "further"
-        shown = ", ".join(f"`{test}`" for test in entry.tests) or "-"
-        lines.append(f"| {number} | {entry.says} | {here} | {shown} |")
-    table = [f"| {one.name} | {one.where} | {one.layer} | {one.words} |" for one in all_]
-    real, simulated = len(honest.PAIRS) + len(honest.SEEDED) + 1, len(evidence.HONEST_PAIRS)
+        tests = ", ".join(f"`{test}`" for test in entry.tests) or "-"
+        lines.append(f"| {number} | {entry.summary} | {result} | {tests} |")
+    table = [
+        f"| {item.name} | {item.setting} | {item.layer} | {item.words} |" for item in planted_faults
+    ]
+    real, simulated = len(honest.PAIRS) + len(honest.HASH_SEEDS) + 1, len(evidence.HONEST_PAIRS)
     end = (
-        f"\n## Honest pairs\n\n{real} pairs of one adapter that really ran "
-        "(`pipeline/test_honest.py`: bootstrap seeds,\nhash seeds, token budgets, threads, one and "
-        "two processes, fp32 and bf16, dense and blockwise\nattention) and "
-        f"{simulated} simulated ones, with GPUs and other libraries among them: no layer is named, "
-        "each is\n*same* or *same within numeric noise*.\n"
+        f"\n## Pairs without a fault\n\n{real} real pairs of one adapter "
+        "(`pipeline/test_honest.py`: bootstrap seeds, hash seeds, token budgets,\nthreads, one and "
+        "two processes, fp32 and bf16, dense and blockwise attention) and "
+        f"{simulated} simulated\npairs, with GPUs and other libraries: no layer is named, and the "
+        "result is *same* or *same within\nnumeric noise*.\n"
     )
     return HEAD + "\n".join(lines) + "\n" + MIDDLE + "\n".join(table) + "\n" + end
 
 
-def text() -> str:
-    """Return planted → verdict for a terminal of 80 columns."""
-    all_ = plants()
+def build_text() -> str:
+    """Return both tables for a terminal of 80 columns."""
+    planted_faults = plants()
     lines = [f"{'planted':<38}{'in':<10}first layer named"]
-    lines += [f"{one.name[:37]:<38}{one.where:<10}{one.layer}" for one in all_]
-    lines += ["", f"{'entry':<8}{'what went wrong':<52}here"]
-    for number, entry, _ in rows(all_):
+    lines += [f"{item.name[:37]:<38}{item.setting:<10}{item.layer}" for item in planted_faults]
+    lines += ["", f"{'entry':<8}{'what went wrong':<52}result"]
+    for number, entry, _ in rows(planted_faults):
         number = number if number in ENTRIES else ""
-        says = textwrap.shorten(entry.says, 50, placeholder=" ...")
-        lines.append(f"{number:<8}{says:<52}{entry.answer}")
+        summary = textwrap.shorten(entry.summary, 50, placeholder=" ...")
+        lines.append(f"{number:<8}{summary:<52}{entry.answer}")
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
     if "--write" in sys.argv[1:]:
-        files.write_text(PAGE, page())
-    sys.stdout.write(f"{text()}\n")
+        files.write_text(PAGE, build_page())
+    sys.stdout.write(f"{build_text()}\n")

@@ -1,43 +1,42 @@
-"""What Kaggle answers, as far as this project asks: the contract of the stand-in.
+"""The replies of the stand-in for Kaggle to the calls that this project makes.
 
-It knows neither HTTP (kagglestandin_server.py) nor faults (kagglestandin_faults.py). Field names
-are those of kagglesdk 0.1.38; behavior is that of the project's Kaggle reference, sections 2 to 5.
-Polls make time pass.
+HTTP is in kagglestandin_server.py, faults are in kagglestandin_faults.py. Field names are those of
+kagglesdk 0.1.38; behavior follows the project's Kaggle reference, sections 2 to 5. Each poll
+advances the state.
 """
 
 import json
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable
 from urllib.parse import quote
 
 from kagglestandin_state import (
     Blob,
     Competition,
     Dataset,
+    DatasetVersion,
     File,
+    HttpError,
     Json,
     Kernel,
     KernelResult,
     Mount,
-    Refusal,
-    Saved,
+    SavedVersion,
     State,
     Submission,
-    Version,
+    paged,
 )
 
-Item = TypeVar("Item")
 WEB = "https://www.kaggle.com"
 
 
 class Kaggle(State):
-    """The state, and `answer`, which takes a method's body and gives its reply."""
+    """The state, and `answer`, which returns the reply to a request."""
 
     def answer(self, method: str, body: Json) -> Json:
         """Return the reply of `service/Method`.
 
         Raises:
-            Refusal: the reply is not 200.
+            HttpError: the reply is not 200.
         """
         methods: dict[str, Callable[[Json], Json]] = {
             "blobs.BlobApiService/StartBlobUpload": self._start_blob,
@@ -59,7 +58,7 @@ class Kaggle(State):
             "security.OAuthService/IntrospectToken": self._introspect,
         }
         if method not in methods:
-            raise Refusal(404, f"the stand-in has no {method}")
+            raise HttpError(404, f"the stand-in has no {method}")
         return methods[method](body)
 
     # Blobs
@@ -70,7 +69,7 @@ class Kaggle(State):
         return {"token": token, "createUrl": f"{self.base}/upload/{token}"}
 
     def put(self, token: str, first: int, data: bytes) -> tuple[int, dict[str, str]]:
-        """Take the bytes from `first` on; return status and headers."""
+        """Store the bytes from offset `first` on; return status and headers."""
         blob = self.blobs.get(token)
         if blob is None or not blob.alive:
             return 404, {}
@@ -81,7 +80,7 @@ class Kaggle(State):
         return self.query(token)
 
     def query(self, token: str) -> tuple[int, dict[str, str]]:
-        """Return status and headers that say how much of an upload has arrived."""
+        """Return status and headers with the number of bytes received."""
         blob = self.blobs.get(token)
         if blob is None or not blob.alive:
             return 404, {}
@@ -93,14 +92,14 @@ class Kaggle(State):
 
     def _own(self, owner: str) -> None:
         if owner != self.user:
-            raise Refusal(403, f"Permission denied: {self.user} may not write for {owner}")
+            raise HttpError(403, f"Permission denied: {self.user} may not write for {owner}")
 
     def _dataset(self, body: Json) -> Dataset:
         dataset = self.datasets.get(f"{body['ownerSlug']}/{body['datasetSlug']}")
         if dataset is None or dataset.unseen:
             if dataset:
                 dataset.unseen -= 1
-            raise Refusal(404, "Dataset not found")
+            raise HttpError(404, "Dataset not found")
         return dataset
 
     def _dataset_status(self, body: Json) -> Json:
@@ -109,20 +108,24 @@ class Kaggle(State):
 
     def _get_dataset(self, body: Json) -> Json:
         dataset = self._dataset(body)
-        shown = dataset.visible
+        visible = dataset.visible
         for version in dataset.versions:
             version.hidden = max(0, version.hidden - 1)
         versions = [
-            {"versionNumber": one.number, "versionNotes": one.notes, "creationDate": one.date}
-            for one in reversed(shown)
+            {
+                "versionNumber": version.number,
+                "versionNotes": version.notes,
+                "creationDate": version.date,
+            }
+            for version in reversed(visible)
         ]
         reply: Json = {"id": dataset.id, "ref": dataset.ref, "title": dataset.title}
         reply |= {"isPrivate": dataset.private, "licenseName": dataset.license}
         reply |= {"subtitle": dataset.subtitle, "description": dataset.description}
         reply |= {"versions": versions, "ownerRef": self.user}
-        if shown:
-            total = sum(len(file_path.content) for file_path in shown[-1].files.values())
-            reply |= {"currentVersionNumber": shown[-1].number, "totalBytes": total}
+        if visible:
+            total = sum(len(file_path.content) for file_path in visible[-1].files.values())
+            reply |= {"currentVersionNumber": visible[-1].number, "totalBytes": total}
         return reply
 
     def _create_dataset(self, body: Json) -> Json:
@@ -147,8 +150,8 @@ class Kaggle(State):
         return self._commit(self._dataset(body), body.get("body", {}))
 
     def _commit(self, dataset: Dataset, body: Json) -> Json:
-        """Add a version; a file whose upload is not whole makes none."""
-        blobs = [self.blobs.get(one.get("token", "")) for one in body.get("files", [])]
+        """Add a version, unless a file is not uploaded completely."""
+        blobs = [self.blobs.get(file.get("token", "")) for file in body.get("files", [])]
         if not all(blob and blob.complete for blob in blobs):
             return _error("A file was not uploaded completely.")
         files = {blob.name: File.of(bytes(blob.data)) for blob in blobs if blob}
@@ -158,7 +161,7 @@ class Kaggle(State):
         dataset.subtitle = body.get("subtitle") or dataset.subtitle
         dataset.description = body.get("description") or dataset.description
         dataset.versions.append(
-            Version(
+            DatasetVersion(
                 max(numbers, default=0) + 1,
                 body.get("versionNotes", ""),
                 body.get("description") or "",
@@ -173,12 +176,12 @@ class Kaggle(State):
     def _list_files(self, body: Json) -> Json:
         dataset = self._dataset(body)
         number = body.get("datasetVersionNumber")
-        found = [one for one in dataset.visible if number in (None, one.number)]
-        if not found:
-            raise Refusal(404, "Dataset version not found")
+        versions = [item for item in dataset.visible if number in (None, item.number)]
+        if not versions:
+            raise HttpError(404, "Dataset version not found")
         listed = [
-            {"name": name, "totalBytes": len(one.content), "creationDate": found[-1].date}
-            for name, one in sorted(found[-1].files.items())
+            {"name": name, "totalBytes": len(file.content), "creationDate": versions[-1].date}
+            for name, file in sorted(versions[-1].files.items())
         ]
         page, token = paged(listed, body)
         return {"datasetFiles": page, "nextPageToken": token}
@@ -187,18 +190,18 @@ class Kaggle(State):
 
     def _get_model(self, body: Json) -> Json:
         framework = body.get("framework", "").removeprefix("MODEL_FRAMEWORK_").replace("_", "")
-        wanted = [body["ownerSlug"], body["modelSlug"], framework.lower(), body["instanceSlug"]]
-        found = {ref: one for ref, one in self.models.items() if _model(ref)[:4] == wanted}
-        if not found:
-            raise Refusal(404, "Model instance not found")
-        newest = max(found, key=lambda ref: int(_model(ref)[4]))
-        number, license = int(_model(newest)[4]), found[newest].license
-        return {"id": 1, "slug": wanted[3], "versionNumber": number, "licenseName": license}
+        model = [body["ownerSlug"], body["modelSlug"], framework.lower(), body["instanceSlug"]]
+        versions = {ref: item for ref, item in self.models.items() if _model(ref)[:4] == model}
+        if not versions:
+            raise HttpError(404, "Model instance not found")
+        newest = max(versions, key=lambda ref: int(_model(ref)[4]))
+        number, license = int(_model(newest)[4]), versions[newest].license
+        return {"id": 1, "slug": model[3], "versionNumber": number, "licenseName": license}
 
     # Kernels
 
     def _mounts(self, body: Json) -> tuple[dict[str, list[str]], dict[str, Mount]]:
-        """Return the sources that are not there, by reply field, and the mounts of the others."""
+        """Return the missing sources by reply field, and the mounts of the existing ones."""
         finders: dict[str, Callable[[str], Mount | None]] = {
             "Dataset": self._dataset_mount,
             "Competition": self._competition_mount,
@@ -209,37 +212,39 @@ class Kaggle(State):
         mounts: dict[str, Mount] = {}
         for kind, find in finders.items():
             for source in body.get(f"{kind.lower()}DataSources", []):
-                found = find(source)
-                if found is None:
+                mount = find(source)
+                if mount is None:
                     invalid.setdefault(f"invalid{kind}Sources", []).append(source)
                 else:
-                    mounts[source] = found
+                    mounts[source] = mount
         return invalid, mounts
 
     def _dataset_mount(self, source: str) -> Mount | None:
         ref, number = "/".join(source.split("/")[:2]), source.split("/")[2:]
         dataset = self.datasets.get(ref)
-        usable = [one for one in dataset.visible if one.statuses[0] == "READY"] if dataset else []
-        found = [one for one in usable if not number or number == [str(one.number)]]
-        if not found:
+        usable = (
+            [item for item in dataset.visible if item.statuses[0] == "READY"] if dataset else []
+        )
+        versions = [item for item in usable if not number or number == [str(item.number)]]
+        if not versions:
             return None
-        files = {name: one.content for name, one in found[-1].files.items()}
+        files = {name: file.content for name, file in versions[-1].files.items()}
         return Mount(ref.split("/")[1], f"datasets/{ref}", files)
 
     def _competition_mount(self, source: str) -> Mount | None:
-        found = self.competitions.get(source)
-        return Mount(source, f"competitions/{source}", found.files) if found else None
+        competition = self.competitions.get(source)
+        return Mount(source, f"competitions/{source}", competition.files) if competition else None
 
     def _kernel_mount(self, source: str) -> Mount | None:
-        found = self.kernels.get(source)
-        done = [version.result for version in found.versions if version.result] if found else []
+        kernel = self.kernels.get(source)
+        results = [item.result for item in kernel.versions if item.result] if kernel else []
         slug = source.split("/")[-1]
-        return Mount(slug, f"notebooks/{source}", done[-1].files) if done else None
+        return Mount(slug, f"notebooks/{source}", results[-1].files) if results else None
 
     def _model_mount(self, source: str) -> Mount | None:
-        found = self.models.get(source)
-        moved = f"models/{source}"
-        return Mount("/".join(source.split("/")[1:]), moved, found.files) if found else None
+        model = self.models.get(source)
+        path = "/".join(source.split("/")[1:])
+        return Mount(path, f"models/{source}", model.files) if model else None
 
     def _save_kernel(self, body: Json) -> Json:
         self._own(body["slug"].split("/")[0])
@@ -247,7 +252,7 @@ class Kaggle(State):
             body["slug"], Kernel(len(self.kernels) + 1, body["slug"], [])
         )
         invalid, mounts = self._mounts(body)
-        saved = Saved(len(kernel.versions) + 1, body, invalid, mounts, [], self.stamp())
+        saved = SavedVersion(len(kernel.versions) + 1, body, invalid, mounts, [], self.stamp())
         if body.get("kernelExecutionType") == "QUICK_SAVE":
             saved.result = KernelResult({}, status="NEW_SCRIPT")
         else:
@@ -256,26 +261,26 @@ class Kaggle(State):
         reply: Json = {"ref": f"/{kernel.ref}", "url": f"{WEB}/code/{kernel.ref}"}
         return reply | invalid | {"versionNumber": saved.number, "kernelId": kernel.id}
 
-    def saved(self, body: Json) -> Saved:
-        """Return the version that a request's `versionLabel` names, the newest if it names none.
+    def saved(self, body: Json) -> SavedVersion:
+        """Return the version with a request's `versionLabel`, the newest if there is no label.
 
         Raises:
-            Refusal: 403 if there is no such kernel, as Kaggle says, 404 if no such version.
+            HttpError: 403 if there is no such kernel, as Kaggle says, 404 if no such version.
         """
         kernel = self.kernels.get(f"{body['userName']}/{body['kernelSlug']}")
         if kernel is None:
-            raise Refusal(403, "Permission 'kernels.get' was denied")
+            raise HttpError(403, "Permission 'kernels.get' was denied")
         label = body.get("versionLabel") or f"v{len(kernel.versions)}"
-        found = [version for version in kernel.versions if f"v{version.number}" == label]
-        if not found:
-            raise Refusal(404, f"No version {label}")
-        return found[0]
+        versions = [version for version in kernel.versions if f"v{version.number}" == label]
+        if not versions:
+            raise HttpError(404, f"No version {label}")
+        return versions[0]
 
-    def run(self, saved: Saved) -> KernelResult:
-        """Return what the version puts out; the runner is asked once."""
+    def run(self, saved: SavedVersion) -> KernelResult:
+        """Return the version's result; the runner is called once."""
         if saved.result is None:
             mounted = {
-                mount.moved if saved.moved else mount.place: dict(mount.files)
+                mount.path_2026 if saved.uses_2026_paths else mount.path: dict(mount.files)
                 for mount in saved.mounts.values()
             }
             saved.result = self.runner(saved.request, mounted)
@@ -285,35 +290,35 @@ class Kaggle(State):
         saved = self.saved(body)
         if saved.waits:
             return {"status": saved.waits.pop(0)}
-        ended = self.run(saved)
-        return {"status": ended.status, "failureMessage": ended.failure}
+        result = self.run(saved)
+        return {"status": result.status, "failureMessage": result.failure}
 
     def _kernel_output(self, body: Json) -> Json:
         saved = self.saved(body)
         if saved.waits:
             return {"files": [], "log": ""}
-        ended = self.run(saved)
+        result = self.run(saved)
         folder = f"{self.base}/output/{body['userName']}/{body['kernelSlug']}/v{saved.number}"
         files = [
-            {"fileName": name, "url": f"{folder}/{quote(name)}"} for name in sorted(ended.files)
+            {"fileName": name, "url": f"{folder}/{quote(name)}"} for name in sorted(result.files)
         ]
         page, token = paged(files, body)
-        return {"files": page, "log": json.dumps(events(ended.log)), "nextPageToken": token}
+        return {"files": page, "log": json.dumps(events(result.log)), "nextPageToken": token}
 
     def _get_kernel(self, body: Json) -> Json:
         saved = self.saved(body)
-        asked, kernel = saved.request, self.kernels[f"{body['userName']}/{body['kernelSlug']}"]
-        dropped = {one for some in saved.invalid.values() for one in some}
-        metadata: Json = {name: asked[name] for name in _COPIED if name in asked}
+        request, kernel = saved.request, self.kernels[f"{body['userName']}/{body['kernelSlug']}"]
+        dropped = {source for sources in saved.invalid.values() for source in sources}
+        metadata: Json = {name: request[name] for name in _COPIED if name in request}
         metadata |= {
-            name: [one for one in asked.get(name, []) if one not in dropped]
+            name: [source for source in request.get(name, []) if source not in dropped]
             for name in (f"{kind}DataSources" for kind in _KINDS)
         }
         metadata |= {"id": kernel.id, "ref": kernel.ref, "slug": body["kernelSlug"]}
-        metadata |= {"title": asked.get("newTitle", ""), "author": self.user}
+        metadata |= {"title": request.get("newTitle", ""), "author": self.user}
         metadata |= {"currentVersionNumber": len(kernel.versions), "lastRunTime": saved.date}
-        blob = {"source": asked.get("text", ""), "slug": body["kernelSlug"]}
-        blob |= {name: asked.get(name, "") for name in ("language", "kernelType")}
+        blob = {"source": request.get("text", ""), "slug": body["kernelSlug"]}
+        blob |= {name: request.get(name, "") for name in ("language", "kernelType")}
         return {"metadata": metadata, "blob": blob}
 
     def _quota(self, body: Json) -> Json:
@@ -323,10 +328,10 @@ class Kaggle(State):
     # Submissions
 
     def _competition(self, body: Json) -> Competition:
-        found = self.competitions.get(body["competitionName"])
-        if found is None:
-            raise Refusal(404, "Competition not found")
-        return found
+        competition = self.competitions.get(body["competitionName"])
+        if competition is None:
+            raise HttpError(404, "Competition not found")
+        return competition
 
     def _limits(self, body: Json) -> Json:
         daily = self._competition(body).daily
@@ -341,13 +346,13 @@ class Kaggle(State):
         owner, slug = body["kernelOwner"], body["kernelSlug"]
         saved = self.saved({"userName": owner, "kernelSlug": slug, "versionLabel": label})
         if saved.waits or self.run(saved).status != "COMPLETE":
-            raise Refusal(400, "The notebook version has not completed successfully")
+            raise HttpError(400, "The notebook version has not completed successfully")
         content = self.run(saved).files.get(body["fileName"])
         if content is None:
-            raise Refusal(400, f"The notebook version has no output {body['fileName']}")
+            raise HttpError(400, f"The notebook version has no output {body['fileName']}")
         if not self._limits(body)["numAllowedNow"]:
-            raise Refusal(400, "Submission not allowed: the daily limit has been reached")
-        made = Submission(
+            raise HttpError(400, "Submission not allowed: the daily limit has been reached")
+        submission = Submission(
             1001 + len(self.submissions),
             body["competitionName"],
             f"{owner}/{slug}",
@@ -358,17 +363,25 @@ class Kaggle(State):
             competition.score(content),
             self.polls,
         )
-        self.submissions.append(made)
-        return {"message": f"Successfully submitted to {made.competition}", "ref": made.ref}
+        self.submissions.append(submission)
+        return {
+            "message": f"Successfully submitted to {submission.competition}",
+            "ref": submission.ref,
+        }
 
-    def _told(self, one: Submission) -> Json:
-        """Return a submission as it is now, and let one poll pass."""
-        status, scores = one.status, one.scores if one.status == "COMPLETE" else ("", "")
-        one.waits = max(0, one.waits - 1)
-        reply: Json = {"ref": one.ref, "date": one.date, "description": one.description}
-        reply |= {"status": status, "errorDescription": one.error if status == "ERROR" else ""}
-        reply |= {"publicScore": scores[0], "privateScore": scores[1], "fileName": one.file}
-        return reply | {"teamName": self.user, "url": f"{WEB}/submissions/{one.ref}"}
+    def _submission(self, submission: Submission) -> Json:
+        """Return a submission's current state and advance it by one poll."""
+        status = submission.status
+        scores = submission.scores if status == "COMPLETE" else ("", "")
+        submission.waits = max(0, submission.waits - 1)
+        reply: Json = {"ref": submission.ref, "date": submission.date}
+        reply |= {"description": submission.description, "fileName": submission.file}
+        reply |= {
+            "status": status,
+            "errorDescription": submission.error if status == "ERROR" else "",
+        }
+        reply |= {"publicScore": scores[0], "privateScore": scores[1]}
+        return reply | {"teamName": self.user, "url": f"{WEB}/submissions/{submission.ref}"}
 
     def _list_submissions(self, body: Json) -> Json:
         self._competition(body)
@@ -379,13 +392,13 @@ class Kaggle(State):
             if submission.competition == name
         ]
         page, token = paged(newest, body)
-        return {"submissions": [self._told(one) for one in page], "nextPageToken": token}
+        return {"submissions": [self._submission(item) for item in page], "nextPageToken": token}
 
     def _get_submission(self, body: Json) -> Json:
         for submission in self.submissions:
             if submission.ref == body["ref"]:
-                return self._told(submission)
-        raise Refusal(404, "Submission not found")
+                return self._submission(submission)
+        raise HttpError(404, "Submission not found")
 
     def _introspect(self, body: Json) -> Json:
         return {"active": True, "username": self.user} if body.get("token") else {}
@@ -399,18 +412,11 @@ _KINDS = ("dataset", "competition", "kernel", "model")
 
 
 def events(log: str) -> list[Json]:
-    """Return a log's lines as Kaggle keeps them, a second apart."""
+    """Return a log's lines in Kaggle's format, one second apart."""
     return [
         {"stream_name": "stdout", "time": float(second), "data": line}
         for second, line in enumerate(log.splitlines(keepends=True))
     ]
-
-
-def paged(items: Sequence[Item], body: Json) -> tuple[list[Item], str]:
-    """Return the page that a request asks for and the token of the next one, "" after the last."""
-    first = int(body.get("pageToken") or 0)
-    last = first + min(body.get("pageSize") or 20, 200)
-    return list(items[first:last]), str(last) if last < len(items) else ""
 
 
 def _model(ref: str) -> list[str]:

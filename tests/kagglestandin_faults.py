@@ -1,17 +1,26 @@
-"""What can go wrong at Kaggle and on the way there: a catalogue with one name for each fault.
+"""The catalogue of faults of the stand-in for Kaggle, by name.
 
-What a fault only tells ends with `StandIn.calm()`; what it does (a version that failed) stays.
+A changed reply ends with `StandIn.clear_faults()`; a changed state (a failed version) stays.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import dataclass
 
-from kagglestandin import Kaggle
-from kagglestandin_plan import EVERY, Cut, Drop, Effect, Empty, Fault, Hang, Reply, Short, Twist
-from kagglestandin_state import SUBMISSION, Json, Kernel, KernelResult, Refusal, Saved, Version
+import kagglestandin_hooks as hooks
+from kagglestandin_plan import (
+    EVERY,
+    Drop,
+    Effect,
+    Empty,
+    Fault,
+    HalfGet,
+    HalfPut,
+    Hang,
+    Hook,
+    Reply,
+)
+from kagglestandin_state import Json
 
-FOR_EVER = 10**9
+ALWAYS = 10**9
 BLOBS = ("StartBlobUpload",)
 DATASETS = (
     *("GetDatasetStatus", "GetDataset", "CreateDataset", "CreateDatasetVersion"),
@@ -23,217 +32,54 @@ METHODS = (*BLOBS, *DATASETS, *KERNELS, *COMPETITIONS)
 FILES = ("PUT", "OUTPUT", "LOG")
 CREATES = ("CreateDataset", "CreateDatasetVersion")
 COMMITS = (*CREATES, "SaveKernel", "CreateCodeSubmission")
-"""Where a lost reply leaves something behind."""
+"""Endpoints where a call with a lost reply has an effect."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A fault of the catalogue: a line that says what it does, and what it is made of."""
+    """A fault of the catalogue: its description and its parts."""
 
-    says: str
+    description: str
     faults: tuple[Fault, ...]
 
     def __call__(self) -> list[Fault]:
         return list(self.faults)
 
 
-# What they do
+def _entry(
+    description: str, endpoint: tuple[str, ...] | str, effect: Effect, *, times: int = 1
+) -> Entry:
+    endpoints = (endpoint,) if isinstance(endpoint, str) else endpoint
+    return Entry(description, (Fault(endpoints, effect, times=times),))
 
 
-def _newest(kaggle: Kaggle, body: Json) -> Version:
-    slug = body.get("slug") or body["datasetSlug"]
-    return kaggle.datasets[f"{body['ownerSlug']}/{slug}"].versions[-1]
-
-
-def _comes(statuses: list[str], hidden: int) -> Twist:
-    """Let the version just made go through these statuses and stay unseen for so many polls."""
-
-    def after(kaggle: Kaggle, body: Json, reply: Json) -> Json:
-        if reply.get("status") == "ok":
-            made = _newest(kaggle, body)
-            made.statuses, made.hidden = list(statuses), hidden
-        return reply
-
-    return Twist(after=after)
-
-
-def _unseen(kaggle: Kaggle, body: Json, reply: Json) -> Json:
-    if reply.get("status") == "ok":
-        kaggle.datasets[f"{body['ownerSlug']}/{body['slug']}"].unseen = 2
-    return reply
-
-
-def _somebody_else(kaggle: Kaggle, body: Json) -> None:
-    """Add the last version once more, under other notes."""
-    dataset = kaggle.datasets.get(f"{body['ownerSlug']}/{body['datasetSlug']}")
-    if dataset and dataset.visible:
-        last = dataset.visible[-1]
-        notes = "Edited by hand"
-        dataset.versions.append(
-            replace(last, number=last.number + 1, notes=notes, description="", statuses=["READY"])
-        )
-
-
-def _says(**changes: object) -> Twist:
-    return Twist(after=lambda kaggle, body, reply: {**reply, **changes})
-
-
-def _first_missing(kaggle: Kaggle, body: Json, reply: Json) -> Json:
-    return {**reply, "datasetFiles": reply["datasetFiles"][1:]}
-
-
-def _first_short(kaggle: Kaggle, body: Json, reply: Json) -> Json:
-    first, *others = reply["datasetFiles"] or [{"totalBytes": 1}]
-    shorter = {**first, "totalBytes": first["totalBytes"] - 1}
-    return {**reply, "datasetFiles": [shorter, *others]}
-
-
-def _invalid(kind: str) -> Twist:
-    """Save without the sources (or tags) of a kind, and say so."""
-
-    def after(kaggle: Kaggle, body: Json, reply: Json) -> Json:
-        if "versionNumber" not in reply:
-            return reply
-        asked = "categoryIds" if kind == "Tags" else f"{kind[:-7].lower()}DataSources"
-        refused = list(body.get(asked, [])) or ["nobody/nothing"]
-        saved = kaggle.kernels[body["slug"]].versions[-1]
-        saved.invalid[f"invalid{kind}"] = refused
-        for source in refused:
-            saved.mounts.pop(source, None)
-        return {**reply, f"invalid{kind}": refused}
-
-    return Twist(after=after)
-
-
-def _ends(status: str, failure: str) -> Twist:
-    """Let the version whose status is asked end like this."""
-
-    def before(kaggle: Kaggle, body: Json) -> None:
-        ended = KernelResult({}, "started\n", status, failure)
-        _saved(kaggle, body, lambda saved: setattr(saved, "result", ended))
-
-    return Twist(before)
-
-
-def _puts_out(content: bytes | None) -> Twist:
-    """Let the version whose status is asked put out this as submission, or none."""
-
-    def change(saved: Saved, kaggle: Kaggle) -> None:
-        ended = kaggle.run(saved)
-        files = {name: one for name, one in ended.files.items() if name != SUBMISSION}
-        saved.result = replace(ended, files=files if content is None else {SUBMISSION: content})
-
-    def before(kaggle: Kaggle, body: Json) -> None:
-        _saved(kaggle, body, lambda saved: change(saved, kaggle))
-
-    return Twist(before)
-
-
-def _saved(kaggle: Kaggle, body: Json, change: Callable[[Saved], None]) -> None:
-    try:
-        saved = kaggle.saved(body)
-    except Refusal:
-        return  # it will be refused in a moment
-    change(saved)
-
-
-def _plant(kaggle: Kaggle, body: Json) -> None:
-    """Let there be an older version of the kernel, done, if there is none."""
-    kernel = kaggle.kernels.setdefault(
-        body["slug"], Kernel(len(kaggle.kernels) + 1, body["slug"], [])
-    )
-    if not kernel.versions:
-        older = Saved(1, {**body, "text": "an older kernel"}, {}, {}, [], kaggle.stamp())
-        older.result = KernelResult({SUBMISSION: b"id,prediction\n1,0\n"}, "older\n")
-        kernel.versions.append(older)
-
-
-def _older(kaggle: Kaggle, body: Json) -> None:
-    """Answer for the version before the one that is asked for."""
-    label = str(body.get("versionLabel") or "v0")
-    body["versionLabel"] = f"v{max(1, int(label[1:]) - 1)}"
-
-
-def _read_back(**changes: object) -> Twist:
-    return Twist(
-        after=lambda kaggle, body, reply: {**reply, "metadata": {**reply["metadata"], **changes}}
+def _several(description: str, **effects: Effect) -> Entry:
+    """Return an entry with several faults, each on the first call to its endpoint."""
+    return Entry(
+        description,
+        tuple(Fault((endpoint,), effect) for endpoint, effect in effects.items()),
     )
 
 
-def _move(kaggle: Kaggle, body: Json, reply: Json) -> Json:
-    kaggle.kernels[body["slug"]].versions[-1].moved = True
-    return reply
-
-
-def _half_log(kaggle: Kaggle, body: Json, reply: Json) -> Json:
-    return {**reply, "log": reply["log"][: len(reply["log"]) // 2]}
-
-
-def _scored_badly(kaggle: Kaggle, body: Json, reply: Json) -> Json:
-    for submission in kaggle.submissions:
-        if submission.ref == reply.get("ref"):
-            submission.error = "Submission Scoring Error"
-    return reply
-
-
-def _pending(one: Json) -> Json:
-    scores = {"publicScore": "", "privateScore": "", "errorDescription": ""}
-    return {**one, **scores, "status": "PENDING"}
-
-
-def _all_pending(kaggle: Kaggle, body: Json, reply: Json) -> Json:
-    return {**reply, "submissions": [_pending(one) for one in reply["submissions"]]}
-
-
-def _off_by(days: int) -> Twist:
-    def before(kaggle: Kaggle, body: Json) -> None:
-        kaggle.skew = timedelta(days=days)
-
-    return Twist(before)
-
-
-def _forget(kaggle: Kaggle, body: Json) -> None:
-    if body["token"] in kaggle.blobs:
-        kaggle.blobs[body["token"]].data.clear()
-
-
-def _expire(kaggle: Kaggle, body: Json) -> None:
-    if body["token"] in kaggle.blobs:
-        kaggle.blobs[body["token"]].alive = False
-
-
-# The catalogue
-
-
-def _one(says: str, where: tuple[str, ...] | str, effect: Effect, *, times: int = 1) -> Entry:
-    places = (where,) if isinstance(where, str) else where
-    return Entry(says, (Fault(places, effect, times=times),))
-
-
-def _more(says: str, **effects: Effect) -> Entry:
-    """Return an entry of several faults, each at the first call of its place."""
-    return Entry(says, tuple(Fault((where,), effect) for where, effect in effects.items()))
-
-
-def _answers(place: str) -> dict[str, Entry]:
-    """Return what the first call at any place may meet."""
+def _common_faults(endpoint: str) -> dict[str, Entry]:
+    """Return the faults that the first call to any endpoint can have."""
     refused = {"code": 403, "message": "Permission denied"}
     many = {"code": 429, "message": "Too many requests"}
     effects: dict[str, tuple[str, Effect]] = {
         "403": ("is refused", Reply(403, refused)),
-        "429": ("is one too many, and no word of when to come again", Reply(429, many)),
-        "429-seconds": ("is one too many; again in 2 seconds", Reply(429, many, "2")),
-        "429-date": ("is one too many; again at a date", Reply(429, many, "date")),
-        "500": ("meets an internal error", Reply(500)),
-        "503": ("finds the service unavailable", Reply(503)),
-        "drop": ("loses its connection before anything is done", Drop()),
-        "hang": ("is never answered", Hang()),
+        "429": ("is rate limited, without Retry-After", Reply(429, many)),
+        "429-seconds": ("is rate limited; Retry-After is 2 seconds", Reply(429, many, "2")),
+        "429-date": ("is rate limited; Retry-After is a date", Reply(429, many, "date")),
+        "500": ("returns an internal error", Reply(500)),
+        "503": ("returns service unavailable", Reply(503)),
+        "drop": ("loses its connection before it is carried out", Drop()),
+        "hang": ("gets no reply", Hang()),
     }
-    if place in (*COMMITS, "PUT"):
+    if endpoint in (*COMMITS, "PUT"):
         effects["lost"] = ("is carried out, and its reply is lost", Drop(committed=True))
     return {
-        f"{place}-{kind}": _one(f"the first {place} {says}", place, effect)
-        for kind, (says, effect) in effects.items()
+        f"{endpoint}-{kind}": _entry(f"the first {endpoint} {description}", endpoint, effect)
+        for kind, (description, effect) in effects.items()
     }
 
 
@@ -241,80 +87,96 @@ _OK: Json = {"status": "ok", "url": "https://www.kaggle.com/datasets", "ref": "/
 _FULL = {"error": "Maximum batch GPU session count of 2 reached."}
 _BAD: Json = {"status": "error", "error": "The dataset could not be saved."}
 _UPLOADS = {
-    "PUT-503-halfway": _one(
-        "half of a file arrives, then 503; the query is answered 308 with Range", "PUT", Cut(503)
+    "PUT-503-halfway": _entry(
+        "half of a file arrives, then 503; the query returns 308 with Range", "PUT", HalfPut(503)
     ),
-    "PUT-503-for-ever": _one("no file ever arrives: 503", "PUT", Reply(503), times=FOR_EVER),
-    "PUT-drop-halfway": _one("the connection drops in the middle of a file", "PUT", Cut()),
-    "PUT-308": _one("a whole PUT is answered 308, which the client gives up on", "PUT", Reply(308)),
-    "QUERY-308-no-range": _more(
-        "half of a file arrives, then 503; the query is answered 308 without Range",
-        PUT=Cut(503),
-        QUERY=Twist(_forget),
+    "PUT-503-always": _entry("every PUT returns 503", "PUT", Reply(503), times=ALWAYS),
+    "PUT-drop-halfway": _entry("the connection drops in the middle of a file", "PUT", HalfPut()),
+    "PUT-308": _entry(
+        "a complete PUT returns 308, which the client does not retry", "PUT", Reply(308)
     ),
-    "QUERY-500": _more(
-        "half of a file arrives, then 503; the query fails", PUT=Cut(503), QUERY=Reply(500)
+    "QUERY-308-no-range": _several(
+        "half of a file arrives, then 503; the query returns 308 without Range",
+        PUT=HalfPut(503),
+        QUERY=Hook(hooks.forget_bytes),
     ),
-    "session-expired": _more(
+    "QUERY-500": _several(
+        "half of a file arrives, then 503; the query fails", PUT=HalfPut(503), QUERY=Reply(500)
+    ),
+    "session-expired": _several(
         "half of a file arrives, then 503; the session has expired: 404",
-        PUT=Cut(503),
-        QUERY=Twist(_expire),
+        PUT=HalfPut(503),
+        QUERY=Hook(hooks.expire_session),
     ),
 }
 _DATASETS = {
-    "dataset-error": _one("HTTP 200 with status error, nothing is made", CREATES, Reply(200, _BAD)),
-    "dataset-error-tags": _one(
-        "the same with invalidTags, which is all that the client would print",
+    "dataset-error": _entry(
+        "HTTP 200 with status error; nothing is created", CREATES, Reply(200, _BAD)
+    ),
+    "dataset-error-tags": _entry(
+        "the same with invalidTags, the only part that the client prints",
         CREATES,
         Reply(200, {**_BAD, "invalidTags": ["nlp"]}),
     ),
-    "dataset-invalid-tags": _one("made, but a tag is invalid", CREATES, _says(invalidTags=["nlp"])),
-    "dataset-404-at-first": _one(
-        "a new dataset is not found by the first two calls", "CreateDataset", Twist(after=_unseen)
+    "dataset-invalid-tags": _entry(
+        "created, but a tag is invalid", CREATES, hooks.change_reply(invalidTags=["nlp"])
     ),
-    "version-does-not-move": _one("HTTP 200, ok, and nothing is made", CREATES, Reply(200, _OK)),
-    "version-late": _one(
-        "a version takes six polls", CREATES, _comes([*["BLOBS_RECEIVED"] * 6, "READY"], 6)
+    "dataset-404-at-first": _entry(
+        "the first two calls do not find a new dataset",
+        "CreateDataset",
+        Hook(after=hooks.hide_dataset),
     ),
-    "version-moves-by-two": _one(
-        "somebody else makes a version just before", "CreateDatasetVersion", Twist(_somebody_else)
+    "version-does-not-move": _entry(
+        "HTTP 200 with status ok; nothing is created", CREATES, Reply(200, _OK)
     ),
-    "version-ready-before-the-number": _one(
-        "READY is told while the number is the old one, for three polls",
+    "version-late": _entry(
+        "a version takes six polls",
         CREATES,
-        _comes(["READY"], 3),
+        hooks.process_version([*["BLOBS_RECEIVED"] * 6, "READY"], 6),
     ),
-    "version-failed": _one(
-        "a version ends in FAILED", CREATES, _comes(["BLOBS_RECEIVED", "FAILED"], 0)
+    "version-moves-by-two": _entry(
+        "someone else creates a version just before",
+        "CreateDatasetVersion",
+        Hook(hooks.publish_by_hand),
     ),
-    "listing-missing-file": _one(
+    "version-ready-before-the-number": _entry(
+        "READY for three polls while the version number is still the old one",
+        CREATES,
+        hooks.process_version(["READY"], 3),
+    ),
+    "version-failed": _entry(
+        "a version ends in FAILED", CREATES, hooks.process_version(["BLOBS_RECEIVED", "FAILED"], 0)
+    ),
+    "listing-missing-file": _entry(
         "the first file is not listed",
         "ListDatasetFiles",
-        Twist(after=_first_missing),
-        times=FOR_EVER,
+        Hook(after=hooks.drop_first_file),
+        times=ALWAYS,
     ),
-    "listing-late": _one(
-        "the first listing is empty", "ListDatasetFiles", _says(datasetFiles=[], nextPageToken="")
-    ),
-    "listing-wrong-size": _one(
-        "the first file is listed a byte short",
+    "listing-late": _entry(
+        "the first list is empty",
         "ListDatasetFiles",
-        Twist(after=_first_short),
-        times=FOR_EVER,
+        hooks.change_reply(datasetFiles=[], nextPageToken=""),
+    ),
+    "listing-wrong-size": _entry(
+        "the first file is listed one byte short",
+        "ListDatasetFiles",
+        Hook(after=hooks.shorten_first_file),
+        times=ALWAYS,
     ),
 }
 _SAVES = {
-    "push-error": _one("HTTP 200 with error, nothing is saved", "SaveKernel", Reply(200, _FULL)),
-    "push-code-in-200": _one(
-        "HTTP 200 whose JSON has a code of 403",
+    "push-error": _entry("HTTP 200 with error; nothing is saved", "SaveKernel", Reply(200, _FULL)),
+    "push-code-in-200": _entry(
+        "HTTP 200 with code 403 in its JSON",
         "SaveKernel",
         Reply(200, {"code": 403, "message": "Notebook not found"}),
     ),
     **{
-        f"push-invalid-{name}": _one(
-            f"saved and started without its {name}, told in invalid{kind}",
+        f"push-invalid-{name}": _entry(
+            f"saved and started without its {name}, listed in invalid{kind}",
             "SaveKernel",
-            _invalid(kind),
+            hooks.drop_sources(kind),
         )
         for name, kind in (
             ("tags", "Tags"),
@@ -324,86 +186,103 @@ _SAVES = {
             ("models", "ModelSources"),
         )
     },
-    "mounts-moved": _one(
-        "sources are mounted at the places of 2026", "SaveKernel", Twist(after=_move)
+    "mounts-moved": _entry(
+        "sources are mounted at the paths of 2026", "SaveKernel", Hook(after=hooks.mount_2026)
     ),
-    "readback-internet": _one(
-        "GetKernel says that the internet is on",
+    "readback-internet": _entry(
+        "GetKernel reports internet on",
         "GetKernel",
-        _read_back(enableInternet=True),
-        times=FOR_EVER,
+        hooks.change_metadata(enableInternet=True),
+        times=ALWAYS,
     ),
-    "readback-image": _one(
-        "GetKernel names another image",
+    "readback-image": _entry(
+        "GetKernel reports another image",
         "GetKernel",
-        _read_back(dockerImage="gcr.io/kaggle-gpu-images/python:latest"),
-        times=FOR_EVER,
+        hooks.change_metadata(dockerImage="gcr.io/kaggle-gpu-images/python:latest"),
+        times=ALWAYS,
     ),
 }
 _STATUS = "GetKernelSessionStatus"
 _RUNS = {
-    "kernel-error": _one(
-        "the kernel ends in ERROR, with a message", _STATUS, _ends("ERROR", "Notebook Timeout")
+    "kernel-error": _entry(
+        "the kernel ends in ERROR, with a message",
+        _STATUS,
+        hooks.end_run("ERROR", "Notebook Timeout"),
     ),
-    "kernel-canceled": _one("the kernel is canceled", _STATUS, _ends("CANCEL_ACKNOWLEDGED", "")),
-    "kernel-no-submission": _one("COMPLETE without submission.csv", _STATUS, _puts_out(None)),
-    "kernel-empty-submission": _one("submission.csv has no bytes", _STATUS, _puts_out(b"")),
-    "kernel-never-ends": _one(
-        "the kernel is RUNNING for ever", _STATUS, _says(status="RUNNING"), times=FOR_EVER
+    "kernel-canceled": _entry(
+        "the kernel is canceled", _STATUS, hooks.end_run("CANCEL_ACKNOWLEDGED", "")
+    ),
+    "kernel-no-submission": _entry(
+        "COMPLETE without submission.csv", _STATUS, hooks.write_submission(None)
+    ),
+    "kernel-empty-submission": _entry(
+        "submission.csv has no bytes", _STATUS, hooks.write_submission(b"")
+    ),
+    "kernel-never-ends": _entry(
+        "the kernel stays RUNNING", _STATUS, hooks.change_reply(status="RUNNING"), times=ALWAYS
     ),
     "kernel-older-status": Entry(
-        "status and output are those of an older version",
+        "status and output are from an older version",
         (
-            Fault(("SaveKernel",), Twist(_plant)),
-            Fault((_STATUS, "ListKernelSessionOutput"), Twist(_older), times=FOR_EVER),
+            Fault(("SaveKernel",), Hook(hooks.add_older_version)),
+            Fault((_STATUS, "ListKernelSessionOutput"), Hook(hooks.previous_version), times=ALWAYS),
         ),
     ),
-    "outputs-late": _one(
-        "the first listing of outputs is empty",
+    "outputs-late": _entry(
+        "the first list of outputs is empty",
         "ListKernelSessionOutput",
-        _says(files=[], log="", nextPageToken=""),
+        hooks.change_reply(files=[], log="", nextPageToken=""),
     ),
-    "outputs-log-cut": _one(
-        "the log ends in the middle of its JSON",
+    "outputs-log-cut": _entry(
+        "the log is truncated JSON",
         "ListKernelSessionOutput",
-        Twist(after=_half_log),
-        times=FOR_EVER,
+        Hook(after=hooks.truncate_log),
+        times=ALWAYS,
     ),
-    "OUTPUT-truncated": _one("files end half-way, always", "OUTPUT", Short(), times=FOR_EVER),
-    "OUTPUT-truncated-once": _one("the first file ends half-way", "OUTPUT", Short()),
-    "OUTPUT-empty": _one("files come without a byte", "OUTPUT", Empty(), times=FOR_EVER),
-    "LOG-cut": _one("the log stream ends half-way", "LOG", Short()),
+    "OUTPUT-truncated": _entry("every file is truncated", "OUTPUT", HalfGet(), times=ALWAYS),
+    "OUTPUT-truncated-once": _entry("the first file is truncated", "OUTPUT", HalfGet()),
+    "OUTPUT-empty": _entry("every file is empty", "OUTPUT", Empty(), times=ALWAYS),
+    "LOG-cut": _entry("the log stream is truncated", "LOG", HalfGet()),
 }
 _SUBMISSIONS = {
-    "limits-none-left": _one(
-        "no submission is left today", "GetSubmissionLimits", _says(numAllowedNow=0), times=FOR_EVER
+    "limits-none-left": _entry(
+        "no submissions are left today",
+        "GetSubmissionLimits",
+        hooks.change_reply(numAllowedNow=0),
+        times=ALWAYS,
     ),
-    "submission-error": _one(
-        "the submission ends in ERROR", "CreateCodeSubmission", Twist(after=_scored_badly)
+    "submission-error": _entry(
+        "the submission ends in ERROR", "CreateCodeSubmission", Hook(after=hooks.fail_submission)
     ),
-    "submission-404-at-first": _one(
+    "submission-404-at-first": _entry(
         "the submission is not found at first",
         "GetSubmission",
         Reply(404, {"code": 404, "message": "Submission not found"}),
     ),
     "submission-never-scored": Entry(
-        "the submission is PENDING for ever",
+        "the submission stays PENDING",
         (
-            Fault(("ListSubmissions",), Twist(after=_all_pending), times=FOR_EVER),
-            Fault(("GetSubmission",), Twist(after=lambda *call: _pending(call[2])), times=FOR_EVER),
+            Fault(("ListSubmissions",), Hook(after=hooks.keep_pending), times=ALWAYS),
+            Fault(
+                ("GetSubmission",), Hook(after=lambda *call: hooks.pending(call[2])), times=ALWAYS
+            ),
         ),
     ),
 }
 _EVERYTHING = {
-    "hang": _one("nothing is ever answered", EVERY, Hang(), times=FOR_EVER),
-    "429-for-ever": _one(
-        "every call is one too many", EVERY, Reply(429, retry_after="2"), times=FOR_EVER
+    "hang": _entry("no call gets a reply", EVERY, Hang(), times=ALWAYS),
+    "429-always": _entry(
+        "every call is rate limited", EVERY, Reply(429, retry_after="2"), times=ALWAYS
     ),
-    "clock-ahead": _one("dates are a year ahead", EVERY, _off_by(365), times=FOR_EVER),
-    "clock-behind": _one("dates are a year behind", EVERY, _off_by(-365), times=FOR_EVER),
+    "clock-ahead": _entry("dates are a year ahead", EVERY, hooks.shift_clock(365), times=ALWAYS),
+    "clock-behind": _entry("dates are a year behind", EVERY, hooks.shift_clock(-365), times=ALWAYS),
 }
 CATALOGUE: dict[str, Entry] = {
-    **{name: entry for place in (*METHODS, *FILES) for name, entry in _answers(place).items()},
+    **{
+        name: entry
+        for endpoint in (*METHODS, *FILES)
+        for name, entry in _common_faults(endpoint).items()
+    },
     **_UPLOADS,
     **_DATASETS,
     **_SAVES,
@@ -411,4 +290,4 @@ CATALOGUE: dict[str, Entry] = {
     **_SUBMISSIONS,
     **_EVERYTHING,
 }
-"""Name → what it does and the faults it is made of."""
+"""Fault name → entry."""

@@ -1,8 +1,8 @@
-"""When something goes wrong between a client and the stand-in, and in which way.
+"""Faults between a client and the stand-in for Kaggle, and the plan that fires them.
 
-A fault names places (an RPC's method; PUT and QUERY of an upload; OUTPUT, a kernel's file; LOG, its
-stream; or EVERY), the calls that it takes (the `at`th, and `times` in a row), and an effect. Where
-several would take one call, the first does and the others wait for the next.
+A fault has endpoints (a method of an RPC; PUT and QUERY of an upload; OUTPUT, a file; LOG, a
+stream; or EVERY), the calls that it affects (the `at`th, and `times` in a row), and an effect. If
+several faults apply to one call, the first fires and the next ones wait for the following call.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,7 +16,7 @@ EVERY = "EVERY"
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Answer this, and do nothing. `retry_after` "date" is the HTTP date in two seconds."""
+    """Send this reply and do nothing else; `retry_after` "date" is the HTTP date in two seconds."""
 
     status: int
     body: Json = field(default_factory=dict)
@@ -25,34 +25,34 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Close the connection; `committed` says whether the call is carried out before."""
+    """Close the connection; `committed` says whether the call is carried out first."""
 
     committed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Hang:
-    """Never answer; the connection stays open until the stand-in closes."""
+    """Never reply; the connection stays open until the stand-in closes."""
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
-    """Take half of a PUT's bytes, then answer `status`, or close the connection if it is 0."""
+class HalfPut:
+    """Receive half of a PUT, then reply with `status`, or close the connection if it is 0."""
 
     status: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Short:
-    """Send half of a file or log whose whole length is promised."""
+class HalfGet:
+    """Send half of a file or log, with the full Content-Length."""
 
 
 @dataclass(frozen=True, slots=True)
 class Empty:
-    """Send a file of no bytes."""
+    """Send an empty file."""
 
 
-def _as_is(kaggle: Kaggle, body: Json) -> None: ...
+def _no_change(kaggle: Kaggle, body: Json) -> None: ...
 
 
 def _unchanged(kaggle: Kaggle, body: Json, reply: Json) -> Json:
@@ -60,21 +60,21 @@ def _unchanged(kaggle: Kaggle, body: Json, reply: Json) -> Json:
 
 
 @dataclass(frozen=True, slots=True)
-class Twist:
-    """Change state or request `before` a call is carried out, state or reply `after` it."""
+class Hook:
+    """Change the state or request `before` a call is carried out, the state or reply `after` it."""
 
-    before: Callable[[Kaggle, Json], None] = _as_is
+    before: Callable[[Kaggle, Json], None] = _no_change
     after: Callable[[Kaggle, Json, Json], Json] = _unchanged
 
 
-Effect = Reply | Drop | Hang | Cut | Short | Empty | Twist
+Effect = Reply | Drop | Hang | HalfPut | HalfGet | Empty | Hook
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Calls `at` to `at + times - 1` of those at the places `where` have the effect."""
+    """An effect on calls `at` to `at + times - 1` to these endpoints."""
 
-    where: tuple[str, ...]
+    endpoints: tuple[str, ...]
     effect: Effect
     at: int = 1
     times: int = 1
@@ -82,41 +82,58 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Fired:
-    """What happens to one call: its twists, at most one effect more, and the faults' names."""
+    """The effects on one call: its hooks, at most one other effect, and the faults' names."""
 
-    twists: tuple[Twist, ...]
+    hooks: tuple[Hook, ...]
     effect: Effect | None
     names: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A received call.
+
+    Attributes:
+        endpoint: an RPC's method, PUT, QUERY, OUTPUT or LOG.
+        body: an RPC's JSON, otherwise values from URL and headers.
+        status: HTTP status of the reply, 0 if there was none.
+        faults: names of the faults that fired.
+    """
+
+    endpoint: str
+    body: Json
+    status: int
+    faults: tuple[str, ...] = ()
+
+
 class Plan:
-    """The faults of one stand-in, and how many calls each has seen."""
+    """The active faults of a stand-in, and how many calls each has seen."""
 
     def __init__(self) -> None:
         self._active: list[tuple[str, Fault]] = []
         self._seen: dict[int, int] = {}
 
     def add(self, name: str, faults: Iterable[Fault]) -> None:
-        """Let these faults fire from the next call on, after those added before."""
+        """Activate these faults from the next call on, after those added before."""
         self._active += [(name, fault) for fault in faults]
 
     def clear(self) -> None:
-        """Let no fault fire any more."""
+        """Deactivate all faults."""
         self._active.clear()
         self._seen.clear()
 
-    def fire(self, place: str) -> Fired:
-        """Return what happens to a call at this place."""
-        twists: list[Twist] = []
+    def fire(self, endpoint: str) -> Fired:
+        """Return the effects on a call to this endpoint."""
+        hooks: list[Hook] = []
         names: list[str] = []
         for index, (name, fault) in enumerate(self._active):
-            if place not in fault.where and fault.where != (EVERY,):
+            if endpoint not in fault.endpoints and fault.endpoints != (EVERY,):
                 continue
             seen = self._seen[index] = self._seen.get(index, 0) + 1
             if not fault.at <= seen < fault.at + fault.times:
                 continue
             names.append(name)
-            if not isinstance(fault.effect, Twist):
-                return Fired(tuple(twists), fault.effect, tuple(names))
-            twists.append(fault.effect)
-        return Fired(tuple(twists), None, tuple(names))
+            if not isinstance(fault.effect, Hook):
+                return Fired(tuple(hooks), fault.effect, tuple(names))
+            hooks.append(fault.effect)
+        return Fired(tuple(hooks), None, tuple(names))

@@ -1,7 +1,7 @@
-"""A stand-in for Kaggle on 127.0.0.1, whose faults are chosen by name, and how to reach it.
+"""The HTTP server of the stand-in for Kaggle on 127.0.0.1, with faults by name.
 
-`python tests/kagglestandin_server.py` runs it by hand and prints the environment under which the
-real client talks to it. Nothing that the client does under that environment can leave the machine.
+`python tests/kagglestandin_server.py` starts it and prints the environment variables with which the
+official client talks to it. With them, no request of the client can leave the machine.
 """
 
 import argparse
@@ -31,32 +31,27 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from kagglestandin import Kaggle, events
 from kagglestandin_faults import CATALOGUE
-from kagglestandin_plan import Cut, Drop, Effect, Empty, Fault, Fired, Hang, Plan, Reply, Short
-from kagglestandin_state import Competition, Json, Refusal
+from kagglestandin_plan import (
+    Call,
+    Drop,
+    Effect,
+    Empty,
+    Fault,
+    Fired,
+    HalfGet,
+    HalfPut,
+    Hang,
+    Plan,
+    Reply,
+)
+from kagglestandin_state import Competition, HttpError, Json
 
 NOWHERE = "http://127.0.0.1:9"
-"""A proxy that is not there."""
+"""The address of a proxy that does not exist."""
 _KEY = "k"
 _UPLOAD, _OUTPUT = "/upload/", "/output/"
 _LOGS = "/api/v1/kernels/logs/stream/"
 _API = "/api/v1/"
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One call as it came.
-
-    Attributes:
-        place: an RPC's method, PUT, QUERY, OUTPUT or LOG.
-        body: an RPC's JSON; else what address and headers say.
-        status: what was answered; 0 if nothing was.
-        faults: names of those that fired.
-    """
-
-    place: str
-    body: Json
-    status: int
-    faults: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +65,13 @@ class Answer:
 
 
 class StandIn:
-    """A server that is up within `with`.
+    """A server that runs inside a `with` block.
 
     Attributes:
-        kaggle: what it holds; may be read and changed between calls.
-        plan: its faults; see also `inject` and `calm`.
+        kaggle: state; may be read and changed between calls.
+        plan: active faults; see also `inject` and `clear_faults`.
         calls: every call so far.
-        crashes: what went wrong in the stand-in itself; leaving the `with` raises the first.
+        crashes: errors of the stand-in itself; the end of the `with` block raises the first.
     """
 
     def __init__(self, kaggle: Kaggle | None = None, *, port: int = 0) -> None:
@@ -119,37 +114,37 @@ class StandIn:
         return f"http://127.0.0.1:{self.port}"
 
     def inject(self, *names: str) -> None:
-        """Let faults of the catalogue fire from the next call on, in this order."""
+        """Activate faults of the catalogue from the next call on, in this order."""
         with self.lock:
             for name in names:
                 self.plan.add(name, CATALOGUE[name]())
 
     def inject_faults(self, *faults: Fault) -> None:
-        """Let faults that are in no catalogue fire from the next call on."""
+        """Activate faults that are not in the catalogue from the next call on."""
         with self.lock:
-            self.plan.add("own", faults)
+            self.plan.add("custom", faults)
 
-    def calm(self) -> None:
-        """Let no fault fire any more, and the clock be right."""
+    def clear_faults(self) -> None:
+        """Deactivate all faults and correct the clock."""
         with self.lock:
             self.plan.clear()
             self.kaggle.skew = timedelta()
 
     def check(self) -> None:
-        """Raise AssertionError if what it holds is doubled or nobody's build."""
+        """Raise AssertionError if anything is duplicated or matches no build."""
         with self.lock:
             self.kaggle.check()
 
-    def sent(self, place: str) -> list[Json]:
-        """Return the bodies of all calls at a place."""
+    def sent(self, endpoint: str) -> list[Json]:
+        """Return the bodies of all calls to an endpoint."""
         with self.lock:
-            return [call.body for call in self.calls if call.place == place]
+            return [call.body for call in self.calls if call.endpoint == endpoint]
 
     def environment(self, home: Path) -> dict[str, str]:
-        """Return the whole environment of a client in a process of its own.
+        """Return the complete environment of a client in another process.
 
         Args:
-            home: a scratch folder; its folder `tmp` is made.
+            home: a scratch folder; its folder `tmp` is created.
         """
         scratch = home / "tmp"
         scratch.mkdir(parents=True, exist_ok=True)
@@ -167,32 +162,32 @@ class StandIn:
 
 @contextlib.contextmanager
 def in_process(standin: StandIn, home: Path) -> Iterator[Any]:
-    """Let this process's client talk to the stand-in; give the client, `kaggle.api`.
+    """Connect this process's official client to the stand-in; yield the client, `kaggle.api`.
 
-    Everything is as before afterwards. Proxies are set so that nothing but 127.0.0.1 is reached.
+    All changes are undone afterwards. Proxies are set so that only 127.0.0.1 is reachable.
 
     Raises:
-        AssertionError: kagglesdk or kaggle no longer has the private names that this goes by.
+        AssertionError: kagglesdk or kaggle no longer has the private names that this relies on.
     """
     kaggle_env = importlib.import_module("kagglesdk.kaggle_env")
     endpoints = getattr(kaggle_env, "_env_to_endpoint", None)
-    assert isinstance(endpoints, dict), "kagglesdk.kaggle_env has no _env_to_endpoint any more"
-    away = ("KAGGLE_API_TOKEN", "KAGGLE_CONFIG_DIR", "KAGGLE_API_VERBOSE", "XDG_CONFIG_HOME")
+    assert isinstance(endpoints, dict), "kagglesdk.kaggle_env no longer has _env_to_endpoint"
+    unset = ("KAGGLE_API_TOKEN", "KAGGLE_CONFIG_DIR", "KAGGLE_API_VERBOSE", "XDG_CONFIG_HOME")
     proxies = {"http_proxy": NOWHERE, "https_proxy": NOWHERE, "no_proxy": "127.0.0.1"}
     changed = standin.environment(home) | proxies
     changed |= {name.upper(): value for name, value in proxies.items()}
-    environment = {name: value for name, value in os.environ.items() if name not in away} | changed
+    environment = {name: value for name, value in os.environ.items() if name not in unset} | changed
     local = {kaggle_env.KaggleEnv.LOCAL: standin.url}
     with (
         mock.patch.dict(os.environ, environment, clear=True),
         mock.patch.dict(endpoints, local),
         mock.patch.object(tempfile, "tempdir", changed["TMPDIR"]),
     ):
-        api = importlib.import_module("kaggle").api  # importing it logs in, so only now
+        api = importlib.import_module("kaggle").api  # the import logs in, so not before
         kind = type(api)
         folder = home / ".kaggle"
         folder.mkdir(exist_ok=True)
-        assert isinstance(getattr(kind, "args", None), list), "KaggleApi has no args any more"
+        assert isinstance(getattr(kind, "args", None), list), "KaggleApi no longer has args"
         with (
             mock.patch.object(kind, "args", ["--local"]),
             mock.patch.object(kind, "config_dir", str(folder)),
@@ -209,7 +204,7 @@ class _Server(ThreadingHTTPServer):
     standin: StandIn
 
     def server_bind(self) -> None:
-        socketserver.TCPServer.server_bind(self)  # the parent's would ask a name server
+        socketserver.TCPServer.server_bind(self)  # the parent's version queries a name server
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         error = sys.exception()
@@ -236,22 +231,22 @@ class _Handler(BaseHTTPRequestHandler):
         path = urlsplit(self.path).path
         method = path.removeprefix(_API)
         if not path.startswith(_API):
-            return self._send(_refused(404, f"the stand-in has no {path}"))
+            return self._send(_error(404, f"the stand-in has no {path}"))
         if not self._logged_in() and not method.endswith("/IntrospectToken"):
-            return self._send(_refused(401, "Unauthenticated"))
+            return self._send(_error(401, "Unauthenticated"))
         body = json.loads(data or b"{}")
-        place = method.split("/")[-1]
-        fired = self._fire(place)
+        endpoint = method.split("/")[-1]
+        fired = self._fire(endpoint)
 
         def act() -> Answer:
-            for one in fired.twists:
-                one.before(self.standin.kaggle, body)
+            for hook in fired.hooks:
+                hook.before(self.standin.kaggle, body)
             reply = self.standin.kaggle.answer(method, body)
-            for one in fired.twists:
-                reply = one.after(self.standin.kaggle, body, reply)
+            for hook in fired.hooks:
+                reply = hook.after(self.standin.kaggle, body, reply)
             return _json(200, reply)
 
-        return self._serve(place, body, fired, act)
+        return self._serve(endpoint, body, fired, act)
 
     def do_PUT(self) -> None:
         token = urlsplit(self.path).path.removeprefix(_UPLOAD)
@@ -261,30 +256,30 @@ class _Handler(BaseHTTPRequestHandler):
         if span.startswith("bytes */"):
             return self._upload("QUERY", {"token": token}, lambda: kaggle.query(token))
         fired = self._fire("PUT")
-        data = self.rfile.read(size // 2 if isinstance(fired.effect, Cut) else size)
-        if isinstance(fired.effect, Cut) and fired.effect.status:
+        data = self.rfile.read(size // 2 if isinstance(fired.effect, HalfPut) else size)
+        if isinstance(fired.effect, HalfPut) and fired.effect.status:
             self.rfile.read(size - len(data))
-        found = re.match(r"bytes (\d+)-", span)
-        first = int(found.group(1)) if found else 0
+        match = re.match(r"bytes (\d+)-", span)
+        first = int(match.group(1)) if match else 0
         body = {"token": token, "first": first, "bytes": len(data)}
         return self._upload("PUT", body, lambda: kaggle.put(token, first, data), fired)
 
     def _upload(
         self,
-        place: str,
+        endpoint: str,
         body: Json,
         take: Callable[[], tuple[int, dict[str, str]]],
         fired: Fired | None = None,
     ) -> None:
-        fired = fired or self._fire(place)
+        fired = fired or self._fire(endpoint)
 
         def act() -> Answer:
-            for twist in fired.twists:
-                twist.before(self.standin.kaggle, body)
+            for hook in fired.hooks:
+                hook.before(self.standin.kaggle, body)
             status, headers = take()
             return Answer(status, b"{}" if status == 200 else b"", headers)
 
-        self._serve(place, body, fired, act)
+        self._serve(endpoint, body, fired, act)
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
@@ -297,16 +292,16 @@ class _Handler(BaseHTTPRequestHandler):
             labels = parse_qs(url.query).get("versionLabel", [""])
             body = {"userName": owner, "kernelSlug": slug, "versionLabel": labels[0]}
             return self._get("LOG", body, self._log)
-        return self._send(_refused(404, f"the stand-in has no {url.path}"))
+        return self._send(_error(404, f"the stand-in has no {url.path}"))
 
-    def _get(self, place: str, body: Json, find: Callable[[Json], Answer]) -> None:
-        self._serve(place, body, self._fire(place), lambda: find(body))
+    def _get(self, endpoint: str, body: Json, find: Callable[[Json], Answer]) -> None:
+        self._serve(endpoint, body, self._fire(endpoint), lambda: find(body))
 
     def _output(self, body: Json) -> Answer:
         kaggle = self.standin.kaggle
         content = kaggle.run(kaggle.saved(body)).files.get(body["fileName"])
         if content is None:
-            raise Refusal(404, "no such file")
+            raise HttpError(404, "no such file")
         return Answer(200, content, kind="application/octet-stream")
 
     def _log(self, body: Json) -> Answer:
@@ -315,11 +310,11 @@ class _Handler(BaseHTTPRequestHandler):
         lines = events(kaggle.run(saved).log)
         if not saved.waits:
             return Answer(200, json.dumps(lines).encode())
-        said = [*map(json.dumps, lines), "END_OF_LOG"]
-        stream = "".join(f"data: {one}\n\n" for one in said)
+        events_sent = [*map(json.dumps, lines), "END_OF_LOG"]
+        stream = "".join(f"data: {event}\n\n" for event in events_sent)
         return Answer(200, stream.encode(), kind="text/event-stream")
 
-    # How every call is served
+    # Serving of every call
 
     def _logged_in(self) -> bool:
         kind, _, value = self.headers.get("Authorization", "").partition(" ")
@@ -327,49 +322,49 @@ class _Handler(BaseHTTPRequestHandler):
             return kind == "Bearer" and bool(value)
         return base64.b64decode(value).decode() == f"{self.standin.kaggle.user}:{_KEY}"
 
-    def _fire(self, place: str) -> Fired:
+    def _fire(self, endpoint: str) -> Fired:
         with self.standin.lock:
-            return self.standin.plan.fire(place)
+            return self.standin.plan.fire(endpoint)
 
-    def _serve(self, place: str, body: Json, fired: Fired, act: Callable[[], Answer]) -> None:
+    def _serve(self, endpoint: str, body: Json, fired: Fired, act: Callable[[], Answer]) -> None:
         standin, effect = self.standin, fired.effect
         with standin.lock:
-            asked = json.loads(json.dumps(body))  # a twist may change it
-            answer = self._carried_out(effect, act)
-            silent = isinstance(effect, Drop | Hang) or effect == Cut()
+            received = json.loads(json.dumps(body))  # a hook may change it
+            answer = self._carry_out(effect, act)
+            silent = isinstance(effect, Drop | Hang) or effect == HalfPut()
             status = 0 if silent else answer.status
-            standin.calls.append(Call(place, asked, status, fired.names))
+            standin.calls.append(Call(endpoint, received, status, fired.names))
         if isinstance(effect, Hang):
             standin.closing.wait()
         if silent:
             return self._hang_up()
-        promised = len(answer.payload)
-        if isinstance(effect, Short):
-            answer = replace(answer, payload=answer.payload[: promised // 2])
-        return self._send(answer, promised)
+        length = len(answer.payload)
+        if isinstance(effect, HalfGet):
+            answer = replace(answer, payload=answer.payload[: length // 2])
+        return self._send(answer, length)
 
-    def _carried_out(self, effect: Effect | None, act: Callable[[], Answer]) -> Answer:
+    def _carry_out(self, effect: Effect | None, act: Callable[[], Answer]) -> Answer:
         if isinstance(effect, Hang) or effect == Drop():
             return Answer(0)
         if isinstance(effect, Reply):
-            return self._instead(effect)
+            return self._replacement(effect)
         try:
             answer = act()
-        except Refusal as refusal:
-            answer = _refused(refusal.status, refusal.message)
-        if isinstance(effect, Cut):
+        except HttpError as refusal:
+            answer = _error(refusal.status, refusal.message)
+        if isinstance(effect, HalfPut):
             return Answer(effect.status)
         return replace(answer, payload=b"") if isinstance(effect, Empty) else answer
 
-    def _instead(self, effect: Reply) -> Answer:
+    def _replacement(self, effect: Reply) -> Answer:
         later = self.standin.kaggle.now() + timedelta(seconds=2)
         after = format_datetime(later, usegmt=True) if effect.retry_after == "date" else None
         value = after or effect.retry_after
         answer = _json(effect.status, effect.body) if effect.body else Answer(effect.status)
         return replace(answer, headers={"Retry-After": value} if value else {})
 
-    def _send(self, answer: Answer, promised: int | None = None) -> None:
-        length = len(answer.payload) if promised is None else promised
+    def _send(self, answer: Answer, length: int | None = None) -> None:
+        length = len(answer.payload) if length is None else length
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.kind if answer.payload else "text/plain")
         self.send_header("Content-Length", str(length))
@@ -382,7 +377,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _hang_up(self) -> None:
         self.close_connection = True
-        with contextlib.suppress(OSError):  # the client may have gone already
+        with contextlib.suppress(OSError):  # the client may have disconnected
             self.connection.shutdown(socket.SHUT_RDWR)
 
 
@@ -390,33 +385,33 @@ def _json(status: int, reply: Json) -> Answer:
     return Answer(status, json.dumps(reply).encode())
 
 
-def _refused(status: int, message: str) -> Answer:
+def _error(status: int, message: str) -> Answer:
     return _json(status, {"code": status, "message": message})
 
 
 def main(words: list[str] | None = None) -> None:
     """Run the stand-in until it is interrupted."""
     parser = argparse.ArgumentParser(description="A stand-in for Kaggle on 127.0.0.1.")
-    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--port", type=int, default=0, help="0 selects a free port")
     parser.add_argument("--fault", nargs="+", default=[], choices=CATALOGUE, metavar="NAME")
-    parser.add_argument("--competition", default="buggy-rules", help="the one that is there")
-    parser.add_argument("--list", action="store_true", help="print what can go wrong, and end")
-    asked = parser.parse_args(words)
-    if asked.list:
-        lines = [f"{name:36}{entry.says}\n" for name, entry in CATALOGUE.items()]
+    parser.add_argument("--competition", default="buggy-rules", help="slug of the competition")
+    parser.add_argument("--list", action="store_true", help="print all faults and exit")
+    options = parser.parse_args(words)
+    if options.list:
+        lines = [f"{name:36}{entry.description}\n" for name, entry in CATALOGUE.items()]
         sys.stdout.writelines(lines)
         return
     kaggle = Kaggle()
-    kaggle.competitions[asked.competition] = Competition()
-    # A shell's background jobs are born deaf to it, and would never end.
+    kaggle.competitions[options.competition] = Competition()
+    # A shell starts background jobs with SIGINT ignored, so they would never end.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     interrupted = contextlib.suppress(KeyboardInterrupt)
-    with interrupted, StandIn(kaggle, port=asked.port) as standin:
-        standin.inject(*asked.fault)
+    with interrupted, StandIn(kaggle, port=options.port) as standin:
+        standin.inject(*options.fault)
         with tempfile.TemporaryDirectory() as home:
             exported = standin.environment(Path(home)).items()
             lines = [f"export {name}={shlex.quote(value)}\n" for name, value in exported]
-            example = f"python -m kaggle competitions submissions {asked.competition}\n"
+            example = f"python -m kaggle competitions submissions {options.competition}\n"
             sys.stdout.writelines(["unset KAGGLE_API_TOKEN\n", *lines, example])
             sys.stdout.flush()
             standin.closing.wait()

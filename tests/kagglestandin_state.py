@@ -1,7 +1,7 @@
-"""What the stand-in for Kaggle holds: datasets, kernels, submissions, and whether they are whole.
+"""The state of the stand-in for Kaggle: datasets, kernels, submissions, and their consistency.
 
-It answers nothing; that is kagglestandin.py's part. Nothing is random and no clock is read unless
-one is given.
+kagglestandin.py answers requests from it. Nothing is random, and no clock is read unless one is
+passed.
 """
 
 import hashlib
@@ -11,16 +11,17 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
+Item = TypeVar("Item")
 Json = dict[str, Any]
 DIGEST = re.compile(r"sha256:[0-9a-f]{8,64}")
 SUBMISSION = "submission.csv"
 
 
 @dataclass(slots=True)
-class Refusal(Exception):
-    """An HTTP status other than 200, and the message in its JSON."""
+class HttpError(Exception):
+    """A reply with an HTTP status other than 200, and the message in its JSON."""
 
     status: int
     message: str
@@ -28,7 +29,7 @@ class Refusal(Exception):
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """Bytes that were committed, or put out by a kernel."""
+    """A file of a dataset version or of a kernel's output."""
 
     content: bytes
     sha256: str
@@ -40,7 +41,7 @@ class File:
 
 @dataclass(slots=True)
 class Blob:
-    """An upload session. `alive` is False once it has expired."""
+    """An upload session; `alive` is False once it has expired."""
 
     token: str
     name: str
@@ -54,12 +55,12 @@ class Blob:
 
 
 @dataclass(slots=True)
-class Version:
+class DatasetVersion:
     """A full snapshot of a dataset.
 
     Attributes:
-        statuses: what GetDatasetStatus tells from here on, one a poll; the last one stays.
-        hidden: how many more times GetDataset still tells of the version before.
+        statuses: replies of GetDatasetStatus, one per poll; the last one stays.
+        hidden: number of GetDataset replies that still show the previous version.
     """
 
     number: int
@@ -76,18 +77,18 @@ class Version:
 
     @property
     def digest(self) -> str:
-        """The digest named in the notes, or where a first version has none, the description."""
-        found = DIGEST.search(self.notes) or DIGEST.search(self.description)
-        return found.group() if found else ""
+        """The digest in the notes, or in the description of a first version."""
+        match = DIGEST.search(self.notes) or DIGEST.search(self.description)
+        return match.group() if match else ""
 
     @property
     def contents(self) -> dict[str, str]:
-        return {name: one.sha256 for name, one in self.files.items()}
+        return {name: file.sha256 for name, file in self.files.items()}
 
 
 @dataclass(slots=True)
 class Dataset:
-    """A dataset; `unseen` lookups are still answered with 404."""
+    """A dataset; the next `unseen` lookups return 404."""
 
     id: int
     ref: str
@@ -96,17 +97,17 @@ class Dataset:
     private: bool
     subtitle: str = ""
     description: str = ""
-    versions: list[Version] = field(default_factory=list)
+    versions: list[DatasetVersion] = field(default_factory=list)
     unseen: int = 0
 
     @property
-    def visible(self) -> list[Version]:
+    def visible(self) -> list[DatasetVersion]:
         return [version for version in self.versions if not version.hidden and not version.failed]
 
 
 @dataclass(frozen=True, slots=True)
 class KernelResult:
-    """What a run of a kernel left: output files, the log's lines, and how it ended."""
+    """The result of a kernel run: output files, log, status, and failure message."""
 
     files: dict[str, bytes]
     log: str = ""
@@ -116,24 +117,24 @@ class KernelResult:
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A source under /kaggle/input: its usual place, the one since 2026, and what lies there."""
+    """A source under /kaggle/input: its usual path, its path since 2026, and its files."""
 
-    place: str
-    moved: str
+    path: str
+    path_2026: str
     files: Mapping[str, bytes]
 
 
 @dataclass(slots=True)
-class Saved:
+class SavedVersion:
     """A version of a kernel.
 
     Attributes:
-        request: the whole SaveKernel body.
-        invalid: reply field → sources (or tags) that it was saved without.
-        mounts: source → what it runs with, fixed when it is saved.
-        waits: statuses told before the one it ends with, one a poll.
-        result: what the runner gave, once it was asked.
-        moved: whether its sources are mounted at the places of 2026.
+        request: complete SaveKernel body.
+        invalid: reply field → sources (or tags) that were dropped.
+        mounts: source → mount, fixed when the version is saved.
+        waits: statuses before the final one, one per poll.
+        result: result of the runner, None before the run.
+        uses_2026_paths: whether its sources are mounted at the paths of 2026.
     """
 
     number: int
@@ -143,15 +144,17 @@ class Saved:
     waits: list[str]
     date: str
     result: KernelResult | None = None
-    moved: bool = False
+    uses_2026_paths: bool = False
 
     @property
     def useless(self) -> bool:
-        """Whether pushing the same again is right: it failed, or runs without a source."""
+        """Whether another push of the same kernel is right: it failed or runs without a source."""
         if any(self.invalid.values()):
             return True
-        done = self.result
-        return done is not None and (done.status != "COMPLETE" or not done.files.get(SUBMISSION))
+        result = self.result
+        if result is None:
+            return False
+        return result.status != "COMPLETE" or not result.files.get(SUBMISSION)
 
 
 @dataclass(slots=True)
@@ -160,12 +163,12 @@ class Kernel:
 
     id: int
     ref: str
-    versions: list[Saved] = field(default_factory=list)
+    versions: list[SavedVersion] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class Submission:
-    """A submission of a kernel's version; it is PENDING for `waits` more polls."""
+    """A submission of a kernel version; it is PENDING for `waits` more polls."""
 
     ref: int
     competition: str
@@ -187,7 +190,7 @@ class Submission:
 
 @dataclass(slots=True)
 class Competition:
-    """A competition: its files, submissions a day, and bytes submitted → public, private score."""
+    """A competition: files, submissions per day, and a function from file to both scores."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     daily: int = 5
@@ -196,7 +199,7 @@ class Competition:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One version of a model's variation."""
+    """One version of a model variation."""
 
     files: dict[str, bytes]
     license: str = "Apache 2.0"
@@ -205,25 +208,26 @@ class Model:
 Runner = Callable[[Json, dict[str, dict[str, bytes]]], KernelResult]
 
 
-def submits(request: Json, mounted: dict[str, dict[str, bytes]]) -> KernelResult:
-    """Put out a submission that depends on nothing; the runner unless another is given."""
+def run_default(request: Json, mounted: dict[str, dict[str, bytes]]) -> KernelResult:
+    """Write a constant submission; the default runner."""
     return KernelResult({SUBMISSION: b"id,prediction\n1,1\n"}, "started\n1 row\ndone\n")
 
 
-def ticking(start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> Callable[[], datetime]:
-    """Return a clock that moves by one second each time it is read."""
+def make_clock(start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> Callable[[], datetime]:
+    """Return a clock that advances by one second each time it is read."""
     seconds = itertools.count()
     return lambda: start + timedelta(seconds=next(seconds))
 
 
 class State:
-    """All that is kept between calls.
+    """Everything that persists between calls.
 
     Attributes:
-        base: the address of the server, without a slash at the end.
-        polls: how many polls a dataset, a kernel's queue, its run and a score take.
-        skew: how far the clock is off.
-        competitions, models: what is there; by slug, and by owner/model/framework/variation/N.
+        base: URL of the server, without a trailing slash.
+        polls: number of polls that a dataset, a kernel queue, a run and a score take.
+        skew: offset of the clock.
+        competitions: by slug.
+        models: by owner/model/framework/variation/N.
     """
 
     def __init__(
@@ -231,11 +235,11 @@ class State:
         *,
         user: str = "me",
         polls: int = 1,
-        runner: Runner = submits,
+        runner: Runner = run_default,
         clock: Callable[[], datetime] | None = None,
     ) -> None:
         self.user, self.polls, self.runner = user, polls, runner
-        self.clock = clock or ticking()
+        self.clock = clock or make_clock()
         self.skew = timedelta()
         self.base = ""
         self.blobs: dict[str, Blob] = {}
@@ -250,35 +254,43 @@ class State:
         return self.clock() + self.skew
 
     def stamp(self) -> str:
-        """Return the time as the API writes it."""
+        """Return the time in the API's format."""
         return self.now().replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
     def expect(self, ref: str, contents: Mapping[str, str]) -> None:
-        """Register file name → sha256 of a build; every version of `ref` must be one of them."""
+        """Register a build, file name → sha256; every version of `ref` must match a build."""
         self.expected.setdefault(ref, []).append(dict(contents))
 
     def check(self) -> None:
-        """Raise AssertionError if anything is doubled, or a version's bytes are nobody's build.
+        """Raise AssertionError if anything is duplicated, or a version matches no build.
 
-        What failed (a version in state FAILED, a kernel that ended badly or runs without a source)
-        may be there again.
+        A repetition is allowed after a failure: a FAILED dataset version, a failed kernel, or one
+        that runs without a source.
         """
         for ref, dataset in self.datasets.items():
             good = [version for version in dataset.versions if not version.failed]
-            _distinct(f"versions of {ref}", [one.digest for one in good if one.digest])
-            for one in good if ref in self.expected else ():
-                assert one.contents in self.expected[ref], (
-                    f"{ref} version {one.number} holds {one.contents}, which nobody built"
+            _distinct(f"versions of {ref}", [version.digest for version in good if version.digest])
+            for version in good if ref in self.expected else ():
+                assert version.contents in self.expected[ref], (
+                    f"{ref} version {version.number} holds {version.contents}, "
+                    "which is not a known build"
                 )
         for ref, kernel in self.kernels.items():
-            kept = [version.request for version in kernel.versions if not version.useless]
-            _distinct(f"kernel {ref}", [json.dumps(one, sort_keys=True) for one in kept])
-        said = [
+            requests = [version.request for version in kernel.versions if not version.useless]
+            _distinct(f"kernel {ref}", [json.dumps(item, sort_keys=True) for item in requests])
+        descriptions = [
             f"{submission.competition}: {submission.description}" for submission in self.submissions
         ]
-        _distinct("submissions", said)
+        _distinct("submissions", descriptions)
 
 
-def _distinct(what: str, values: Sequence[str]) -> None:
-    doubled = sorted({value for value in values if values.count(value) > 1})
-    assert not doubled, f"doubled: {what}: {doubled}"
+def paged(items: Sequence[Item], body: Json) -> tuple[list[Item], str]:
+    """Return the requested page and the token of the next one, empty after the last."""
+    first = int(body.get("pageToken") or 0)
+    last = first + min(body.get("pageSize") or 20, 200)
+    return list(items[first:last]), str(last) if last < len(items) else ""
+
+
+def _distinct(label: str, values: Sequence[str]) -> None:
+    duplicates = sorted({value for value in values if values.count(value) > 1})
+    assert not duplicates, f"duplicates in {label}: {duplicates}"

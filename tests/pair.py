@@ -1,4 +1,4 @@
-"""Start a test file as two processes that know each other, and wait for both."""
+"""Run a program as two processes of one group, and wait for both."""
 
 import os
 import socket
@@ -6,16 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-SECONDS = 120  # a process that waits for the other for so long has failed
+SECONDS = 120  # timeout of a process that waits for the other
 
 
 def run(program: str, *words: str) -> list[str]:
-    """Run `program` twice, as ranks 0 and 1 over gloo; return what each said on stderr."""
+    """Run `program` twice, as ranks 0 and 1 over gloo; return the stderr of each."""
     root = Path(__file__).parents[1]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    together = {
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join((str(root / "src"), str(root / "tests"))),
         "WORLD_SIZE": "2",
@@ -28,16 +28,16 @@ def run(program: str, *words: str) -> list[str]:
     running = [
         subprocess.Popen(
             [sys.executable, program, *words],
-            env={**together, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stderr=subprocess.PIPE,
             text=True,
         )
         for rank in range(2)
     ]
     try:
-        said = [process.communicate(timeout=SECONDS)[1] for process in running]
+        outputs = [process.communicate(timeout=SECONDS)[1] for process in running]
     finally:
         for process in running:
             process.kill()
-    assert [process.returncode for process in running] == [0, 0], said
-    return said
+    assert [process.returncode for process in running] == [0, 0], outputs
+    return outputs

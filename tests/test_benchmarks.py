@@ -1,4 +1,4 @@
-"""The benchmark's plumbing on a tiny model: equality before time, and a record with all it owes."""
+"""The benchmarks on a tiny model: equality before timing, and complete records."""
 
 import json
 import resource
@@ -10,11 +10,11 @@ import torch
 
 from benchmarks import __main__ as bench
 from benchmarks import equality, measure, peers
-from parity.retrieval.engine.oom_retry import ran_out
+from parity.retrieval.engine.oom_retry import is_out_of_memory
 from parity.retrieval.models import base_model
 from parity.run.errors import Mismatch
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # the peers' own
+pytestmark = pytest.mark.filterwarnings("ignore")  # warnings of the peers
 
 
 @pytest.fixture(scope="module")
@@ -37,19 +37,19 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("kind", ["encode", "train"])
 @pytest.mark.usefixtures("quick")
-def test_a_run_writes_a_whole_record_and_a_chart(
+def test_a_run_writes_a_complete_record_and_a_chart(
     kind: str, tokenizer: Path, tmp_path: Path
 ) -> None:
     assert bench.main(words(kind, tokenizer, tmp_path)) == 0
-    found = json.loads((tmp_path / f"{kind}-run.json").read_text(encoding="utf-8"))
-    assert found.keys() >= {"machine", "versions", "model", "matmul", "seconds_are", "works"}
-    assert found["versions"].keys() >= {"torch", "FlagEmbedding", "sentence-transformers"}
-    (work,) = found["works"]
+    record = json.loads((tmp_path / f"{kind}-run.json").read_text(encoding="utf-8"))
+    assert record.keys() >= {"machine", "versions", "model", "matmul", "seconds_are", "works"}
+    assert record["versions"].keys() >= {"torch", "FlagEmbedding", "sentence-transformers"}
+    (work,) = record["works"]
     assert work["tokens"]["packed"] < work["tokens"]["flat"]
     assert len(work["ratios"]) == 2
-    assert all(one.keys() == {"min", "median", "max"} for one in work["ratios"].values())
+    assert all(item.keys() == {"min", "median", "max"} for item in work["ratios"].values())
     if kind == "encode":
-        assert max(one["apart"] for one in work["equality"].values()) < 1e-5
+        assert max(item["apart"] for item in work["equality"].values()) < 1e-5
         assert min(work["tokens"]["padded"].values()) >= work["tokens"]["flat"]
         assert work["rounded"].keys() == {"model_flops", "of_matmul", "ratios", "changed"}
         assert work["rounded"]["ratios"].keys() == work["ratios"].keys()
@@ -61,7 +61,7 @@ def test_a_run_writes_a_whole_record_and_a_chart(
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_peer_that_reads_other_tokens_is_refused_before_any_timing(
+def test_a_peer_with_other_tokens_is_refused_before_timing(
     tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def timed(*_: object) -> None:
@@ -73,29 +73,29 @@ def test_a_peer_that_reads_other_tokens_is_refused_before_any_timing(
     assert not list(tmp_path.iterdir())
 
 
-def test_other_vectors_and_none_at_all_are_refused() -> None:
-    ours = np.eye(4, dtype=np.float32)
-    assert equality.same_vectors("peer", ours, ours, torch.float32).apart == 0
-    for broken in (ours[::-1], np.full_like(ours, np.nan)):
+def test_other_vectors_and_nan_are_refused() -> None:
+    vectors = np.eye(4, dtype=np.float32)
+    assert equality.same_vectors("peer", vectors, vectors, torch.float32).apart == 0
+    for broken in (vectors[::-1], np.full_like(vectors, np.nan)):
         with pytest.raises(Mismatch, match="peer: embeddings differ"):
-            equality.same_vectors("peer", broken, ours, torch.float32)
+            equality.same_vectors("peer", broken, vectors, torch.float32)
 
 
-@pytest.mark.skipif(not Path("/proc/meminfo").is_file(), reason="memory is bounded on Linux alone")
-def test_memory_that_a_host_lacks_is_refused_and_kills_nobody(
+@pytest.mark.skipif(not Path("/proc/meminfo").is_file(), reason="memory is limited on Linux only")
+def test_an_allocation_beyond_the_host_s_memory_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = tmp_path / "meminfo"
-    told.write_text("MemTotal: 9000000 kB\nMemAvailable: 2000000 kB\n")
-    monkeypatch.setattr(measure, "_MEMORY", told)
-    size, before = 3 << 30, resource.getrlimit(resource.RLIMIT_DATA)  # of it nothing is touched
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal: 9000000 kB\nMemAvailable: 2000000 kB\n")
+    monkeypatch.setattr(measure, "_MEMORY", meminfo)
+    size, before = 3 << 30, resource.getrlimit(resource.RLIMIT_DATA)  # never written to
     with measure.bounded(torch.device("cpu")):
         torch.empty(1 << 20, dtype=torch.uint8)
-        with pytest.raises(RuntimeError) as caught:
+        with pytest.raises(RuntimeError) as error:
             torch.empty(size, dtype=torch.uint8)
-    assert ran_out(caught.value)
+    assert is_out_of_memory(error.value)
     assert resource.getrlimit(resource.RLIMIT_DATA) == before
     assert torch.empty(size, dtype=torch.uint8).numel() == size
-    told.write_text("nothing that is known\n")
+    meminfo.write_text("unknown\n")
     with measure.bounded(torch.device("cpu")):
         assert resource.getrlimit(resource.RLIMIT_DATA) == before

@@ -1,4 +1,4 @@
-"""Each fault of the stand-in's catalogue, by what it does to a client and what is held after."""
+"""Every fault of the stand-in's catalogue: its effect on a client and on the state."""
 
 from collections.abc import Callable, Iterator
 from email.utils import parsedate_to_datetime
@@ -8,7 +8,17 @@ import kagglestandin_server
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kagglestandin_client import ASKED, GAME, KERNEL, OLD, OWN, PUSH, SUBMIT, Client, Seen
+from kagglestandin_client import (
+    COMPETITION,
+    DATASET,
+    KERNEL,
+    KERNEL_VERSION,
+    OLD,
+    PUSH,
+    SUBMIT,
+    Client,
+    Response,
+)
 from kagglestandin_client import kaggle as demo
 from kagglestandin_faults import CATALOGUE, COMMITS, FILES, METHODS
 from kagglestandin_plan import Fault, Reply
@@ -20,15 +30,15 @@ pytestmark = pytest.mark.faults
 STATUS = {"403": 403, "429": 429, "429-seconds": 429, "429-date": 429, "500": 500, "503": 503}
 KINDS = (*STATUS, "drop", "hang", "lost")
 ANYWHERE = [
-    (place, kind)
-    for place in (*METHODS, *FILES)
+    (endpoint, kind)
+    for endpoint in (*METHODS, *FILES)
     for kind in KINDS
-    if kind != "lost" or place in (*COMMITS, "PUT")
+    if kind != "lost" or endpoint in (*COMMITS, "PUT")
 ]
 
 
 def runner(request: Json, mounted: dict[str, dict[str, bytes]]) -> KernelResult:
-    """Tell in the log where the sources were mounted."""
+    """Write the mount paths of the sources to the log."""
     return KernelResult({"submission.csv": b"id\n1\n"}, "\n".join(sorted(mounted)))
 
 
@@ -38,20 +48,20 @@ def client() -> Iterator[Client]:
         yield Client(standin)
 
 
-# At any place
+# Any endpoint
 
 
 @pytest.fixture(scope="module")
 def ready() -> Iterator[Client]:
-    """Return a client where one of everything is there."""
+    """Return a client for a stand-in with one object of every kind."""
     with StandIn(demo()) as standin:
-        standin.kaggle.competitions[GAME].daily = 1000
+        standin.kaggle.competitions[COMPETITION].daily = 1000
         client = Client(standin)
-        client.play()
+        client.run_all()
         yield client
 
 
-def held(client: Client) -> list[int]:
+def count_objects(client: Client) -> list[int]:
     kaggle = client.standin.kaggle
     return [
         len(kaggle.submissions),
@@ -61,70 +71,75 @@ def held(client: Client) -> list[int]:
     ]
 
 
-def call(client: Client, place: str) -> Seen:
-    """Make one call at a place, never the same twice where it makes something."""
-    new = f"number {len(client.seen)}"
+def call(client: Client, endpoint: str) -> Response:
+    """Make one call to an endpoint; calls that create something are all different."""
+    new = f"number {len(client.responses)}"
     output = f"{client.standin.url}/output/{KERNEL}/v1/submission.csv"
     bodies: dict[str, Json] = {
         "StartBlobUpload": {"name": "a", "contentLength": 1},
-        **dict.fromkeys(("GetDataset", "GetDatasetStatus", "ListDatasetFiles"), OWN),
+        **dict.fromkeys(("GetDataset", "GetDatasetStatus", "ListDatasetFiles"), DATASET),
         "CreateDataset": {"ownerSlug": "me", "slug": new, "files": []},
-        "CreateDatasetVersion": {**OWN, "body": {"versionNotes": new}},
+        "CreateDatasetVersion": {**DATASET, "body": {"versionNotes": new}},
         "SaveKernel": {**PUSH, "text": new},
-        **dict.fromkeys(("GetKernel", "GetKernelSessionStatus", "ListKernelSessionOutput"), ASKED),
+        **dict.fromkeys(
+            ("GetKernel", "GetKernelSessionStatus", "ListKernelSessionOutput"), KERNEL_VERSION
+        ),
         "CreateCodeSubmission": {**SUBMIT, "submissionDescription": new},
-        **{name: {"competitionName": GAME} for name in ("GetSubmissionLimits", "ListSubmissions")},
+        **{
+            name: {"competitionName": COMPETITION}
+            for name in ("GetSubmissionLimits", "ListSubmissions")
+        },
         "GetSubmission": {"ref": 1001},
     }
-    if place == "OUTPUT":
-        return client.say(place, "GET", output)
-    if place == "LOG":
-        return client.say(place, "GET", f"/api/v1/kernels/logs/stream/{KERNEL}")
-    if place == "PUT":
+    if endpoint == "OUTPUT":
+        return client.request(endpoint, "GET", output)
+    if endpoint == "LOG":
+        return client.request(endpoint, "GET", f"/api/v1/kernels/logs/stream/{KERNEL}")
+    if endpoint == "PUT":
         return client.put(call(client, "StartBlobUpload").body["createUrl"], b"1")
-    return client.rpc(place, bodies[place])
+    return client.rpc(endpoint, bodies[endpoint])
 
 
-@pytest.mark.parametrize(("place", "kind"), ANYWHERE)
-def test_the_first_call_at_a_place_meets(place: str, kind: str, ready: Client) -> None:
-    before = held(ready)
-    ready.standin.inject(f"{place}-{kind}")
-    ready.patience = 0.3 if kind == "hang" else 5.0
-    seen = call(ready, place)
-    ready.patience = 5.0
-    assert seen.status == STATUS.get(kind, 0)
-    after = seen.headers.get("Retry-After")
+@pytest.mark.parametrize(("endpoint", "kind"), ANYWHERE)
+def test_the_first_call_to_an_endpoint_has(endpoint: str, kind: str, ready: Client) -> None:
+    before = count_objects(ready)
+    ready.standin.inject(f"{endpoint}-{kind}")
+    ready.timeout = 0.3 if kind == "hang" else 5.0
+    response = call(ready, endpoint)
+    ready.timeout = 5.0
+    assert response.status == STATUS.get(kind, 0)
+    after = response.headers.get("Retry-After")
     assert after == "2" if kind == "429-seconds" else bool(after) == (kind == "429-date")
     assert after in (None, "2") or parsedate_to_datetime(after).year == 2026
-    assert (held(ready) != before) == (kind == "lost")
-    assert ready.standin.calls[-1].faults == (f"{place}-{kind}",)
-    assert call(ready, place).status == 200
+    assert (count_objects(ready) != before) == (kind == "lost")
+    assert ready.standin.calls[-1].faults == (f"{endpoint}-{kind}",)
+    assert call(ready, endpoint).status == 200
 
 
-# What has a name of its own
+# Named faults
 
 
-def statuses(client: Client, place: str) -> list[int]:
-    return [seen.status for seen in client.all(place)]
+def statuses(client: Client, endpoint: str) -> list[int]:
+    return [response.status for response in client.all(endpoint)]
 
 
-def numbers(client: Client) -> list[Any]:
+def version_numbers(client: Client) -> list[Any]:
     return client.values("GetDataset", "currentVersionNumber")
 
 
-def told(client: Client) -> list[Any]:
+def dataset_statuses(client: Client) -> list[Any]:
     return client.values("GetDatasetStatus", "status")
 
 
-def ended(client: Client) -> list[Any]:
+def kernel_statuses(client: Client) -> list[Any]:
     return client.values("GetKernelSessionStatus", "status")
 
 
-def listed(client: Client) -> list[Any]:
+def listings(client: Client) -> list[Any]:
     return client.values("ListDatasetFiles", "datasetFiles")
 
 
-def refused(name: str) -> Callable[[Client], bool]:
+def is_refused(name: str) -> Callable[[Client], bool]:
     def look(client: Client) -> bool:
         (saved,) = client.standin.kaggle.kernels[KERNEL].versions
         return bool(client.values("SaveKernel", name)[0]) and saved.useless
@@ -132,19 +147,19 @@ def refused(name: str) -> Callable[[Client], bool]:
     return look
 
 
-def scores(client: Client) -> list[Any]:
+def submission_statuses(client: Client) -> list[Any]:
     return [value[0]["status"] for value in client.values("ListSubmissions", "submissions")]
 
 
-def older(client: Client) -> bool:
-    asked = {**ASKED, "versionLabel": "v2"}
-    log = client.rpc("ListKernelSessionOutput", asked).body["log"]
+def has_older_output(client: Client) -> bool:
+    request = {**KERNEL_VERSION, "versionLabel": "v2"}
+    log = client.rpc("ListKernelSessionOutput", request).body["log"]
     return client.values("SaveKernel", "versionNumber") == [2] and "older" in log
 
 
-def dates(client: Client, year: str) -> bool:
+def has_year(client: Client, year: str) -> bool:
     (version, *_) = client.values("GetDataset", "versions")[-1]
-    return year in client.seen[0][1].headers["Date"] and year in version["creationDate"]
+    return year in client.responses[0][1].headers["Date"] and year in version["creationDate"]
 
 
 EXPECTED: dict[str, Callable[[Client], bool]] = {
@@ -152,7 +167,7 @@ EXPECTED: dict[str, Callable[[Client], bool]] = {
         statuses(item, "PUT")[:2] == [503, 200]
         and item.all("QUERY")[0].headers["Range"] == "bytes=0-4"
     ),
-    "PUT-503-for-ever": lambda item: set(statuses(item, "PUT")) == {503},
+    "PUT-503-always": lambda item: set(statuses(item, "PUT")) == {503},
     "PUT-drop-halfway": lambda item: (
         statuses(item, "PUT")[0] == 0
         and item.standin.kaggle.blobs["blob-1"].data == OLD["a.bin"][:5]
@@ -173,34 +188,37 @@ EXPECTED: dict[str, Callable[[Client], bool]] = {
         and not item.standin.kaggle.datasets
     ),
     "dataset-invalid-tags": lambda item: (
-        item.values("CreateDataset", "invalidTags") == [["nlp"]] and numbers(item)[-1] == 2
+        item.values("CreateDataset", "invalidTags") == [["nlp"]] and version_numbers(item)[-1] == 2
     ),
     "dataset-404-at-first": lambda item: statuses(item, "GetDataset")[:2] == [404, 200],
     "version-does-not-move": lambda item: (
         item.values("CreateDataset", "status") == ["ok"] and not item.standin.kaggle.datasets
     ),
     "version-late": lambda item: (
-        numbers(item)[:8] == [None] * 6 + [1, 1] and told(item)[7] == "READY"
+        version_numbers(item)[:8] == [None] * 6 + [1, 1] and dataset_statuses(item)[7] == "READY"
     ),
-    "version-moves-by-two": lambda item: numbers(item)[-1] == 3,
+    "version-moves-by-two": lambda item: version_numbers(item)[-1] == 3,
     "version-ready-before-the-number": lambda item: (
-        told(item)[:3] == ["READY"] * 3 and numbers(item)[:4] == [None] * 3 + [1]
+        dataset_statuses(item)[:3] == ["READY"] * 3
+        and version_numbers(item)[:4] == [None] * 3 + [1]
     ),
-    "version-failed": lambda item: told(item)[1:8] == ["FAILED"] * 7 and numbers(item)[7] is None,
-    "listing-missing-file": lambda item: listed(item) == [[], []],
-    "listing-late": lambda item: [len(page) for page in listed(item)] == [0, 1],
-    "listing-wrong-size": lambda item: [page[0]["totalBytes"] for page in listed(item)] == [9, 4],
+    "version-failed": lambda item: (
+        dataset_statuses(item)[1:8] == ["FAILED"] * 7 and version_numbers(item)[7] is None
+    ),
+    "listing-missing-file": lambda item: listings(item) == [[], []],
+    "listing-late": lambda item: [len(page) for page in listings(item)] == [0, 1],
+    "listing-wrong-size": lambda item: [page[0]["totalBytes"] for page in listings(item)] == [9, 4],
     "push-error": lambda item: (
         "session count" in item.values("SaveKernel", "error")[0] and not item.standin.kaggle.kernels
     ),
     "push-code-in-200": lambda item: (
         item.values("SaveKernel", "code") == [403] and statuses(item, "SaveKernel") == [200]
     ),
-    "push-invalid-tags": refused("invalidTags"),
-    "push-invalid-datasets": refused("invalidDatasetSources"),
-    "push-invalid-competitions": refused("invalidCompetitionSources"),
-    "push-invalid-kernels": refused("invalidKernelSources"),
-    "push-invalid-models": refused("invalidModelSources"),
+    "push-invalid-tags": is_refused("invalidTags"),
+    "push-invalid-datasets": is_refused("invalidDatasetSources"),
+    "push-invalid-competitions": is_refused("invalidCompetitionSources"),
+    "push-invalid-kernels": is_refused("invalidKernelSources"),
+    "push-invalid-models": is_refused("invalidModelSources"),
     "mounts-moved": lambda item: (
         "datasets/me/demo-bundle" in item.values("ListKernelSessionOutput", "log")[0]
     ),
@@ -209,120 +227,124 @@ EXPECTED: dict[str, Callable[[Client], bool]] = {
         item.values("GetKernel", "metadata")[0]["dockerImage"] != PUSH["dockerImage"]
     ),
     "kernel-error": lambda item: (
-        ended(item)[-1] == "ERROR"
+        kernel_statuses(item)[-1] == "ERROR"
         and item.values("GetKernelSessionStatus", "failureMessage")[-1] == "Notebook Timeout"
     ),
-    "kernel-canceled": lambda item: ended(item)[-1] == "CANCEL_ACKNOWLEDGED",
-    "kernel-no-submission": lambda item: ended(item)[-1] == "COMPLETE" and not item.all("OUTPUT"),
+    "kernel-canceled": lambda item: kernel_statuses(item)[-1] == "CANCEL_ACKNOWLEDGED",
+    "kernel-no-submission": lambda item: (
+        kernel_statuses(item)[-1] == "COMPLETE" and not item.all("OUTPUT")
+    ),
     "kernel-empty-submission": lambda item: item.all("OUTPUT")[0].raw == b"",
-    "kernel-never-ends": lambda item: set(ended(item)) == {"RUNNING"},
-    "kernel-older-status": older,
+    "kernel-never-ends": lambda item: set(kernel_statuses(item)) == {"RUNNING"},
+    "kernel-older-status": has_older_output,
     "outputs-late": lambda item: item.values("ListKernelSessionOutput", "files") == [[]],
     "outputs-log-cut": lambda item: (
         not item.values("ListKernelSessionOutput", "log")[0].endswith("]")
     ),
-    "OUTPUT-truncated": lambda item: item.all("OUTPUT") == [Seen(0, raw=b"id")],
+    "OUTPUT-truncated": lambda item: item.all("OUTPUT") == [Response(0, raw=b"id")],
     "OUTPUT-truncated-once": lambda item: (
-        item.all("OUTPUT") == [Seen(0, raw=b"id")] and call(item, "OUTPUT").raw == b"id\n1\n"
+        item.all("OUTPUT") == [Response(0, raw=b"id")] and call(item, "OUTPUT").raw == b"id\n1\n"
     ),
-    "OUTPUT-empty": lambda item: [seen.raw for seen in item.all("OUTPUT")] == [b""],
+    "OUTPUT-empty": lambda item: [response.raw for response in item.all("OUTPUT")] == [b""],
     "LOG-cut": lambda item: item.all("LOG")[0].status == 0 and item.all("LOG")[0].raw != b"",
     "limits-none-left": lambda item: item.values("GetSubmissionLimits", "numAllowedNow") == [0],
     "submission-error": lambda item: (
-        scores(item)[-1] == "ERROR"
+        submission_statuses(item)[-1] == "ERROR"
         and "Scoring" in item.values("GetSubmission", "errorDescription")[-1]
     ),
     "submission-404-at-first": lambda item: statuses(item, "GetSubmission") == [404, 200, 200],
     "submission-never-scored": lambda item: (
-        set(scores(item)) == {"PENDING"} == set(item.values("GetSubmission", "status"))
+        set(submission_statuses(item)) == {"PENDING"} == set(item.values("GetSubmission", "status"))
     ),
-    "429-for-ever": lambda item: {seen.headers["Retry-After"] for _, seen in item.seen} == {"2"},
-    "clock-ahead": lambda item: dates(item, "2027"),
-    "clock-behind": lambda item: dates(item, "2025"),
+    "429-always": lambda item: (
+        {response.headers["Retry-After"] for _, response in item.responses} == {"2"}
+    ),
+    "clock-ahead": lambda item: has_year(item, "2027"),
+    "clock-behind": lambda item: has_year(item, "2025"),
 }
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_a_chain_from_files_to_a_score_meets(name: str, client: Client) -> None:
+def test_an_end_to_end_run_has(name: str, client: Client) -> None:
     client.standin.inject(name)
-    client.play()
+    client.run_all()
     assert EXPECTED[name](client)
     assert any(name in call.faults for call in client.standin.calls)
 
 
-def test_nothing_of_that_is_met_without_a_fault(client: Client) -> None:
-    client.play()
-    assert [name for name, met in EXPECTED.items() if _met(met, client)] == []
+def test_without_a_fault_nothing_of_this_happens(client: Client) -> None:
+    client.run_all()
+    assert [name for name, look in EXPECTED.items() if _is_met(look, client)] == []
 
 
-def _met(look: Callable[[Client], bool], client: Client) -> bool:
+def _is_met(look: Callable[[Client], bool], client: Client) -> bool:
     try:
         return look(client)
     except (AssertionError, IndexError, KeyError, TypeError):
         return False
 
 
-def test_a_server_that_hangs_answers_nothing_until_it_closes(client: Client) -> None:
-    client.patience = 0.1
+def test_a_hanging_server_sends_no_reply_until_it_closes(client: Client) -> None:
+    client.timeout = 0.1
     client.standin.inject("hang")
     assert call(client, "GetDataset").status == call(client, "SaveKernel").status == 0
-    assert held(client) == [0, 0, 0, 0]
+    assert count_objects(client) == [0, 0, 0, 0]
 
 
-def test_the_tables_here_are_the_whole_catalogue() -> None:
-    named = {f"{place}-{kind}" for place, kind in ANYWHERE}
-    assert set(CATALOGUE) == named | set(EXPECTED) | {"hang"}
+def test_these_tests_cover_the_catalogue() -> None:
+    names = {f"{endpoint}-{kind}" for endpoint, kind in ANYWHERE}
+    assert set(CATALOGUE) == names | set(EXPECTED) | {"hang"}
 
 
-# How faults go together
+# Several faults
 
 
-def test_of_two_faults_the_second_waits_for_the_next_call(client: Client) -> None:
+def test_the_second_of_two_faults_fires_on_the_next_call(client: Client) -> None:
     client.standin.inject("GetDataset-503", "GetDataset-429")
     assert [call(client, "GetDataset").status for _ in range(3)] == [503, 429, 404]
 
 
-def test_a_fault_may_take_later_calls(client: Client) -> None:
+def test_a_fault_may_start_at_a_later_call(client: Client) -> None:
     client.standin.inject_faults(Fault(("GetDataset",), Reply(500), at=2, times=2))
     assert [call(client, "GetDataset").status for _ in range(4)] == [404, 500, 500, 404]
 
 
-def test_what_is_only_told_ends_when_it_is_calm(client: Client) -> None:
+def test_changed_replies_end_when_faults_are_cleared(client: Client) -> None:
     client.standin.inject("submission-never-scored", "kernel-never-ends", "clock-ahead")
-    client.play()
-    client.standin.calm()
+    client.run_all()
+    client.standin.clear_faults()
     assert call(client, "GetKernelSessionStatus").body["status"] == "COMPLETE"
     last = call(client, "GetDataset")
     assert "2026" in last.headers["Date"]
 
 
 @pytest.mark.parametrize(
-    ("name", "twice"),
+    ("name", "step"),
     [("version-failed", "version"), ("kernel-error", "run"), ("push-invalid-datasets", "run")],
 )
-def test_what_failed_may_be_done_again(name: str, twice: str, client: Client) -> None:
+def test_a_failed_step_can_be_repeated(name: str, step: str, client: Client) -> None:
     client.create()
-    if twice == "run":
+    if step == "run":
         client.version()
     client.standin.inject(name)
-    getattr(client, twice)()
-    getattr(client, twice)()
+    getattr(client, step)()
+    getattr(client, step)()
     client.standin.check()
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
-@given(st.lists(st.sampled_from([one for one in CATALOGUE if "hang" not in one]), max_size=6))
-def test_no_row_of_faults_breaks_the_stand_in_itself(names: list[str]) -> None:
+@given(st.lists(st.sampled_from([name for name in CATALOGUE if "hang" not in name]), max_size=6))
+def test_no_sequence_of_faults_breaks_the_stand_in_itself(names: list[str]) -> None:
     with StandIn(demo()) as standin:
         standin.inject(*names)
         client = Client(standin)
-        client.play()
-        standin.calm()
-        client.play()
+        client.run_all()
+        standin.clear_faults()
+        client.run_all()
 
 
-def test_it_tells_what_can_go_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line_lists_all_faults(capsys: pytest.CaptureFixture[str]) -> None:
     kagglestandin_server.main(["--list"])
-    told = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in told] == list(CATALOGUE)
-    assert all(len(line.split(maxsplit=1)) == 2 for line in told)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(CATALOGUE)
+    assert all(len(line.split(maxsplit=1)) == 2 for line in lines)

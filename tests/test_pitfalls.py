@@ -1,4 +1,4 @@
-"""The fault table says what the tests show: every entry, every test by its name, every verdict."""
+"""The fault table matches the tests: every entry, every test name, every result."""
 
 import ast
 from pathlib import Path
@@ -17,48 +17,50 @@ NUMBERS = (
     *(f"F{n}" for n in range(32, 38)),
     *(f"G{n}" for n in range(38, 40)),
 )
-OUT = {"F37"}
-"""Of rerankers, which this project has none of."""
-STOPS = {"breakpoint", "set_trace", "pdb", "ipdb", "pudb"}
+OUT_OF_SCOPE = {"F37"}
+"""Entries on rerankers, which this project does not have."""
+DEBUGGERS = {"breakpoint", "set_trace", "pdb", "ipdb", "pudb"}
 
 
-def test_every_entry_of_the_list_has_its_row_and_no_other_has() -> None:
+def test_the_table_has_exactly_the_entries_of_the_list() -> None:
     assert tuple(ENTRIES) == NUMBERS
-    assert {name for name, one in ENTRIES.items() if one.answer == "out of scope"} == OUT
+    assert {name for name, item in ENTRIES.items() if item.answer == "out of scope"} == OUT_OF_SCOPE
 
 
 @pytest.mark.parametrize("name", [*ENTRIES, *FURTHER])
-def test_the_tests_that_an_entry_names_are_there(name: str) -> None:
+def test_the_tests_of_an_entry_exist(name: str) -> None:
     entry: Pitfall = {**ENTRIES, **FURTHER}[name]
-    assert bool(entry.tests) == (name not in OUT)
-    for one in entry.tests:
-        file, _, test = one.partition("::")
+    assert bool(entry.tests) == (name not in OUT_OF_SCOPE)
+    for test_id in entry.tests:
+        file, _, test = test_id.partition("::")
         tree = ast.parse((TESTS / file).read_text(encoding="utf-8"))
-        assert test in {it.name for it in tree.body if isinstance(it, ast.FunctionDef)}, one
+        assert test in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, (
+            test_id
+        )
 
 
-def test_every_planted_fault_is_of_an_entry_and_its_layer_is_named() -> None:
-    found = fault_table.plants()
-    for one in found:
-        assert set(one.entries) <= {*ENTRIES, *FURTHER}, one.name
-        assert one.layer not in ("same", "same within numeric noise"), one.name
-    assert len(found) >= 50
-    assert {one.where for one in found} == {"evidence", "run"}
+def test_each_planted_fault_has_an_entry_and_a_named_layer() -> None:
+    faults = fault_table.plants()
+    for fault in faults:
+        assert set(fault.entries) <= {*ENTRIES, *FURTHER}, fault.name
+        assert fault.layer not in ("same", "same within numeric noise"), fault.name
+    assert len(faults) >= 50
+    assert {fault.setting for fault in faults} == {"evidence", "run"}
 
 
-def test_the_page_is_the_one_that_the_table_makes() -> None:
+def test_the_page_is_up_to_date() -> None:
     written = fault_table.PAGE.read_text(encoding="utf-8")
-    assert written == fault_table.page(), "run: python tests/fault_table.py --write"
+    assert written == fault_table.build_page(), "run: python tests/fault_table.py --write"
 
 
-def test_a_terminal_has_80_columns() -> None:
-    assert max(map(len, fault_table.text().splitlines())) <= 80
+def test_the_printed_table_has_at_most_80_columns() -> None:
+    assert max(map(len, fault_table.build_text().splitlines())) <= 80
 
 
-def test_e31_no_breakpoint_is_left_in_the_code() -> None:
+def test_e31_the_code_has_no_breakpoint() -> None:
     for path in sorted((TESTS.parent / "src").rglob("*.py")):
         names = {
             getattr(node, "id", getattr(node, "attr", getattr(node, "module", None)))
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         }
-        assert not names & STOPS, path
+        assert not names & DEBUGGERS, path

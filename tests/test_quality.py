@@ -1,4 +1,4 @@
-"""What a change of sampling does to MAP: the statistics, and sequences that share nothing."""
+"""The effect of sampling on MAP: statistics, and packs without prefix sharing."""
 
 from statistics import fmean
 from typing import Any
@@ -12,7 +12,8 @@ from benchmarks.trial import apart
 from parity.competition.query import QueryId
 from parity.competition.scoring.bootstrap import estimate
 from parity.retrieval.engine import trie
-from parity.run.config.run_file import Config, ScoringConfig
+from parity.run.config.run_file import Config
+from parity.run.config.scoring import ScoringConfig
 from parity.run.errors import Mismatch
 
 SCORING = ScoringConfig(bootstrap=200)
@@ -41,32 +42,34 @@ def arm(name: str, *gains: float) -> list[dict[str, Any]]:
 
 
 def test_a_difference_is_the_mean_over_seeds_resampled_by_question() -> None:
-    ours, theirs = arm("E", 0.1, 0.2, 0.0), arm("D", 0.0, 0.0, 0.03)
-    found = effect(ours, theirs[::-1], "own", SCORING)
+    arm_outcomes, reference = arm("E", 0.1, 0.2, 0.0), arm("D", 0.0, 0.0, 0.03)
+    result = effect(arm_outcomes, reference[::-1], "own", SCORING)
     by_row = {
         row: fmean(
-            one["precisions"]["own"][row] - other["precisions"]["own"][row]
-            for one, other in zip(ours, theirs, strict=True)
+            item["precisions"]["own"][row] - other["precisions"]["own"][row]
+            for item, other in zip(arm_outcomes, reference, strict=True)
         )
         for row in ROWS
     }
-    twin = estimate(by_row, frozenset(ROWS[:30]), SCORING)
-    assert found.gain.all.value == pytest.approx(0.09)
-    assert (found.gain.all.low, found.gain.all.high) == pytest.approx((twin.all.low, twin.all.high))
-    assert found.by_seed == pytest.approx({1: 0.1, 2: 0.2, 3: -0.03})
-    assert found.shown == "no difference shown"  # a seed disagrees
+    expected = estimate(by_row, frozenset(ROWS[:30]), SCORING)
+    assert result.gain.all.value == pytest.approx(0.09)
+    assert (result.gain.all.low, result.gain.all.high) == pytest.approx(
+        (expected.all.low, expected.all.high)
+    )
+    assert result.by_seed == pytest.approx({1: 0.1, 2: 0.2, 3: -0.03})
+    assert result.shown == "no difference shown"  # a seed disagrees
 
 
-@pytest.mark.parametrize(("gain", "said"), [(0.1, "better"), (-0.1, "worse")])
-def test_a_difference_is_shown_where_every_seed_agrees(gain: float, said: str) -> None:
-    assert effect(arm("E", gain, gain, gain), arm("D", 0, 0, 0), "own", SCORING).shown == said
+@pytest.mark.parametrize(("gain", "expected"), [(0.1, "better"), (-0.1, "worse")])
+def test_a_difference_is_shown_where_every_seed_agrees(gain: float, expected: str) -> None:
+    assert effect(arm("E", gain, gain, gain), arm("D", 0, 0, 0), "own", SCORING).shown == expected
     few = effect(arm("E", gain, gain), arm("D", 0, 0), "own", SCORING)
     assert few.shown.startswith("fewer than 3 seeds")
 
 
 def test_arms_are_compared_over_the_seeds_that_both_have() -> None:
-    (found,) = effects([*arm("E", 0.1, 0.1, 0.1), *arm("D", 0.0, 0.0)], SCORING)
-    assert (found.arm, found.reference, sorted(found.by_seed)) == ("E", "D", [1, 2])
+    (result,) = effects([*arm("E", 0.1, 0.1, 0.1), *arm("D", 0.0, 0.0)], SCORING)
+    assert (result.arm, result.reference, sorted(result.by_seed)) == ("E", "D", [1, 2])
     assert "E − D" in markdown([*arm("E", 0.1), *arm("D", 0.0)], SCORING)
 
 
@@ -81,7 +84,7 @@ def test_other_seeds_rows_or_splits_are_refused() -> None:
         effect(arm("E", 0.1), [{**arm("D", 0.0)[0], "unseen": []}], "own", SCORING)
 
 
-def test_sequences_apart_share_nothing_and_come_back_whole() -> None:
+def test_sequences_apart_share_nothing_and_are_restored() -> None:
     sequences = [[1, 2, 3], [1, 2, 4], [1, 2, 3], [5] * 9]
     packs = apart(sequences, 6)
     assert trie.unpack(packs) == dict(enumerate(sequences))
@@ -90,6 +93,6 @@ def test_sequences_apart_share_nothing_and_come_back_whole() -> None:
 
 
 def test_every_arm_is_a_run_and_is_compared_with_arms() -> None:
-    for one in ARMS.values():
-        assert set(one.against) <= set(ARMS)
-        assert f"training.lora_dropout={one.dropout}" in one.sets(1, Config(name="x"))
+    for arm_ in ARMS.values():
+        assert set(arm_.against) <= set(ARMS)
+        assert f"training.lora_dropout={arm_.dropout}" in arm_.sets(1, Config(name="x"))

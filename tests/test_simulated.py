@@ -1,4 +1,4 @@
-"""Simulated competitions: what is hidden stays hidden, learners pay for what they learn, tables."""
+"""Simulated competitions: hidden rows stay hidden, effects of training, forecasts, tables."""
 
 from collections import Counter
 from dataclasses import replace
@@ -7,16 +7,17 @@ from statistics import fmean
 
 import numpy as np
 import pytest
+from shipped_data import synthetic_folder
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from benchmarks import simulated
 from benchmarks.competitions import HIDDEN, SHARES, Simulated, simulate
 from benchmarks.contenders import Vectors, World, contenders
-from benchmarks.simulated import Judged, judge, markdown, summary
+from benchmarks.simulated import SimulatedForecast, check_competition, markdown, summary
 from parity.analysis.forecast.forecast import Forecast
 from parity.competition.eedi import kaggle_files
 from parity.competition.scoring.baselines import query_text
-from parity.competition.scoring.metrics import average_precision
+from parity.competition.scoring.row_metrics import average_precision
 from parity.run.experiment import open_run
 
 ROOT = Path(__file__).parents[1]
@@ -25,7 +26,7 @@ LEARNERS = ("linear-mild", "nearest-mild", "linear-strong", "nearest-strong")
 
 
 def _projected(texts: list[str], vectorizer: TfidfVectorizer, size: int) -> Vectors:
-    """Return unit vectors that stand for a small encoder's: character n-grams, projected."""
+    """Return unit vectors in place of a small encoder's: projected character n-grams."""
     grams = vectorizer.transform(texts)
     down = np.random.default_rng(0).standard_normal((grams.shape[1], size))
     vectors = grams @ down
@@ -35,14 +36,16 @@ def _projected(texts: list[str], vectorizer: TfidfVectorizer, size: int) -> Vect
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    read = kaggle_files.read(ROOT / "data" / "synthetic")
-    passages = [read.corpus[key] for key in sorted(read.corpus)]
+    competition = kaggle_files.read(synthetic_folder())
+    passages = [competition.corpus[key] for key in sorted(competition.corpus)]
     vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5)).fit(passages)
     return World(
-        queries=tuple(read.queries),
-        qrels=read.qrels,
-        corpus=read.corpus,
-        asked=_projected([query_text(query) for query in read.queries], vectorizer, 128),
+        queries=tuple(competition.queries),
+        qrels=competition.qrels,
+        corpus=competition.corpus,
+        query_vectors=_projected(
+            [query_text(query) for query in competition.queries], vectorizer, 128
+        ),
         passages=_projected(passages, vectorizer, 128),
     )
 
@@ -53,103 +56,110 @@ def games(world: World) -> list[Simulated]:
     return [simulate(world, models, seed) for seed in range(3)]
 
 
-def test_hidden_questions_are_whole_and_no_label_of_theirs_is_known(
+def test_all_rows_of_a_hidden_question_are_hidden_with_their_labels(
     world: World, games: list[Simulated]
 ) -> None:
     for game in games:
         hidden = set(game.entries[0].hidden)
-        assert hidden | set(game.known) == set(world.qrels)
-        assert hidden.isdisjoint(game.known)
-        of = {query.query_id: query.question_id for query in world.queries}
-        assert {of[row] for row in hidden}.isdisjoint({of[row] for row in game.known})
+        assert hidden | set(game.labels) == set(world.qrels)
+        assert hidden.isdisjoint(game.labels)
+        of = {query.query_id: query.unit for query in world.queries}
+        assert {of[row] for row in hidden}.isdisjoint({of[row] for row in game.labels})
         assert game.rows == len(hidden)
         assert abs(game.rows / len(world.qrels) - HIDDEN) < 0.02
 
 
-def test_unseen_is_told_by_what_models_learnt_from_and_its_share_is_drawn(
-    world: World, games: list[Simulated]
-) -> None:
-    of = {query.query_id: query.question_id for query in world.queries}
+def test_unseen_rows_follow_from_the_training_rows(world: World, games: list[Simulated]) -> None:
+    of = {query.query_id: query.unit for query in world.queries}
     for game in games:
-        learnt = [row for row in game.known if of[row] in set(game.split.train)]
-        shown = Counter(key for row in learnt for key in world.qrels[row])
+        trained = [row for row in game.labels if of[row] in set(game.split.train)]
+        shown = Counter(key for row in trained for key in world.qrels[row])
         slow = {
             row for row in game.entries[0].hidden if not any(shown[k] for k in world.qrels[row])
         }
         assert game.unseen == slow
-        assert game.share >= SHARES[0] - 0.02  # misconceptions of valid alone are unseen as well
-        assert set(game.entries[0].cv) == {row for row in game.known if of[row] in game.split.valid}
+        assert game.share >= SHARES[0] - 0.02  # labels of the validation set are unseen as well
+        assert set(game.entries[0].cv) == {
+            row for row in game.labels if of[row] in game.split.valid
+        }
     assert len({round(game.share, 3) for game in games}) == len(games)
 
 
-def test_a_competition_depends_on_its_seed_alone(world: World, games: list[Simulated]) -> None:
+def test_a_competition_depends_only_on_its_seed(world: World, games: list[Simulated]) -> None:
     assert simulate(world, contenders(world), 1) == games[1]
 
 
-def test_learning_helps_seen_rows_and_costs_unseen_ones(games: list[Simulated]) -> None:
+def test_training_helps_seen_rows_and_hurts_unseen_ones(games: list[Simulated]) -> None:
     for game in games:
-        found = {entry.name: entry for entry in game.entries}
-        seen = [row for row in found["untuned"].hidden if row not in game.unseen]
+        entries = {entry.name: entry for entry in game.entries}
+        seen = [row for row in entries["untuned"].hidden if row not in game.unseen]
         unseen = sorted(game.unseen)
 
-        def value(name: str, rows: list, found: dict = found) -> float:  # type: ignore[type-arg]
-            return fmean(found[name].hidden[row] for row in rows)
+        def value(name: str, rows: list, entries: dict = entries) -> float:  # type: ignore[type-arg]
+            return fmean(entries[name].hidden[row] for row in rows)
 
         for name in LEARNERS:
             assert value(name, seen) > value("untuned", seen), name
         assert value("nearest-strong", unseen) < value("untuned", unseen)
 
 
-def test_the_nearest_row_is_that_of_the_slow_twin(world: World) -> None:
-    known, rows = np.arange(0, 200), np.arange(200, 208)
-    found = contenders(world)["nearest-mild"](world, known, rows)
+def test_the_nearest_row_agrees_with_a_slow_reference(world: World) -> None:
+    train, rows = np.arange(0, 200), np.arange(200, 208)
+    values = contenders(world)["nearest-mild"](world, train, rows)
     ids = sorted(world.corpus)
     for row in rows:
         scores = {}
-        for place, key in enumerate(ids):
-            shown = [at for at in known if min(world.qrels[world.queries[at].query_id]) == key]
-            near = max((float(world.asked[row] @ world.asked[at]) for at in shown), default=0.0)
-            scores[key] = float(world.asked[row] @ world.passages[place]) + 0.05 * max(near, 0.0)
+        for position, key in enumerate(ids):
+            shown = [at for at in train if min(world.qrels[world.queries[at].query_id]) == key]
+            near = max(
+                (float(world.query_vectors[row] @ world.query_vectors[at]) for at in shown),
+                default=0.0,
+            )
+            scores[key] = float(world.query_vectors[row] @ world.passages[position]) + 0.05 * max(
+                near, 0.0
+            )
         best = sorted(ids, key=lambda key: (-scores[key], key))
         name = world.queries[row].query_id
-        assert found[name] == pytest.approx(average_precision(best, world.qrels[name], 25))
+        assert values[name] == pytest.approx(average_precision(best, world.qrels[name], 25))
 
 
-def test_a_forecast_knows_the_scores_before_it_and_not_its_own(games: list[Simulated]) -> None:
+def test_a_forecast_uses_earlier_scores_only(games: list[Simulated]) -> None:
     game = games[0]
-    told = judge(game)
-    assert [one.told.pairs for one in told] == list(range(len(game.entries)))
-    assert [one.name for one in told] == [entry.name for entry in game.entries]
+    results = check_competition(game)
+    assert [item.forecast.pairs for item in results] == list(range(len(game.entries)))
+    assert [item.name for item in results] == [entry.name for entry in game.entries]
     last = game.entries[-1]
-    other = replace(last, hidden=dict.fromkeys(last.hidden, 1.0))
-    changed = judge(replace(game, entries=(*game.entries[:-1], other)))
-    assert [one.told for one in changed] == [one.told for one in told]
-    assert [one.blind.pairs for one in told] == [0] * len(told)
-    assert told[0].blind == told[0].told
-    assert told[-1].blind != told[-1].told
+    changed_entry = replace(last, hidden=dict.fromkeys(last.hidden, 1.0))
+    changed = check_competition(replace(game, entries=(*game.entries[:-1], changed_entry)))
+    assert [item.forecast for item in changed] == [item.forecast for item in results]
+    assert [item.blind.pairs for item in results] == [0] * len(results)
+    assert results[0].blind == results[0].forecast
+    assert results[-1].blind != results[-1].forecast
     assert changed[-1].board == 1.0
-    assert told[-1].board < 1.0
+    assert results[-1].board < 1.0
     first = replace(game.entries[0], hidden=dict.fromkeys(last.hidden, 1.0))
-    moved = judge(replace(game, entries=(first, *game.entries[1:])))
-    assert moved[0].told == told[0].told
-    assert moved[1].told != told[1].told
+    changed_first = check_competition(replace(game, entries=(first, *game.entries[1:])))
+    assert changed_first[0].forecast == results[0].forecast
+    assert changed_first[1].forecast != results[1].forecast
 
 
-def _judged(seed: int, name: str, cv: float, median: float, board: float, pairs: int) -> Judged:
+def _forecast(
+    seed: int, name: str, cv: float, median: float, board: float, pairs: int
+) -> SimulatedForecast:
     half, wide = (median - 0.01, median + 0.01), (median - 0.03, median + 0.03)
-    told = Forecast(median, median, half, wide, {}, (0.2, 0.1, 0.3), (1.0, 0.9, 1.1), pairs)
-    blind = replace(told, median=median + 0.01, pairs=0)
-    return Judged(seed, name, 0.7, cv, cv, cv, board, told, blind)
+    forecast = Forecast(median, median, half, wide, {}, (0.2, 0.1, 0.3), (1.0, 0.9, 1.1), pairs)
+    blind = replace(forecast, median=median + 0.01, pairs=0)
+    return SimulatedForecast(seed, name, 0.7, cv, cv, cv, board, forecast, blind)
 
 
-def test_the_summary_counts_errors_coverage_and_both_straw_men() -> None:
-    judged = [
-        _judged(0, "a", cv=0.20, median=0.16, board=0.15, pairs=0),
-        _judged(0, "b", cv=0.30, median=0.22, board=0.20, pairs=1),
-        _judged(1, "a", cv=0.40, median=0.30, board=0.25, pairs=0),
-        _judged(1, "b", cv=0.60, median=0.35, board=0.35, pairs=1),
+def test_the_summary_has_errors_coverage_and_both_references() -> None:
+    checked = [
+        _forecast(0, "a", cv=0.20, median=0.16, board=0.15, pairs=0),
+        _forecast(0, "b", cv=0.30, median=0.22, board=0.20, pairs=1),
+        _forecast(1, "a", cv=0.40, median=0.30, board=0.25, pairs=0),
+        _forecast(1, "b", cv=0.60, median=0.35, board=0.35, pairs=1),
     ]
-    rows = {row["of"]: row for row in summary(judged)}
+    rows = {row["of"]: row for row in summary(checked)}
     assert list(rows) == ["all", "all, without pairs", "a, 0 pairs", "b, 1 pairs"]
     everything = rows["all"]
     assert everything["count"] == 4
@@ -161,22 +171,26 @@ def test_the_summary_counts_errors_coverage_and_both_straw_men() -> None:
     assert everything["line"] == pytest.approx(0.0, abs=1e-12)  # board = 0.05 + cv / 2, in both
     assert rows["b, 1 pairs"]["rmse"] == pytest.approx((0.0004 / 2) ** 0.5)
     assert rows["all, without pairs"]["mean_error"] == pytest.approx(-0.03)
-    told = markdown(judged)
-    assert "| all | 4 | 0.0274 | -0.0200 | 50% | 75% | 0.060 | 0.1561 | 0.0000 |" in told
-    assert "| 1 | 70% | a: 0.400, 0.300 (0.270-0.330), 0.250; b: 0.600" in told
+    text = markdown(checked)
+    assert "| all | 4 | 0.0274 | -0.0200 | 50% | 75% | 0.060 | 0.1561 | 0.0000 |" in text
+    assert "| 1 | 70% | a: 0.400, 0.300 (0.270-0.330), 0.250; b: 0.600" in text
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not EEDI.is_dir(), reason="the competition's files are not beside the checkout")
+@pytest.mark.skipif(not EEDI.is_dir(), reason="the competition's files are missing")
 def test_forecasts_of_thirty_simulated_competitions_hold(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PARITY_DATA", str(tmp_path))
     source = f"data.source={EEDI.as_posix()}"
-    cut_from = simulated.world(open_run(ROOT / "runs" / "eedi.toml", (source,)))
-    models = contenders(cut_from)
-    judged = [one for seed in range(100, 130) for one in judge(simulate(cut_from, models, seed))]
-    everything = summary(judged)[0]
+    labeled = simulated.world(open_run(ROOT / "runs" / "eedi.toml", (source,)))
+    models = contenders(labeled)
+    checked = [
+        item
+        for seed in range(100, 130)
+        for item in check_competition(simulate(labeled, models, seed))
+    ]
+    everything = summary(checked)[0]
     assert everything["rmse"] < everything["cv"]
     assert everything["rmse"] < everything["line"]
     assert everything["wide"] >= 0.85

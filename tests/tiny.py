@@ -10,7 +10,9 @@ import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from parity.competition.query import Corpus, MisconceptionId, Qrels, Query, QueryId
+from parity.competition.corpus import Corpus
+from parity.competition.eedi.kaggle_files import build_query
+from parity.competition.query import PassageId, Position, Qrels, Query, QueryId
 
 ANSWERS = "ABCD"
 TEST_COLUMNS = (
@@ -101,13 +103,18 @@ def qrels() -> Qrels:
         "30_A": 1,
         "30_B": 9,
     }
-    return {QueryId(key): frozenset({MisconceptionId(value)}) for key, value in right.items()}
+    return {QueryId(key): frozenset({at(value)}) for key, value in right.items()}
 
 
 def corpus() -> Corpus:
     """Return the five misconceptions, by id."""
     rows = sorted(CORPUS_ROWS)  # every id is one digit
-    return {MisconceptionId(int(key)): text for key, text in rows}
+    return Corpus({PassageId(key): text for key, text in rows})
+
+
+def at(number: int) -> Position:
+    """Return the position of the misconception with this id."""
+    return corpus().at(str(number))
 
 
 def sample() -> tuple[QueryId, ...]:
@@ -117,15 +124,14 @@ def sample() -> tuple[QueryId, ...]:
 
 def _query(row: Sequence[str], answer: str) -> Query:
     cells = dict(zip(TEST_COLUMNS, row, strict=False))  # labels stay out
-    return Query(
-        query_id=QueryId(f"{cells['QuestionId']}_{answer}"),
-        question_id=int(cells["QuestionId"]),
-        answer=answer,
-        construct_id=int(cells["ConstructId"]),
-        construct=cells["ConstructName"],
-        subject_id=int(cells["SubjectId"]),
-        subject=cells["SubjectName"],
+    return build_query(
+        int(cells["QuestionId"]),
+        answer,
+        construct=(int(cells["ConstructId"]), cells["ConstructName"]),
+        subject=(int(cells["SubjectId"]), cells["SubjectName"]),
         question=cells["QuestionText"],
-        correct=cells[f"Answer{cells['CorrectAnswer']}Text"],
-        wrong=cells[f"Answer{answer}Text"],
+        answers=(
+            cells[f"Answer{cells['CorrectAnswer']}Text"],
+            cells[f"Answer{answer}Text"],
+        ),
     )

@@ -1,10 +1,10 @@
-"""Build a stand-in for Kaggle's image where the real one cannot be had: no registry, no network.
+"""Build a stand-in for Kaggle's image on a machine without a registry.
 
-A root file system around a Python 3.12 found on this machine: its standard library, what its
-binaries link, bash, coreutils and pip; and a stub of every package that the image's freeze names,
-so that pip sees there what it would see on Kaggle. Packages named with `--with` are installed
-for real, at the freeze's versions, from PyPI. It proves Dockerfile, wheelhouse and mounts; it says
-nothing of the image's packages, CUDA or C library.
+The stand-in is a root file system around a Python 3.12 of this machine: its standard library, the
+libraries that its binaries link, bash, coreutils and pip, and a stub of every package in the
+image's freeze, so that pip sees the same packages as on Kaggle. `--with` installs real packages
+from PyPI at the freeze's versions. It tests Dockerfile, wheelhouse and mounts, but not the image's
+packages, CUDA or C library.
 """
 
 import argparse
@@ -36,13 +36,13 @@ LINKED = (
     *("libpthread.so.0", "libdl.so.2", "librt.so.1", "libutil.so.1"),
     *("libstdc++.so.6", "libgcc_s.so.1", "libgomp.so.1"),
 )
-"""What manylinux wheels may count on; without them numpy does not import."""
+"""Libraries that manylinux wheels expect; without them numpy does not import."""
 SETS = {
     "tables": ("numpy", "pandas", "pydantic", "tqdm", "scipy", "scikit-learn"),
-    # torch takes optree for there when a stub says so
+    # torch imports optree if its metadata exists, so a stub is not enough
     "models": ("torch", "optree", "transformers", "peft", "accelerate", "safetensors"),
 }
-"""Names for `--with`: what `prepare` needs (290 MB), and with it what all stages do (7 GB)."""
+"""Sets for `--with`: packages for `prepare` (290 MB), and the others for all stages (7 GB)."""
 LEFT_OUT = shutil.ignore_patterns(
     *("site-packages", "dist-packages", "test", "tests", "idlelib", "tkinter", "turtledemo"),
     *("lib2to3", "ensurepip", "config-*", "*.opt-1.pyc", "*.opt-2.pyc"),
@@ -50,51 +50,51 @@ LEFT_OUT = shutil.ignore_patterns(
 
 
 def build(tag: str, freeze: str, real: Sequence[str] = ()) -> None:
-    """Build the stand-in and keep it with buildah as `tag`.
+    """Build the stand-in and store it in buildah as `tag`.
 
     Args:
-        tag: its name.
-        freeze: the image's packages, as `pip freeze` prints them.
-        real: packages, or names of `SETS`, to install for real, with what they need, at the
-            freeze's versions.
+        tag: name of the image.
+        freeze: output of `pip freeze` in the image.
+        real: packages, or names of `SETS`, to install with their dependencies, at the freeze's
+            versions.
 
     Raises:
-        BadConfig: there is no Python 3.12 or no buildah.
-        BadData: a package is not in the freeze or cannot be had, or buildah failed.
+        BadConfig: Python 3.12 or buildah is missing.
+        BadData: a package is not in the freeze or cannot be installed, or buildah failed.
     """
     python = interpreters.find(MINOR)
     if shutil.which("buildah") is None:
-        raise BadConfig("the stand-in needs buildah; on Debian: apt-get install buildah")
-    known = dict(freezes.pins(freeze))
-    wanted = [one for name in real for one in SETS.get(name, (name,))]
-    if odd := [name for name in wanted if freezes.normal(name) not in known]:
-        raise BadData(f"--with {odd[0]}: the image's freeze names no such package")
+        raise BadConfig("the stand-in needs buildah. On Debian: apt-get install buildah")
+    frozen = dict(freezes.parse_pins(freeze))
+    packages = [package for name in real for package in SETS.get(name, (name,))]
+    if unknown := [name for name in packages if freezes.normalize_name(name) not in frozen]:
+        raise BadData(f"--with {unknown[0]}: the image's freeze does not have this package")
     with TemporaryDirectory(prefix="standin-") as name:
         root = Path(name) / "root"
-        lay_out(root, python)
-        if wanted:
-            install(root / SITE, python, known, wanted)
-        stub(root / SITE, known)
-        _import(root, tag)
+        write_root(root, python)
+        if packages:
+            install(root / SITE, python, frozen, packages)
+        write_stubs(root / SITE, frozen)
+        _commit(root, tag)
 
 
-def lay_out(root: Path, python: Path) -> None:
-    """Make the root file system: Python, a shell, pip, and what they link."""
+def write_root(root: Path, python: Path) -> None:
+    """Write the root file system: Python, a shell, pip, and the libraries that they link."""
     for folder in ("etc", "tmp", "var/tmp", "root", "proc", "dev", "sys", "usr/bin", "bin"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     (root / "tmp").chmod(0o1777)
     (root / "var/tmp").chmod(0o1777)
     (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/bash\n")
     (root / "etc/group").write_text("root:x:0:\n")
-    library = Path(_ask(python, "import sysconfig; print(sysconfig.get_path('stdlib'))"))
+    library = Path(_output_of(python, "import sysconfig; print(sysconfig.get_path('stdlib'))"))
     shutil.copytree(library, root / PREFIX / "lib" / f"python{MINOR}", ignore=LEFT_OUT)
-    binary = Path(_ask(python, "import sys; print(sys.executable)")).resolve()
-    place = root / PREFIX / "bin"
-    place.mkdir()
-    shutil.copy2(binary, place / f"python{MINOR}")
+    binary = Path(_output_of(python, "import sys; print(sys.executable)")).resolve()
+    binaries = root / PREFIX / "bin"
+    binaries.mkdir()
+    shutil.copy2(binary, binaries / f"python{MINOR}")
     for alias in ("python", "python3"):
-        (place / alias).symlink_to(f"python{MINOR}")
-    programs = [Path(found) for name in PROGRAMS if (found := shutil.which(name))]
+        (binaries / alias).symlink_to(f"python{MINOR}")
+    programs = [Path(path) for name in PROGRAMS if (path := shutil.which(name))]
     for program in programs:
         shutil.copy2(program, root / "usr/bin" / program.name)
     for shell in ("bin/sh", "bin/bash"):
@@ -104,16 +104,16 @@ def lay_out(root: Path, python: Path) -> None:
     _copy_pip(root, python)
 
 
-def stub(site: Path, pins: Mapping[str, str]) -> None:
-    """Make pip believe that these packages are installed, those apart that are.
+def write_stubs(site: Path, pins: Mapping[str, str]) -> None:
+    """Write metadata that makes pip treat packages as installed; skip those that are.
 
     Args:
         site: the image's site-packages.
         pins: name → version.
     """
-    there = {_name(folder) for folder in site.glob("*.dist-info")}
+    installed = {_name(folder) for folder in site.glob("*.dist-info")}
     for name, version in pins.items():
-        if name not in there:
+        if name not in installed:
             folder = site / f"{name.replace('-', '_')}-{version}.dist-info"
             folder.mkdir()
             record = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
@@ -123,40 +123,42 @@ def stub(site: Path, pins: Mapping[str, str]) -> None:
 
 
 def install(site: Path, python: Path, pins: Mapping[str, str], real: Sequence[str]) -> None:
-    """Install packages and what they need from PyPI, all at the freeze's versions.
+    """Install packages and their dependencies from PyPI at the freeze's versions.
 
     Raises:
-        BadData: one cannot be had.
+        BadData: a package cannot be installed.
     """
-    known = {name: freezes.public(version) for name, version in pins.items()}
-    under = "".join(f"{name}=={version}\n" for name, version in known.items())
-    wanted = [f"{name}=={known[freezes.normal(name)]}" for name in real]
+    versions = {name: freezes.public_version(version) for name, version in pins.items()}
+    constraints = "".join(f"{name}=={version}\n" for name, version in versions.items())
+    requirements = [f"{name}=={versions[freezes.normalize_name(name)]}" for name in real]
     uv = Path(sys.executable).with_name("uv")
     with TemporaryDirectory() as folder:
-        constraints = Path(folder) / "constraints.txt"
-        constraints.write_text(under)
-        target: list[str | Path] = ["--python", python, "--target", site, "-c", constraints]
+        path = Path(folder) / "constraints.txt"
+        path.write_text(constraints)
+        target: list[str | Path] = ["--python", python, "--target", site, "-c", path]
         words = [uv, "pip", "install", "--no-config", "--only-binary", ":all:", *target]
-        _run([*words, *wanted], "uv", 1200)
+        _run([*words, *requirements], "uv", 1200)
 
 
 def linked(binaries: Sequence[Path]) -> set[Path]:
-    """Return the shared libraries that binaries load, as `ldd` finds them."""
-    told = subprocess.run(
+    """Return the shared libraries that binaries load, from `ldd`."""
+    output = subprocess.run(
         ["ldd", *binaries], capture_output=True, text=True, check=False, timeout=60
     ).stdout
-    return {Path(name) for name in re.findall(r"(?:=>\s+|^\s+)(/\S+)", told, re.MULTILINE)}
+    return {Path(name) for name in re.findall(r"(?:=>\s+|^\s+)(/\S+)", output, re.MULTILINE)}
 
 
 def _copy_linked(root: Path, binaries: Sequence[Path]) -> None:
-    """Copy libraries to where the image's loader looks: a system's own path, or beside libc."""
-    found = linked(binaries)
-    system = next(path.parent for path in found if path.name == "libc.so.6")
-    found |= {path for name in LINKED if (path := system / name).exists()}
-    found |= {path for name in LINKED if (path := Path("/usr", *system.parts[1:], name)).exists()}
-    for path in found:
-        seen = path if path.parts[1] in ("lib", "lib64") else system / path.name
-        target = root / seen.relative_to("/")
+    """Copy libraries to where the image's loader looks: the system's path, or libc's folder."""
+    libraries = linked(binaries)
+    system = next(path.parent for path in libraries if path.name == "libc.so.6")
+    libraries |= {path for name in LINKED if (path := system / name).exists()}
+    libraries |= {
+        path for name in LINKED if (path := Path("/usr", *system.parts[1:], name)).exists()
+    }
+    for path in libraries:
+        visible = path if path.parts[1] in ("lib", "lib64") else system / path.name
+        target = root / visible.relative_to("/")
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path.resolve(), target)
 
@@ -169,10 +171,10 @@ def _copy_pip(root: Path, python: Path) -> None:
 
 
 def _name(info: Path) -> str:
-    return freezes.normal(info.name.partition("-")[0])
+    return freezes.normalize_name(info.name.partition("-")[0])
 
 
-def _import(root: Path, tag: str) -> None:
+def _commit(root: Path, tag: str) -> None:
     container = _run(["buildah", "from", "scratch"], "buildah", 60).strip()
     try:
         _run(["buildah", "add", "--quiet", container, root, "/"], "buildah", 600)
@@ -183,31 +185,31 @@ def _import(root: Path, tag: str) -> None:
         _run(["buildah", "rm", container], "buildah", 60)
 
 
-def _ask(python: Path, code: str) -> str:
+def _output_of(python: Path, code: str) -> str:
     return _run([python, "-I", "-c", code], python.name, 20).strip()
 
 
-def _run(words: Sequence[str | Path], who: str, seconds: int) -> str:
-    answer = subprocess.run(words, capture_output=True, text=True, check=False, timeout=seconds)
-    if answer.returncode:
-        last = (answer.stderr.strip().splitlines() or ["no word of why"])[-1]
-        raise BadData(f"the stand-in could not be built: {who}: {last}")
-    return answer.stdout
+def _run(words: Sequence[str | Path], program: str, seconds: int) -> str:
+    response = subprocess.run(words, capture_output=True, text=True, check=False, timeout=seconds)
+    if response.returncode:
+        last = (response.stderr.strip().splitlines() or ["no error message"])[-1]
+        raise BadData(f"the stand-in could not be built: {program}: {last}")
+    return response.stdout
 
 
 def main() -> None:
-    """Build the stand-in; say in one line what is missing."""
+    """Build the stand-in and print its tag, or one line of error."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tag", default=TAG)
     parser.add_argument(
         "--with", dest="real", nargs="*", default=[], metavar="PACKAGE", help=f"or {list(SETS)}"
     )
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     try:
-        build(asked.tag, FREEZE.read_text(encoding="utf-8"), asked.real)
+        build(arguments.tag, FREEZE.read_text(encoding="utf-8"), arguments.real)
     except ParityError as error:
         raise SystemExit(f"error: {error}") from error
-    print(asked.tag)
+    print(arguments.tag)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Read a table of earlier runs and summarize it."""
+"""The diary's run log: its reader, what it shows, and the backtest of leaderboard models on it."""

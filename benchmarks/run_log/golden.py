@@ -1,14 +1,17 @@
-"""How well the golden log's leaderboard values follow from its CVs, one training left out.
+"""Backtest how well leaderboard scores follow from CVs in the diary's run log.
 
-`families.csv`: the rows of the golden run table (`shared/seed/runs.csv` of the project's briefing)
-that have a public score, figures copied digit for digit; fixed before anything was fitted. `row` is
-the place there from 0; `family` the training a row comes from; `untuned` the base's own CV (empty:
-the row is untuned; 0.21 where the log has none); `excluded` why a row is left out.
+`python -m benchmarks.run_log.golden` prints it: each training in turn is left out and predicted.
 
-The log has no seen and unseen scores. They are inferred: the gap between them is taken as
-proportional to what tuning gained on CV, and as none where nothing was tuned; the seen share of
-each split is the log's own, that of the leaderboard a quarter. So LB = CV - b · (fall of the seen
-share) · (gain), with one free number b.
+`families.csv` has the rows of the diary's run log (the seed data's `runs.csv`) that have a public
+score, copied digit for digit; it was fixed before any model was fitted. Columns: `row` is the row's
+index in the log, from 0; `family` the training that the row comes from; `untuned` the base model's
+CV (empty: the row is the base model; 0.21 where the log has no value); `excluded` why the row is
+left out.
+
+The log has no seen and unseen scores. The model infers them: the gap between them is proportional
+to what fine-tuning gained on CV, and zero for a base model. The seen share of each split is the
+log's, that of the leaderboard is a quarter. So LB = CV - b * (fall of the seen share) * (gain),
+with one free parameter b.
 """
 
 import csv
@@ -25,42 +28,43 @@ from parity.run.errors import BadData
 
 TABLE = Path(__file__).with_name("families.csv")
 SEEN = {"v1": 0.706, "v2": 0.634, "v3": 0.742, "cv": 0.742}
-"""Share of validation rows with a seen misconception, by split (the log's own README)."""
+"""Split → share of validation rows with a seen misconception, from the log's README."""
 SECOND = "by model"
-"""The second attempt, declared before it was tried: the first did not beat the line."""
+"""Name of the second attempt, declared before it ran: the first did not beat the line."""
 LEVELS = (0.5, 0.9)
-
+"""Levels of the intervals."""
 LINE = "line on CV"
+"""Name of the reference model: a straight line on CV."""
 _NOTES = (
-    "mean: of score less prediction. Under the line's rmse: with its 95 % interval",
-    "over trainings, and the trainings that would show it four times in five.",
-    "seen share: LB = CV - b x fall of the seen share x gain of tuning. The log has",
-    "no seen and unseen scores: their gap is taken as proportional to the gain.",
-    f"{SECOND}: the second attempt, declared because the first did not beat the",
-    "line: times a factor for each base model, shrunk to a common one.",
+    "mean: score minus prediction. Below the line's rmse: by how much, with its 95 %",
+    "interval over trainings and the trainings needed to show it with 80 % power.",
+    "seen share: LB = CV - b x fall of the seen share x gain of fine-tuning. The log",
+    "has no seen and unseen scores: their gap is taken as proportional to the gain.",
+    f"{SECOND}: the second attempt, declared after the first did not beat the line:",
+    "times a factor per base model, shrunk toward a common factor.",
 )
-_SHARE = 0.25  # of seen rows on the leaderboard: pitfalls, part H
-_FLOOR = 0.01  # of a CV less its fall: below has no use and no logarithm
-_LEAST = 4  # trainings: fewer fit no line and leave a spread
+_LEADERBOARD_SHARE = 0.25  # seen rows of the leaderboard: pitfalls, part H
+_FLOOR = 0.01  # smallest CV minus its fall: the logarithm needs a positive number
+_MIN_TRAININGS = 4  # fewer leave no degree of freedom for the spread
 _SLOPES = np.linspace(0.0, 1.5, 31)  # b of the second attempt
-_RATIOS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # variance between models over that within
+_RATIOS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # variance between models over variance within
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Predicted = tuple[Floats, Floats, int]
-"""Means, scales of a t distribution and its degrees of freedom, of the pairs left out."""
+"""Means, scales and degrees of freedom of the t distributions of the pairs left out."""
 Model = Callable[["Pairs", Mask], Predicted]
 
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Pairs of CV and leaderboard.
+    """Pairs of a CV and a leaderboard score.
 
     Attributes:
-        family: the training each belongs to, (n,) str.
+        family: training of each pair, (n,) str.
         cv: MAP@25, (n,) float64.
         lb: MAP@25 on the public leaderboard, (n,) float64.
-        shift: how far the seen share falls, times what tuning gained on CV, (n,) float64.
+        shift: fall of the seen share times the gain of fine-tuning on CV, (n,) float64.
     """
 
     family: NDArray[np.str_]
@@ -71,11 +75,11 @@ class Pairs:
 
 @dataclass(frozen=True, slots=True)
 class Backtest:
-    """Errors of one model over trainings it was not fitted on.
+    """Errors of one model on trainings it was not fitted on.
 
     Attributes:
-        error: leaderboard less prediction, in MAP, (n,) float64.
-        covered: parts of pairs inside the 50 % and 90 % intervals.
+        error: leaderboard score minus prediction, in MAP, (n,) float64.
+        covered: shares of pairs inside the 50 % and the 90 % interval.
     """
 
     error: Floats
@@ -83,24 +87,24 @@ class Backtest:
 
     @property
     def rmse(self) -> float:
-        """Over all pairs, in MAP."""
+        """Root mean squared error over all pairs, in MAP."""
         return float(np.sqrt(np.mean(self.error**2)))
 
 
-def read(path: Path = TABLE) -> Pairs:
-    """Return the pairs of a table of families, without those it excludes.
+def read_pairs(path: Path = TABLE) -> Pairs:
+    """Return the pairs of a table of families, without the excluded ones.
 
     Raises:
-        BadData: a pair without a family, or of a split whose seen share is not known.
+        BadData: a pair has no family, or its split has no seen share.
     """
     with path.open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if not row["excluded"]]
     for row in rows:
         if not row["family"] or row["split"] not in SEEN:
-            raise BadData(f"{path}: {row['run']} needs a family and a split of {sorted(SEEN)}")
+            raise BadData(f"{row['run']} needs a family and a split of {sorted(SEEN)} in {path}")
     cv = np.array([float(row["cv"]) for row in rows])
     untuned = np.array([float(row["untuned"] or row["cv"]) for row in rows])
-    fall = np.array([SEEN[row["split"]] for row in rows]) - _SHARE
+    fall = np.array([SEEN[row["split"]] for row in rows]) - _LEADERBOARD_SHARE
     return Pairs(
         np.array([row["family"] for row in rows]),
         cv,
@@ -110,7 +114,7 @@ def read(path: Path = TABLE) -> Pairs:
 
 
 def model_of(family: str) -> str:
-    """Return the base that a training tunes, which its name begins with.
+    """Return the base model of a training, which the training's name begins with.
 
     >>> model_of("icl-r1"), model_of("qwen14b-lr2e4"), model_of("bge-small-untuned")
     ('bge-icl', 'qwen14b', 'bge-small')
@@ -121,13 +125,13 @@ def model_of(family: str) -> str:
 
 
 def backtest(pairs: Pairs) -> dict[str, Backtest]:
-    """Return the errors of LB = CV, of a line on CV, and of the seen share model in two forms.
+    """Return the errors of LB = CV, of a line on CV and of two seen share models.
 
     Raises:
-        BadData: fewer than four trainings, which fit no line and leave a spread.
+        BadData: there are fewer than four trainings.
     """
-    if len(np.unique(pairs.family)) < _LEAST:
-        raise BadData(f"a backtest needs pairs of at least {_LEAST} trainings")
+    if len(np.unique(pairs.family)) < _MIN_TRAININGS:
+        raise BadData(f"a backtest needs pairs of at least {_MIN_TRAININGS} trainings")
     models: dict[str, Model] = {
         "LB = CV": _as_cv,
         LINE: _line,
@@ -139,14 +143,14 @@ def backtest(pairs: Pairs) -> dict[str, Backtest]:
 
 @dataclass(frozen=True, slots=True)
 class RmseGap:
-    """By how much one model's rmse is under another's; negative where it is over.
+    """Difference between the rmse of two models.
 
     Attributes:
-        value: in MAP.
+        value: other model's rmse minus this model's, in MAP; negative where this model is worse.
         low: lower end of the 95 % interval, over trainings.
-        high: upper end.
-        needed: trainings that would show such a difference four times in five; 0 where the two
-            err alike.
+        high: upper end of the 95 % interval.
+        needed: trainings needed to show the difference with 80 % power; 0 where the models have
+            equal errors.
     """
 
     value: float
@@ -156,50 +160,50 @@ class RmseGap:
 
 
 def gap(pairs: Pairs, model: Backtest, other: Backtest, *, draws: int = 10_000) -> RmseGap:
-    """Compare two models' errors, drawing whole trainings.
+    """Compare the errors of two models by resampling trainings.
 
     Source: cluster bootstrap, percentile form; `needed` is the sample size of a paired z test of
-    squared errors, `power.needed`.
+    squared errors.
     """
-    _, place, count = np.unique(pairs.family, return_inverse=True, return_counts=True)
-    sums = np.stack([np.bincount(place, one.error**2) for one in (model, other)], axis=1)
+    _, family, count = np.unique(pairs.family, return_inverse=True, return_counts=True)
+    sums = np.stack([np.bincount(family, item.error**2) for item in (model, other)], axis=1)
     drawn = np.random.default_rng(0).integers(len(count), size=(draws, len(count)))
     rmse = np.sqrt(sums[drawn].sum(axis=1) / count[drawn].sum(axis=1)[:, None])
     low, high = np.quantile(rmse[:, 1] - rmse[:, 0], [0.025, 0.975])
-    fewer = sums[:, 1] - sums[:, 0]
-    needed = power.needed(float(fewer.std(ddof=1)), float(fewer.mean())) or 0
+    difference = sums[:, 1] - sums[:, 0]
+    needed = power.needed(float(difference.std(ddof=1)), float(difference.mean())) or 0
     return RmseGap(other.rmse - model.rmse, float(low), float(high), needed)
 
 
-def text(pairs: Pairs, found: dict[str, Backtest]) -> str:
-    """Return the one table of all models, at most 78 columns wide."""
+def text(pairs: Pairs, results: dict[str, Backtest]) -> str:
+    """Return the table of all models, at most 80 columns wide."""
     lines = [
-        f"The golden log: {len(pairs.lb)} pairs of CV and public score, "
+        f"The diary's log: {len(pairs.lb)} pairs of CV and public score, "
         f"{len(np.unique(pairs.family))} trainings, one left out.",
         "",
-        f"{'':10}  {'rmse':>6}  {'mean':>7}  {'in 50 %':>7}  {'in 90 %':>7}  under the line's rmse",
+        f"{'':10}  {'rmse':>6}  {'mean':>7}  {'in 50 %':>7}  {'in 90 %':>7}  below the line's rmse",
     ]
-    for name, one in found.items():
-        half, wide = (f"{part:.1%}" for part in one.covered)
-        told = f"{name:10}  {one.rmse:6.4f}  {one.error.mean():+7.4f}  {half:>7}  {wide:>7}"
+    for name, result in results.items():
+        half, wide = (f"{share:.1%}" for share in result.covered)
+        line = f"{name:10}  {result.rmse:6.4f}  {result.error.mean():+7.4f}  {half:>7}  {wide:>7}"
         if name != LINE:
-            by = gap(pairs, one, found[LINE])
-            told += f"  {by.value:+.4f} ({by.low:+.4f}, {by.high:+.4f}) {by.needed}"
-        lines.append(told)
+            by = gap(pairs, result, results[LINE])
+            line += f"  {by.value:+.4f} ({by.low:+.4f}, {by.high:+.4f}) {by.needed}"
+        lines.append(line)
     return "\n".join([*lines, "", *_NOTES])
 
 
 def _left_out(pairs: Pairs, model: Model) -> Backtest:
-    """Fit with each training in turn left out, and predict it."""
-    error, inside = np.zeros(len(pairs.lb)), np.zeros((len(LEVELS), len(pairs.lb)), dtype=bool)
+    """Predict each training by a model that is fitted on the rest."""
+    error, covered = np.zeros(len(pairs.lb)), np.zeros((len(LEVELS), len(pairs.lb)), dtype=bool)
     for family in np.unique(pairs.family):
         out = pairs.family == family
         mean, scale, degrees = model(pairs, ~out)
         error[out] = pairs.lb[out] - mean
-        for place, level in enumerate(LEVELS):
+        for row, level in enumerate(LEVELS):
             bound = stats.t.ppf((1 + level) / 2, degrees) * scale
-            inside[place, out] = np.abs(error[out]) <= bound
-    return Backtest(error, tuple(float(one.mean()) for one in inside))
+            covered[row, out] = np.abs(error[out]) <= bound
+    return Backtest(error, tuple(float(row.mean()) for row in covered))
 
 
 def _as_cv(pairs: Pairs, fitted: Mask) -> Predicted:
@@ -216,7 +220,7 @@ def _seen_share(pairs: Pairs, fitted: Mask) -> Predicted:
 
 
 def _linear(pairs: Pairs, fitted: Mask, terms: Floats, offset: Floats) -> Predicted:
-    """Fit lb = offset + terms·b, each training weighing the same, and predict the others."""
+    """Fit lb = offset + terms·b with equal weight per training and predict the pairs left out."""
     target, x = (pairs.lb - offset)[fitted], terms[fitted]
     weight, degrees = _weights(pairs.family[fitted], terms.shape[1])
     inverse = np.linalg.inv(x.T @ (x * weight[:, None]))
@@ -228,14 +232,14 @@ def _linear(pairs: Pairs, fitted: Mask, terms: Floats, offset: Floats) -> Predic
 
 
 def _by_model(pairs: Pairs, fitted: Mask) -> Predicted:
-    """Predict by lb = (cv - b·shift) · exp(common + own of the model), the own shrunk to none.
+    """Predict by lb = (cv - b·shift) · exp(common + the model's effect), shrunk toward 0.
 
-    b, common and how far models part are fitted by likelihood; a model with no other training
-    gets the common factor.
+    b, common and the variance between models are fitted by likelihood; a model without another
+    training gets the common factor.
 
-    Source: random effects by generalised least squares (Laird and Ware 1982).
+    Source: random effects by generalized least squares (Laird and Ware 1982).
     """
-    _, model = np.unique([model_of(one) for one in pairs.family], return_inverse=True)
+    _, model = np.unique([model_of(family) for family in pairs.family], return_inverse=True)
     weight, _ = _weights(pairs.family[fitted], 0)
     precision = np.bincount(model[fitted], weight, minlength=model.max() + 1)
     fits = []
@@ -243,43 +247,53 @@ def _by_model(pairs: Pairs, fitted: Mask) -> Predicted:
         base = np.log(np.maximum(pairs.cv - slope * pairs.shift, _FLOOR))
         off = (np.log(pairs.lb) - base)[fitted]
         for ratio in _RATIOS:
-            kept = 1 / (1 + ratio * precision)  # of a model's mean; the rest is shrunk away
-            cost, factor, left = _factors(off, weight, model[fitted], ratio * kept)
+            shrinkage = 1 / (1 + ratio * precision)  # of each model's mean
+            cost, factor, scale = _factors(off, weight, model[fitted], ratio * shrinkage)
             mean = np.exp(base + factor[model])[~fitted]
-            fits.append((cost - float(np.log(kept).sum()), mean, mean * left[model[~fitted]]))
+            fits.append((cost - float(np.log(shrinkage).sum()), mean, mean * scale[model[~fitted]]))
     _, mean, scale = min(fits, key=lambda item: item[0])
     return mean, scale, len(np.unique(pairs.family[fitted])) - 2
 
 
 def _factors(
-    off: Floats, weight: Floats, model: NDArray[np.int64], left: Floats
+    off: Floats, weight: Floats, model: NDArray[np.int64], remaining: Floats
 ) -> tuple[float, Floats, Floats]:
-    """Fit the common factor and each model's, all in logarithms.
+    """Fit the common factor and the factor of each model, all in logarithms.
 
     Args:
-        off: leaderboard over what b alone says, (n,) float64.
-        weight: of each pair, (n,) float64.
-        model: place of each pair's model, (n,) int64.
-        left: variance of a model's own factor once its pairs are known, over that within, (m,).
+        off: logarithm of leaderboard score over prediction by b alone, (n,) float64.
+        weight: weight of each pair, (n,) float64.
+        model: index of each pair's model, (n,) int64.
+        remaining: variance of a model's effect given its pairs, over the variance within, (m,).
 
     Returns:
-        Minus twice the log-likelihood but for what b and the pairs do not change, the factors
-        (m,), and the scale of a further pair of each model (m,).
+        Minus twice the log-likelihood up to a constant, the factors (m,), and the scale of a
+        further pair of each model (m,).
     """
-    sums = np.bincount(model, weight * off, minlength=len(left))
-    ones = np.bincount(model, weight, minlength=len(left))
-    certainty = float(np.sum(ones - ones**2 * left))
-    common = float(np.sum(sums - ones * left * sums)) / certainty
-    own = left * (sums - ones * common)
-    rest = weight * (off - common)
-    spread = max(float(rest @ (off - common - own[model])), _FLOOR**4)
-    # Where a model's own pairs decide, an error of the common factor is made good by its own.
-    unknown = left + (1 - ones * left) ** 2 / certainty
+    sums = np.bincount(model, weight * off, minlength=len(remaining))
+    weights = np.bincount(model, weight, minlength=len(remaining))
+    certainty = float(np.sum(weights - weights**2 * remaining))
+    common = float(np.sum(sums - weights * remaining * sums)) / certainty
+    effect = remaining * (sums - weights * common)
+    residual = weight * (off - common)
+    spread = max(float(residual @ (off - common - effect[model])), _FLOOR**4)
+    # Where a model has many pairs, its effect absorbs an error of the common factor.
+    unknown = remaining + (1 - weights * remaining) ** 2 / certainty
     scale = np.sqrt(spread / (weight.sum() - 2) * (1 + unknown))
-    return len(off) * float(np.log(spread)), common + own, scale
+    return len(off) * float(np.log(spread)), common + effect, scale
 
 
 def _weights(family: NDArray[np.str_], terms: int) -> tuple[Floats, int]:
-    """Return weights that sum to 1 for each training, and the degrees of freedom left."""
-    _, place, count = np.unique(family, return_inverse=True, return_counts=True)
-    return 1 / count[place], len(count) - terms
+    """Return weights that sum to 1 per training, and the degrees of freedom of the spread."""
+    _, index, count = np.unique(family, return_inverse=True, return_counts=True)
+    return 1 / count[index], len(count) - terms
+
+
+def main() -> None:
+    """Print the backtest."""
+    pairs = read_pairs()
+    print(text(pairs, backtest(pairs)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,133 +1,137 @@
-"""The story of a table of runs on one page of a terminal: every line is computed from the table."""
+"""Describe the diary's run log on one terminal page, every line computed from the table.
 
+`python -m benchmarks.run_log.log_text FILE.csv` prints the page.
+"""
+
+import sys
 from collections.abc import Iterator, Sequence
 from itertools import combinations, groupby
+from pathlib import Path
 
 from benchmarks.run_log import golden, log, log_pairs
 from benchmarks.run_log.log import LoggedRun
-from parity.run.progress import wrapped
+from parity.run.errors import ParityError
+from parity.run.progress import wrap_lines
 
-_SHOWN = 3  # pairs make no plateau
+_MIN_PLATEAU = 4  # pairs
 _NAME = 21
-_NONE = "none that mark, note or figure tells"
+_NO_FAULTS = "no faults by mark, note or score"
 
 
 def text(rows: Sequence[LoggedRun], name: str) -> str:
-    """Return what the table shows by itself, at most 80 columns wide.
+    """Return the description of a log, at most 80 columns wide.
 
     Args:
-        rows: of the table, all of them.
-        name: what the table is called.
+        rows: all rows of the log.
+        name: name of the log, for the first line.
     """
-    found = log.pairs(rows)
+    pairs = log.pairs(rows)
     with_lb = sum(row.lb is not None for row in rows)
-    both = sum(row.lb is not None and row.cv is not None for row in rows)
-    head = f"{name}: {len(rows)} rows; {with_lb} with LB, {both} with CV too, {len(found)} usable"
-    parts = [
-        [head],
-        ["1. Numbers that are no CV", *(list(_false(rows)) or [_NONE])],
-        ["2. CV far above the leaderboard", *_gap(rows, found)],
+    with_both = sum(row.lb is not None and row.cv is not None for row in rows)
+    counts = f"{len(rows)} rows; {with_lb} with LB, {with_both} with CV too, {len(pairs)} usable"
+    sections = [
+        [f"{name}: {counts}"],
+        ["1. Scores that are not a CV", *(list(_faults(rows)) or [_NO_FAULTS])],
+        ["2. CV far above the leaderboard", *_gap(rows, pairs)],
         [
-            f"3. Read back at p = {log_pairs.SHARE}: MAP of seen and unseen rows that give both",
-            *_read_back(rows),
+            f"3. Seen and unseen MAP that give CV and LB at p = {log_pairs.SHARE}",
+            *_seen_unseen(rows),
         ],
         ["4. Differences that are noise", *_noise(rows)],
-        ["5. The same weights, or the same number, twice", *_twice(rows)],
-        ["next: invoke forecast --golden   (how far the leaderboard can be told from it)"],
+        ["5. The same weights, or the same score, twice", *_duplicates(rows)],
+        ["next: python -m benchmarks.run_log.golden   (how well LB follows from CV)"],
     ]
-    return "\n".join("\n".join(_laid(part)) for part in parts)
+    return "\n".join("\n".join(_indented(section)) for section in sections)
 
 
-def _laid(part: Sequence[str]) -> list[str]:
-    first, *lines = part
-    return [*_lines(first, ""), *(it for line in lines for it in _lines(line, "  "))]
+def _indented(section: Sequence[str]) -> list[str]:
+    first, *lines = section
+    return [*_lines(first, ""), *(item for line in lines for item in _lines(line, "  "))]
 
 
 def _lines(line: str, indent: str) -> list[str]:
-    if line.startswith("|"):  # of a table: as it is
+    if line.startswith("|"):  # a row of a table is not wrapped
         return [f"{indent}{line[1:]}".rstrip()]
-    return wrapped(line, indent, hang=indent)
+    return wrap_lines(line, indent, hang=indent)
 
 
-def _false(rows: Sequence[LoggedRun]) -> Iterator[str]:
-    for run, group in groupby(log.excess(rows), key=lambda item: item[0].run):
-        found = list(group)
-        share = log.trained_on(found[0][0])
-        told = f"{share} % of its questions trained on" if share else "trained on its rows?"
-        figures = [f"{_name(it[0])} {_figures(it[0])} {it[1]:+.3f}" for it in found]
-        yield f"{run}: {', '.join(figures)} over {found[0][2]}; {told}"
-    for one, best in log.broken(rows):
-        bare = log.bare(rows, one)
-        if bare is not None:
-            yield f"{one.run}: {_four(one.score)}, the bare base's {_four(bare.score)}"
+def _faults(rows: Sequence[LoggedRun]) -> Iterator[str]:
+    for run, items in groupby(log.excess(rows), key=lambda item: item[0].run):
+        group = list(items)
+        share = log.trained_on(group[0][0])
+        cause = f"{share} % of its questions trained on" if share else "trained on its rows?"
+        scores = [f"{_epoch(row)} {_scores(row)} {excess:+.3f}" for row, excess, _ in group]
+        yield f"{run}: {', '.join(scores)} over {group[0][2]}; {cause}"
+    for row, best in log.broken(rows):
+        base = log.base_of(rows, row)
+        if base is not None:
+            yield f"{row.run}: {_four(row.score)}, the base model's {_four(base.score)}"
         else:
-            cause = one.notes.partition(";")[0] or "no cause noted"
-            yield f"{one.run}: {_four(one.score)} for {_four(best.score)}, {cause}"
-    leaky = [f"{one.name} by {most:.3f}" for one, most in log.own_answers(rows)]
-    if leaky:
-        yield f"answers in prompts raised {', '.join(leaky)} at most"
+            cause = row.notes.partition(";")[0] or "no cause noted"
+            yield f"{row.run}: {_four(row.score)}, its variant's {_four(best.score)}, {cause}"
+    leaked = [f"{row.name} by {bound:.3f}" for row, bound in log.leaked_answers(rows)]
+    if leaked:
+        yield f"answers in prompts raised {', '.join(leaked)} at most"
 
 
 def _equal(group: Sequence[LoggedRun]) -> str:
-    first, *others = group
-    return " = ".join(
-        [first.name, *(f"e{it.epoch}" if it.run == first.run else it.name for it in others)]
-    )
+    first, *copies = group
+    names = [f"e{row.epoch}" if row.run == first.run else row.name for row in copies]
+    return " = ".join([first.name, *names])
 
 
-def _figures(one: LoggedRun) -> str:
-    return _four(one.score) + ("" if one.recall is None else f"/{_four(one.recall)}")
+def _scores(row: LoggedRun) -> str:
+    return _four(row.score) + ("" if row.recall is None else f"/{_four(row.recall)}")
 
 
-def _name(one: LoggedRun) -> str:
-    return f"epoch {one.epoch}" if one.epoch else "CV"
+def _epoch(row: LoggedRun) -> str:
+    return f"epoch {row.epoch}" if row.epoch else "CV"
 
 
-def _gap(rows: Sequence[LoggedRun], found: Sequence[LoggedRun]) -> Iterator[str]:
-    if not found:
+def _gap(rows: Sequence[LoggedRun], pairs: Sequence[LoggedRun]) -> Iterator[str]:
+    if not pairs:
         yield "no pair of CV and public score"
         return
-    widest = max(found, key=lambda item: item.score - item.public)
-    apart = (widest.score - widest.public) / log.error(log.ROWS[widest.split])
+    widest = max(pairs, key=lambda item: item.score - item.public)
+    errors = (widest.score - widest.public) / log.error(log.ROWS[widest.split])
     yield (
-        f"{widest.name}: CV {_four(widest.score)}, LB {_three(widest.public)}, {apart:.0f} "
+        f"{widest.name}: CV {_four(widest.score)}, LB {_three(widest.public)}, {errors:.0f} "
         "standard errors: not sampling"
     )
     means = [
-        f"{sum(gaps) / len(gaps):+.3f} on average of {len(gaps)} {what} pairs"
-        for what, gaps in (
-            ("untuned", [one.score - one.public for one in found if not one.tuned]),
-            ("tuned", [one.score - one.public for one in found if one.tuned]),
+        f"{sum(gaps) / len(gaps):+.3f} on average of {len(gaps)} {kind} pairs"
+        for kind, gaps in (
+            ("untuned", [pair.score - pair.public for pair in pairs if not pair.tuned]),
+            ("tuned", [pair.score - pair.public for pair in pairs if pair.tuned]),
         )
         if gaps
     ]
-    yield f"CV less LB: {', '.join(means)}"
+    yield f"CV minus LB: {', '.join(means)}"
     base = log_pairs.untuned(rows, widest.model)
     share = round(100 * golden.SEEN[widest.split])
     yield (
-        f"the cause is the seen share: train shows the misconceptions of {share} % of "
-        f"{widest.split}'s rows, and of about {100 * log_pairs.SHARE:.0f} % of LB's. Seen rows "
-        f"tuned and unseen ones left at {_three(base)} give LB "
-        f"{_three(log_pairs.expected(rows, widest))}, "
-        f"measured {_three(widest.public)}"
+        f"the cause is the seen share: train has the misconceptions of {share} % of "
+        f"{widest.split}'s rows, and of about {100 * log_pairs.SHARE:.0f} % of LB's. If tuning "
+        f"improved seen rows only and unseen rows stayed at {_three(base)}, LB would be "
+        f"{_three(log_pairs.expected(rows, widest))}; it is {_three(widest.public)}"
     )
 
 
-def _read_back(rows: Sequence[LoggedRun]) -> Iterator[str]:
-    yield f"|{'training':<{_NAME}}{'CV':>12}{'LB':>11}{'alone':>8}{'seen':>7}{'unseen':>8}  agree"
+def _seen_unseen(rows: Sequence[LoggedRun]) -> Iterator[str]:
+    yield f"|{'training':<{_NAME}}{'CV':>12}{'LB':>11}{'model':>8}{'seen':>7}{'unseen':>8}  agree"
     for name, group in log_pairs.trainings(rows).items():
-        back = [log_pairs.read_back(one.score, one.public, one.split) for one in group]
-        seen, unseen = (sum(it[n] for it in back) / len(back) for n in (0, 1))
-        alone = sum(log_pairs.expected(rows, one) for one in group) / len(group)
-        agree = sum(log_pairs.agrees(rows, one) for one in group)
+        solved = [log_pairs.solve_seen_unseen(row.score, row.public, row.split) for row in group]
+        seen, unseen = (sum(item[n] for item in solved) / len(solved) for n in (0, 1))
+        model = sum(log_pairs.expected(rows, row) for row in group) / len(group)
+        agree = sum(log_pairs.agrees(rows, row) for row in group)
         yield (
-            f"|{name:<{_NAME}}{_span([one.score for one in group]):>12}"
-            f"{_span([one.public for one in group]):>11}{_three(alone):>8}{_three(seen):>7}"
+            f"|{name:<{_NAME}}{_span([row.score for row in group]):>12}"
+            f"{_span([row.public for row in group]):>11}{_three(model):>8}{_three(seen):>7}"
             f"{_three(unseen):>8}  {agree} of {len(group)}"
         )
     yield (
-        "alone: LB had tuning moved seen rows alone; agree: within 95 % of that. A tuned line "
-        "that does not agree moved unseen rows too, which lifted LB"
+        "model: LB if tuning improved seen rows only; agree: LB within 95 % of it. Where a tuned "
+        "line disagrees, tuning improved unseen rows too"
     )
 
 
@@ -135,56 +139,59 @@ def _noise(rows: Sequence[LoggedRun]) -> Iterator[str]:
     count, hidden = min(log.ROWS.values()), log.error(log.HIDDEN)
     yield (
         f"one standard error: {log.error(count):.4f} on {count} rows ({log.SPREAD} a row), "
-        f"{hidden:.3f} on LB's; CVs nearer than {log.noise(count):.3f} and LBs nearer than "
-        f"{hidden:.3f} rank nothing"
+        f"{hidden:.3f} on LB's; CVs closer than {log.noise(count):.3f} and LBs closer than "
+        f"{hidden:.3f} have no order"
     )
-    groups = [plateau for plateau in log_pairs.plateaus(rows) if len(plateau) > _SHOWN]
+    groups = [group for group in log_pairs.plateaus(rows) if len(group) >= _MIN_PLATEAU]
     if groups:
-        told = ", ".join(
-            f"LB {_span([one.public for one in group])} (CV {_span([it.score for it in group])}, "
+        spans = ", ".join(
+            f"LB {_span([row.public for row in group])} (CV {_span([row.score for row in group])}, "
             f"{len(group)} pairs)"
             for group in groups
         )
-        yield f"each is one value: {told}"
+        yield f"each is one value: {spans}"
     for group in log_pairs.tables(rows):
-        twos = list(combinations([one.score for one in group], 2))
-        alike = sum(abs(a - b) <= log.noise(log.ROWS[group[0].split]) for a, b in twos)
+        pairs = list(combinations([row.score for row in group], 2))
+        similar = sum(abs(a - b) <= log.noise(log.ROWS[group[0].split]) for a, b in pairs)
         yield (
             f"{len(group)} of {log.stem(group[0].run)} at epoch {group[0].epoch}: CV "
-            f"{_span([one.score for one in group])}, {alike} of {len(twos)} twos within noise"
+            f"{_span([row.score for row in group])}, {similar} of {len(pairs)} pairs within noise"
         )
-    made = log_pairs.steps(rows)
-    small = sum(abs(b.score - a.score) <= log.noise(log.ROWS[a.split]) for a, b in made)
-    yield f"from one epoch to the next: {small} of {len(made)} steps within noise"
-    yield from _risen(rows)
+    steps = log_pairs.steps(rows)
+    small = sum(abs(b.score - a.score) <= log.noise(log.ROWS[a.split]) for a, b in steps)
+    yield f"from one epoch to the next: {small} of {len(steps)} steps within noise"
+    yield from _rises(rows)
 
 
-def _risen(rows: Sequence[LoggedRun]) -> Iterator[str]:
-    with_it, without = log_pairs.rises(rows)
-    if not without:
+def _rises(rows: Sequence[LoggedRun]) -> Iterator[str]:
+    confirmed, unconfirmed = log_pairs.rises(rows)
+    if not unconfirmed:
         return
     yield (
-        f"CV up by more than noise, LB not: {len(without)} of {len(with_it) + len(without)} twos "
-        "of pairs, such as"
+        f"CV up by more than noise, LB not: {len(unconfirmed)} of "
+        f"{len(confirmed) + len(unconfirmed)} comparisons, such as"
     )
-    within = [two for two in without if two[0].run == two[1].run and two != without[0]]
-    for a, b in [without[0], *within[:1]]:
+    first = unconfirmed[0]
+    within = [item for item in unconfirmed if item[0].run == item[1].run and item != first]
+    for a, b in [first, *within[:1]]:
         yield f"{a.name} → {b.name}: CV {b.score - a.score:+.4f}, LB {b.public - a.public:+.3f}"
 
 
-def _twice(rows: Sequence[LoggedRun]) -> Iterator[str]:
-    found = log_pairs.again(rows)
-    for what, some in (
-        ("quantised", [it for it in found if it[0].quantised]),
-        ("unquantised", [it for it in found if not it[0].quantised]),
+def _duplicates(rows: Sequence[LoggedRun]) -> Iterator[str]:
+    rescored = log_pairs.rescored(rows)
+    for kind, group in (
+        ("quantized", [item for item in rescored if item[0].quantized]),
+        ("unquantized", [item for item in rescored if not item[0].quantized]),
     ):
-        if some:
-            moved = [one.score - before for one, before in some]
-            span = f"{min(moved):+.4f} to {max(moved):+.4f}"
-            yield f"scored in training and again {what}: {span} ({len(some)})"
-    same = [f"{_equal(group)} ({repr(group[0].score)[1:]})" for group in log_pairs.twice(rows)]
-    if same:
-        yield f"equal to the last digit, one of them a copy? {'; '.join(same)}"
+        if group:
+            changes = [row.score - before for row, before in group]
+            span = f"{min(changes):+.4f} to {max(changes):+.4f}"
+            yield f"scored in training and later {kind}: {span} ({len(group)})"
+    copies = [
+        f"{_equal(group)} ({repr(group[0].score)[1:]})" for group in log_pairs.duplicates(rows)
+    ]
+    if copies:
+        yield f"equal to the last digit, is one a copy? {'; '.join(copies)}"
 
 
 def _span(values: Sequence[float]) -> str:
@@ -198,3 +205,21 @@ def _three(value: float) -> str:
 
 def _four(value: float) -> str:
     return f"{value:.4f}".removeprefix("0")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the description of a log and return the exit code."""
+    if len(arguments) != 1:
+        print("usage: python -m benchmarks.run_log.log_text FILE.csv", file=sys.stderr)
+        return 2
+    path = Path(arguments[0])
+    try:
+        print(text(log.read_log(path), path.as_posix()))
+    except (OSError, ParityError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""A CSV is read as it is, and each fault is told with its place."""
+"""A CSV is read unchanged, and each error names row and column."""
 
 import csv
 from pathlib import Path
@@ -22,9 +22,9 @@ def written(folder: Path, data: bytes) -> Path:
 
 
 def refusal(path: Path) -> str:
-    with pytest.raises(BadData) as caught:
+    with pytest.raises(BadData) as error:
         csv_reader.read(path, ("Id", "Name"))
-    message = str(caught.value)
+    message = str(error.value)
     assert message.startswith(str(path))
     assert "\n" not in message
     return message.removeprefix(str(path))
@@ -37,17 +37,17 @@ def test_every_text_survives(tmp_path_factory: pytest.TempPathFactory, texts: li
     with path.open("w", encoding="utf-8", newline="") as handle:
         writer = csv.writer(handle, quoting=csv.QUOTE_ALL)
         writer.writerow(["Id", "Name"])
-        writer.writerows([str(place), text] for place, text in enumerate(texts))
+        writer.writerows([str(index), text] for index, text in enumerate(texts))
     assert csv_reader.read(path, ("Id", "Name")).columns["Name"] == texts
 
 
 def test_texts_that_look_like_nothing_stay_texts(tmp_path: Path) -> None:
     names = ["NA", "null", "None", "nan", "True", "1.50", "#N/A"]
-    data = "Id,Name\n" + "".join(f"{place},{name}\n" for place, name in enumerate(names))
+    data = "Id,Name\n" + "".join(f"{index},{name}\n" for index, name in enumerate(names))
     assert csv_reader.read(written(tmp_path, data.encode()), ("Id", "Name")).texts("Name") == names
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_not_part_of_the_first_column(tmp_path: Path) -> None:
     path = written(tmp_path, b"\xef\xbb\xbfId,Name\r\n7,x\r\n")
     assert csv_reader.read(path, ("Id", "Name")).integers("Id") == [7]
 
@@ -74,7 +74,9 @@ def test_the_digest_is_of_the_bytes(tmp_path: Path) -> None:
         ("Id,Name\n1,x\n".encode("utf-16"), ", header: not UTF-8"),
     ],
 )
-def test_a_broken_file_is_refused_with_its_place(tmp_path: Path, data: bytes, message: str) -> None:
+def test_a_broken_file_is_refused_with_row_and_column(
+    tmp_path: Path, data: bytes, message: str
+) -> None:
     assert refusal(written(tmp_path, data)).startswith(message)
 
 
@@ -88,7 +90,7 @@ def test_ids_may_be_written_as_pandas_writes_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["1.5", "-1", "x", "1e3", "0x1", "1 2", "9" * 19, "²", "nan"])
-def test_an_id_that_is_no_whole_number_is_refused(tmp_path: Path, text: str) -> None:
+def test_an_id_that_is_not_a_whole_number_is_refused(tmp_path: Path, text: str) -> None:
     sheet = csv_reader.read(written(tmp_path, f"Id,Name\n1,x\n{text},y\n".encode()), ("Id", "Name"))
     with pytest.raises(BadData, match=r"row 2, column Id: '.+' is not a whole number"):
         sheet.integers("Id")
@@ -106,7 +108,7 @@ def test_a_blank_text_is_named_with_the_rows_key(tmp_path: Path) -> None:
         sheet.texts("Name")
 
 
-def test_other_columns_are_refused_where_none_may_be(tmp_path: Path) -> None:
+def test_other_columns_are_refused_in_an_exact_header(tmp_path: Path) -> None:
     sheet = csv_reader.read(written(tmp_path, b"Id,Name,Score\n1,x,2\n"), ("Id", "Name"))
     with pytest.raises(BadData, match="column Score: the columns must be exactly Id,Name"):
-        csv_reader.only(sheet, ("Id", "Name"))
+        csv_reader.check_columns(sheet, ("Id", "Name"))

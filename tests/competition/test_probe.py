@@ -7,21 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parity.competition import probe
-from parity.competition.query import Query, QueryId
+from parity.competition.eedi.kaggle_files import build_query
+from parity.competition.query import Query
 
 
 def asked(question_id: int, answer: str = "A") -> Query:
-    return Query(
-        query_id=QueryId(f"{question_id}_{answer}"),
-        question_id=question_id,
-        answer=answer,
-        construct_id=1,
-        construct="Add",
-        subject_id=1,
-        subject="Sums",
+    return build_query(
+        question_id,
+        answer,
+        construct=(1, "Add"),
+        subject=(1, "Sums"),
         question=f"What is {question_id}?",
-        correct="1",
-        wrong="2",
+        answers=("1", "2"),
     )
 
 
@@ -33,11 +30,11 @@ def test_each_question_gives_its_smallest_labeled_answer() -> None:
 def test_the_probe_is_these_questions_and_no_others() -> None:
     # Pinned: another machine, or another version, must pick the same.
     queries = [asked(question_id) for question_id in range(1000)]
-    assert [query.question_id for query in probe.choose(queries, 5)] == [245, 286, 374, 671, 886]
+    assert [int(query.unit) for query in probe.choose(queries, 5)] == [245, 286, 374, 671, 886]
 
 
 def test_the_probe_holds_64_questions_by_question_id() -> None:
-    chosen = [query.question_id for query in probe.choose([asked(number) for number in range(500)])]
+    chosen = [int(query.unit) for query in probe.choose([asked(number) for number in range(500)])]
     assert len(chosen) == 64
     assert chosen == sorted(set(chosen))
 

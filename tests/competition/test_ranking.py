@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from parity.competition import ranking
 from parity.competition.query import QueryId
-from parity.competition.ranking import Ids, Ranking, Scores
+from parity.competition.ranking import Positions, Ranking, Scores
 
-some = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+few_examples = settings(
+    max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 SMALL = Ranking(
     (QueryId("10_B"), QueryId("11_A")),
     np.array([[3, 1, 2], [9, 7, 0]], dtype=np.int64),
@@ -34,52 +36,56 @@ def rankings(draw: st.DrawFn) -> Ranking:
     )
 
 
-@some
+@few_examples
 @given(rankings())
-def test_what_was_written_comes_back_to_the_last_bit(tmp_path: Path, made: Ranking) -> None:
-    ranking.write(tmp_path / "ranking.jsonl", made)
+def test_what_was_written_comes_back_to_the_last_bit(tmp_path: Path, expected: Ranking) -> None:
+    ranking.write(tmp_path / "ranking.jsonl", expected)
     read = ranking.read(tmp_path / "ranking.jsonl")
-    assert read.query_ids == made.query_ids
-    assert read.ids.dtype == np.int64
+    assert read.query_ids == expected.query_ids
+    assert read.positions.dtype == np.int64
     assert read.scores.dtype == np.float32
-    assert read.ids.tobytes() == made.ids.tobytes()
-    assert read.scores.tobytes() == made.scores.tobytes()
-    assert read.digest() == made.digest()
-    if made.query_ids:
-        assert read.ids.shape == read.scores.shape == made.ids.shape
+    assert read.positions.tobytes() == expected.positions.tobytes()
+    assert read.scores.tobytes() == expected.scores.tobytes()
+    assert read.digest() == expected.digest()
+    if expected.query_ids:
+        assert read.positions.shape == read.scores.shape == expected.positions.shape
 
 
-@some
+@few_examples
 @given(rankings())
-def test_equal_rankings_have_equal_files(tmp_path: Path, made: Ranking) -> None:
-    ranking.write(tmp_path / "one.jsonl", made)
+def test_equal_rankings_have_equal_files(tmp_path: Path, expected: Ranking) -> None:
+    ranking.write(tmp_path / "one.jsonl", expected)
     ranking.write(tmp_path / "two.jsonl", ranking.read(tmp_path / "one.jsonl"))
     assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "two.jsonl").read_bytes()
 
 
 def test_a_ranking_of_nothing_can_be_read(tmp_path: Path) -> None:
-    none: tuple[Ids, Scores] = np.zeros((0, 25), np.int64), np.zeros((0, 25), np.float32)
+    none: tuple[Positions, Scores] = np.zeros((0, 25), np.int64), np.zeros((0, 25), np.float32)
     ranking.write(tmp_path / "ranking.jsonl", Ranking((), *none))
-    assert ranking.read(tmp_path / "ranking.jsonl").ids.size == 0
+    assert ranking.read(tmp_path / "ranking.jsonl").positions.size == 0
 
 
 @given(rankings(), st.floats(-4, 4, width=32))
-def test_the_digest_leaves_scores_out(made: Ranking, noise: float) -> None:
-    assert replace(made, scores=made.scores + np.float32(noise)).digest() == made.digest()
+def test_the_digest_leaves_scores_out(expected: Ranking, noise: float) -> None:
+    assert (
+        replace(expected, scores=expected.scores + np.float32(noise)).digest() == expected.digest()
+    )
 
 
 @given(rankings(), rankings())
-def test_other_ids_have_another_digest(one: Ranking, other: Ranking) -> None:
-    assume(one.ids.tolist() != other.ids.tolist() or one.query_ids != other.query_ids)
-    assert one.digest() != other.digest()
+def test_other_ids_have_another_digest(first: Ranking, other: Ranking) -> None:
+    assume(
+        first.positions.tolist() != other.positions.tolist() or first.query_ids != other.query_ids
+    )
+    assert first.digest() != other.digest()
 
 
 @pytest.mark.parametrize(
     "changed",
     [
         replace(SMALL, query_ids=SMALL.query_ids[::-1]),
-        replace(SMALL, ids=SMALL.ids[:, ::-1]),
-        replace(SMALL, ids=SMALL.ids[::-1]),
+        replace(SMALL, positions=SMALL.positions[:, ::-1]),
+        replace(SMALL, positions=SMALL.positions[::-1]),
         SMALL.top(2),
     ],
     ids=["queries", "order", "rows", "depth"],
@@ -89,15 +95,15 @@ def test_the_order_of_queries_and_ids_is_in_the_digest(changed: Ranking) -> None
 
 
 def test_how_ids_lie_in_memory_is_not_in_the_digest() -> None:
-    assert replace(SMALL, ids=np.asfortranarray(SMALL.ids)).digest() == SMALL.digest()
+    assert replace(SMALL, positions=np.asfortranarray(SMALL.positions)).digest() == SMALL.digest()
 
 
 def test_the_top_is_the_first_columns_of_ids_and_scores() -> None:
     top = SMALL.top(2)
     assert top.query_ids == SMALL.query_ids
-    assert top.ids.tolist() == [[3, 1], [9, 7]]
+    assert top.positions.tolist() == [[3, 1], [9, 7]]
     assert top.scores.tolist() == SMALL.scores[:, :2].tolist()
-    assert SMALL.top(9).ids.tolist() == SMALL.ids.tolist()
+    assert SMALL.top(9).positions.tolist() == SMALL.positions.tolist()
 
 
 def test_a_row_without_its_scores_is_not_written(tmp_path: Path) -> None:

@@ -1,41 +1,41 @@
-"""A bench for each test: a small run with nothing done yet, or with round 0 done up to predict."""
+"""A small run for each test: with no stage done, or with round 0 done up to predict."""
 
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from pipeline import run_fixture as benches
-from pipeline.run_fixture import Bench
+from pipeline import run_fixture
+from pipeline.run_fixture import RunFixture
 
 
 @pytest.fixture(scope="session")
-def _blank(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    folder = tmp_path_factory.mktemp("bench")
-    source = benches.write_competition(folder / "competition")
-    return Bench(folder, source, benches.write_base(folder / "base"))
+def _empty_run(tmp_path_factory: pytest.TempPathFactory) -> RunFixture:
+    folder = tmp_path_factory.mktemp("empty")
+    source = run_fixture.write_competition(folder / "competition")
+    return RunFixture(folder, source, run_fixture.write_base(folder / "base"))
 
 
 @pytest.fixture(scope="session")
-def _made(_blank: Bench, tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    bench = replace(_blank, folder=tmp_path_factory.mktemp("made"))
-    bench.write()
-    with benches.working_in(bench):
-        bench.make("prepare", "mine", "train", "eval", "predict")
-    return bench
+def _predicted_run(_empty_run: RunFixture, tmp_path_factory: pytest.TempPathFactory) -> RunFixture:
+    small_run = replace(_empty_run, folder=tmp_path_factory.mktemp("predicted"))
+    small_run.write_config()
+    with run_fixture.working_in(small_run):
+        small_run.run_stages("prepare", "mine", "train", "eval", "predict")
+    return small_run
 
 
 @pytest.fixture
-def bench(_blank: Bench, tmp_path: Path) -> Iterator[Bench]:
-    """Work in a folder with a run file, `small.toml`, of which nothing is done."""
-    mine = replace(_blank, folder=tmp_path)
-    mine.write()
-    with benches.working_in(mine):
-        yield mine
+def small_run(_empty_run: RunFixture, tmp_path: Path) -> Iterator[RunFixture]:
+    """Work in a folder with a run file, `small.toml`, and no stage done."""
+    fixture = replace(_empty_run, folder=tmp_path)
+    fixture.write_config()
+    with run_fixture.working_in(fixture):
+        yield fixture
 
 
 @pytest.fixture
-def made(_made: Bench, tmp_path: Path) -> Iterator[Bench]:
+def predicted_run(_predicted_run: RunFixture, tmp_path: Path) -> Iterator[RunFixture]:
     """Work in a folder with a run file, `small.toml`, whose round 0 is done up to predict."""
-    with benches.working_in_a_copy(_made, tmp_path) as mine:
-        yield mine
+    with run_fixture.working_in_a_copy(_predicted_run, tmp_path) as copy:
+        yield copy

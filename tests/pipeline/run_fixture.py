@@ -1,7 +1,7 @@
-"""A run whose stages take a second each: a cut of the synthetic competition, a tiny random model.
+"""A run whose stages take a second each: part of the synthetic competition, a tiny random model.
 
-Its questions share ten misconceptions, so that valid rows are seen and unseen; the corpus is larger
-than 25, so that rank 25 is a cut.
+Its questions share ten misconceptions, so that validation rows are seen and unseen. The corpus is
+larger than 25, so that rank 25 is a real cutoff.
 """
 
 import csv
@@ -22,7 +22,7 @@ from typing import Any
 import models
 import pytest
 
-from parity.__main__ import main
+from parity.cli import main
 from parity.competition.eedi.kaggle_files import MAPPING, SAMPLE, TEST, TRAIN
 from parity.competition.synthetic import generator
 from parity.pipeline import dag, reload_check
@@ -37,10 +37,10 @@ from parity.pipeline.stage_cores.train import train
 from parity.run import digest
 from parity.run import manifest as manifests
 from parity.run.experiment import Run, open_run
-from parity.run.subprocesses import Ended
+from parity.run.subprocesses import ProcessResult
 
 QUESTIONS, TESTED, CORPUS = 26, 4, 40
-SECONDS = 240  # a process that takes so long has failed
+SECONDS = 240  # timeout of a process
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "data": {"competition": "small", "license": "CC0-1.0"},
@@ -75,8 +75,8 @@ _STAGES: dict[str, Callable[[Run], None]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
-    """A folder with run files and a data folder of its own; the working directory of a test."""
+class RunFixture:
+    """A folder with run files and its own data folder; the working directory of a test."""
 
     folder: Path
     source: Path
@@ -87,8 +87,8 @@ class Bench:
         """Return the folder that PARITY_DATA names."""
         return self.folder / "data"
 
-    def write(self, name: str = "small", /, **sections: dict[str, Any]) -> None:
-        """Write a run file: `SETTINGS`, with some values of some sections changed."""
+    def write_config(self, name: str = "small", /, **sections: dict[str, Any]) -> None:
+        """Write a run file: `SETTINGS` with changed values, by section."""
         settings = {**SETTINGS, **{key: {} for key in sections if key not in SETTINGS}}
         settings = {key: {**values, **sections.get(key, {})} for key, values in settings.items()}
         settings["data"] = {"source": str(self.source), **settings["data"]}
@@ -98,23 +98,23 @@ class Bench:
             lines += [f"[{section}]", *(f"{key} = {json.dumps(v)}" for key, v in values.items())]
         (self.folder / f"{name}.toml").write_text("\n".join(lines) + "\n")
 
-    def run(self, *sets: str, name: str = "small", round_: int = 0) -> Run:
+    def open(self, *sets: str, name: str = "small", round_: int = 0) -> Run:
         """Open a run file."""
         return open_run(Path(f"{name}.toml"), sets, round_)
 
-    def make(self, *stages: str, name: str = "small", round_: int = 0) -> Run:
-        """Do some stages of a run in this process, and return the run."""
-        run = self.run(name=name, round_=round_)
+    def run_stages(self, *stages: str, name: str = "small", round_: int = 0) -> Run:
+        """Run stages in this process, and return the run."""
+        run = self.open(name=name, round_=round_)
         for stage in stages:
             _STAGES[stage](run)
         return run
 
-    def process(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Start parity in a process of its own, and wait for it."""
-        return self.python("-m", "parity", *words, **environment)
+    def run_parity(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run parity in its own process, and wait for it."""
+        return self.run_python("-m", "parity", *words, **environment)
 
-    def python(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Start a Python in the bench's folder, and wait for it."""
+    def run_python(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run Python in the folder of this fixture, and wait for it."""
         return subprocess.run(
             [sys.executable, *words],
             cwd=self.folder,
@@ -127,24 +127,26 @@ class Bench:
 
 
 def write_competition(folder: Path) -> Path:
-    """Write a cut of the synthetic competition, its test's labels too, and return the folder."""
-    whole = {name: _rows(text) for name, text in generator.generate(0).items() if ".csv" in name}
-    common = [key for key, _ in Counter(_labels(whole[TRAIN])).most_common(10)]
-    train = [row for row in whole[TRAIN] if set(common) & set(_labels([row]))][:QUESTIONS]
-    test = whole[TEST][:TESTED]
-    asked = {row["QuestionId"] for row in test}
-    hidden = [row for row in whole[generator.SOLUTION] if _question(row) in asked]
-    kept = [int(key) for key in {*_labels(train), *(row["MisconceptionId"] for row in hidden)}]
-    kept += [key for key in map(_id, whole[MAPPING]) if key not in kept][: CORPUS - len(kept)]
-    corpus = [row for row in whole[MAPPING] if _id(row) in kept]
-    sampled = " ".join(str(key) for key in sorted(kept)[:25])
+    """Write part of the synthetic competition with its test labels, and return the folder."""
+    tables = {name: _rows(text) for name, text in generator.generate(0).items() if ".csv" in name}
+    common = [key for key, _ in Counter(_labels(tables[TRAIN])).most_common(10)]
+    train = [row for row in tables[TRAIN] if set(common) & set(_labels([row]))][:QUESTIONS]
+    test = tables[TEST][:TESTED]
+    test_questions = {row["QuestionId"] for row in test}
+    hidden = [row for row in tables[generator.SOLUTION] if _question(row) in test_questions]
+    ids = [int(key) for key in {*_labels(train), *(row["MisconceptionId"] for row in hidden)}]
+    ids += [key for key in map(_id, tables[MAPPING]) if key not in ids][: CORPUS - len(ids)]
+    corpus = [row for row in tables[MAPPING] if _id(row) in ids]
+    sampled = " ".join(str(key) for key in sorted(ids)[:25])
     sample = [
-        {**row, "MisconceptionId": sampled} for row in whole[SAMPLE] if _question(row) in asked
+        {**row, "MisconceptionId": sampled}
+        for row in tables[SAMPLE]
+        if _question(row) in test_questions
     ]
     folder.mkdir(parents=True)
     rows = {TRAIN: train, TEST: test, MAPPING: corpus, SAMPLE: sample, generator.SOLUTION: hidden}
-    for name, listed in rows.items():
-        write_rows(folder / name, listed)
+    for name, table in rows.items():
+        write_rows(folder / name, table)
     return folder
 
 
@@ -167,7 +169,7 @@ def write_rows(path: Path, rows: Sequence[dict[str, str]]) -> None:
 
 
 def contents(folder: Path, *suffixes: str) -> Files:
-    """Return relative name → bytes of the files under `folder`, all or those that end so."""
+    """Return relative name → bytes of the files under `folder`, all or those with a suffix."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -176,31 +178,33 @@ def contents(folder: Path, *suffixes: str) -> Files:
 
 
 def seal(folder: Path) -> None:
-    """Write a stage's manifest anew over files that a test changed, as if it had made them so."""
-    found = manifests.read(folder)
-    assert found is not None
-    manifests.write(folder, found, [name for name in found.outputs if (folder / name).is_file()])
+    """Rewrite a stage's manifest after a test changed its files."""
+    manifest = manifests.read(folder)
+    assert manifest is not None
+    manifests.write(
+        folder, manifest, [name for name in manifest.outputs if (folder / name).is_file()]
+    )
 
 
 def rewrite_config(run: Run, stage: str) -> None:
-    """Let a finished stage say that it was made under the run file as it is now."""
-    place = dag.folder(run, stage)
-    found = manifests.read(place)
-    assert found is not None
-    now = replace(found, config=dag.config_of(run, stage))
-    manifests.write(place, now, list(found.outputs))
+    """Rewrite a finished stage's manifest with the current run file."""
+    folder = dag.folder(run, stage)
+    manifest = manifests.read(folder)
+    assert manifest is not None
+    updated = replace(manifest, config=dag.config_of(run, stage))
+    manifests.write(folder, updated, list(manifest.outputs))
 
 
 def pretend(run: Run, *stages: str) -> None:
-    """Write the manifests of stages, for tests to which what they make does not matter."""
+    """Write the manifests of stages without their outputs, for tests that do not need them."""
     for stage in stages:
-        read: dict[str, str] = {}
+        inputs: dict[str, str] = {}
         if stage == "package":
-            read = dag.locks(run)
+            inputs = dag.locks(run)
         if stage == "reconcile":
-            read = dag.ids(dag.StageGraph().compared(run))
-        with stage_context(run, stage, inputs=read) as work:
-            work.facts = {"verdict": "same"} if stage == "reconcile" else {}
+            inputs = dag.ids(dag.StageGraph().compared(run))
+        with stage_context(run, stage, inputs=inputs) as work:
+            work.facts = {"result": "same"} if stage == "reconcile" else {}
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -209,29 +213,29 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def working_in(bench: Bench) -> Iterator[Bench]:
-    """Work in the bench's folder; the round trip reloads in this process, to save its start."""
+def working_in(fixture: RunFixture) -> Iterator[RunFixture]:
+    """Work in the fixture's folder; the reload check runs in this process, which is faster."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(bench.folder)
-        patch.setenv("PARITY_DATA", str(bench.data))
-        patch.setattr(reload_check, "subprocesses", SimpleNamespace(run_with_progress=_here))
-        yield bench
+        patch.chdir(fixture.folder)
+        patch.setenv("PARITY_DATA", str(fixture.data))
+        patch.setattr(reload_check, "subprocesses", SimpleNamespace(run_with_progress=_run_here))
+        yield fixture
 
 
 @contextmanager
-def working_in_a_copy(bench: Bench, folder: Path) -> Iterator[Bench]:
-    """Work in `folder` with all that lies in the bench's, whose files stay as they are."""
-    shutil.copytree(bench.folder, folder, dirs_exist_ok=True)
-    with working_in(replace(bench, folder=folder)) as mine:
-        yield mine
+def working_in_a_copy(fixture: RunFixture, folder: Path) -> Iterator[RunFixture]:
+    """Work in `folder`, a copy of the fixture's folder."""
+    shutil.copytree(fixture.folder, folder, dirs_exist_ok=True)
+    with working_in(replace(fixture, folder=folder)) as copy:
+        yield copy
 
 
-def _here(words: Sequence[str], **_: object) -> Ended:
+def _run_here(words: Sequence[str], **_: object) -> ProcessResult:
     """Run `python -m parity ...` without a new Python."""
-    told = io.StringIO()
-    with redirect_stdout(io.StringIO()), redirect_stderr(told):
+    stderr = io.StringIO()
+    with redirect_stdout(io.StringIO()), redirect_stderr(stderr):
         code = main(words[3:])
-    return Ended(code, "", (told.getvalue().strip().splitlines() or [""])[-1])
+    return ProcessResult(code, "", (stderr.getvalue().strip().splitlines() or [""])[-1])
 
 
 def _rows(text: str) -> list[dict[str, str]]:

@@ -1,25 +1,26 @@
-"""What each query is shown: of train alone, never its own question, and proven at every use."""
+"""Tests of few-shot examples: only from train, never of the query's question, always checked."""
 
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import tiny
-from pipeline.run_fixture import Bench
+from pipeline.run_fixture import RunFixture
 
 from parity.competition.few_shot import Example
 from parity.competition.lineage import normalize
-from parity.competition.query import MisconceptionId
+from parity.competition.query import Position, UnitId
 from parity.pipeline import dataset
 from parity.pipeline.dataset import Dataset
-from parity.run.config.run_file import PromptConfig
+from parity.run.config.prompt import PromptConfig
 from parity.run.errors import Contaminated
 
 MODES = ("fixed", "batch", "question", "random")
 
 
-def known(made: Bench) -> Dataset:
-    return dataset.load(made.run())
+def load(predicted_run: RunFixture) -> Dataset:
+    run = predicted_run.open()
+    return dataset.load(run.config, run.workspace)
 
 
 def showing(mode: str, count: int = 2) -> PromptConfig:
@@ -29,73 +30,80 @@ def showing(mode: str, count: int = 2) -> PromptConfig:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("side", ["train", "valid", "test", "probe"])
 def test_b9_every_query_is_shown_train_rows_of_other_questions(
-    made: Bench, mode: str, side: str
+    predicted_run: RunFixture, mode: str, side: str
 ) -> None:
-    there = known(made)
-    train = {query.query_id for query in there.train}
-    queries = getattr(there, side)
-    shown = dataset.shown(there, showing(mode), queries)
+    data = load(predicted_run)
+    train = {query.query_id for query in data.train}
+    queries = getattr(data, side)
+    shown = dataset.shown(data, showing(mode), queries)
     assert list(shown) == [query.query_id for query in queries]
     for query in queries:
         assert len(shown[query.query_id]) == 2
-        for one in shown[query.query_id]:
-            assert one.query.query_id in train
-            assert normalize(one.query.question) != normalize(query.question)
-            assert one.misconception_id in there.qrels[one.query.query_id]
+        for example in shown[query.query_id]:
+            assert example.query.query_id in train
+            assert normalize(example.query.identity) != normalize(query.identity)
+            assert example.position in data.qrels[example.query.query_id]
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_c16_what_a_query_is_shown_depends_on_nothing_beside_it(made: Bench, mode: str) -> None:
-    there = known(made)
-    shown = dataset.shown(there, showing(mode), there.queries)
-    for query in there.queries[::5]:
-        alone = dataset.shown(there, showing(mode), [query])
-        assert alone[query.query_id] == shown[query.query_id]
+def test_c16_the_examples_of_a_query_do_not_depend_on_other_queries(
+    predicted_run: RunFixture, mode: str
+) -> None:
+    data = load(predicted_run)
+    shown = dataset.shown(data, showing(mode), data.queries)
+    for query in data.queries[::5]:
+        single = dataset.shown(data, showing(mode), [query])
+        assert single[query.query_id] == shown[query.query_id]
 
 
-def test_without_examples_nothing_is_shown(made: Bench) -> None:
-    there = known(made)
-    shown = dataset.shown(there, PromptConfig(), there.valid)
+def test_without_examples_nothing_is_shown(predicted_run: RunFixture) -> None:
+    data = load(predicted_run)
+    shown = dataset.shown(data, PromptConfig(), data.valid)
     assert set(shown.values()) == {()}
 
 
 @pytest.mark.parametrize("mode", ["none", *MODES])
-def test_b9_a_pool_that_holds_a_valid_question_is_refused(made: Bench, mode: str) -> None:
-    there = known(made)
-    leaked = there.valid[0]
-    right = min(there.qrels[leaked.query_id])
-    leaking = replace(there, pool=(*there.pool, Example(leaked, right, there.corpus[right])))
+def test_b9_a_pool_that_holds_a_valid_question_is_refused(
+    predicted_run: RunFixture, mode: str
+) -> None:
+    data = load(predicted_run)
+    leaked = data.valid[0]
+    right = min(data.qrels[leaked.query_id])
+    leaking = replace(data, pool=(*data.pool, Example(leaked, right, data.corpus[right])))
     config = showing(mode) if mode != "none" else PromptConfig()
     with pytest.raises(
         Contaminated, match=rf"outside the train side .* \(first: {leaked.query_id}\)"
     ):
-        dataset.shown(leaking, config, there.train)
+        dataset.shown(leaking, config, data.train)
 
 
-def test_b10_two_examples_picked_by_hand_are_held_to_the_same(made: Bench) -> None:
-    there = known(made)
-    picked = [query for query in there.queries if query.question_id in there.split.valid][:2]
-    by_hand = tuple(Example(one, MisconceptionId(0), "Adds both") for one in picked)
+def test_b10_two_examples_picked_by_hand_are_checked_too(predicted_run: RunFixture) -> None:
+    data = load(predicted_run)
+    picked = [query for query in data.queries if query.unit in data.split.valid][:2]
+    by_hand = tuple(Example(query, Position(0), "Adds both") for query in picked)
     with pytest.raises(Contaminated, match=r"outside the train side of split random-s0-v0\.4: 2 "):
-        dataset.shown(replace(there, pool=by_hand), showing("fixed"), there.valid)
+        dataset.shown(replace(data, pool=by_hand), showing("fixed"), data.valid)
 
 
-def test_c17_a_subject_that_the_pool_lacks_is_shown_what_others_are(made: Bench) -> None:
-    there = known(made)
-    odd = replace(tiny.queries()[0], subject="Never seen", subject_id=99, question_id=10**6)
+def test_c17_a_subject_missing_from_the_pool_gets_the_same_number_of_examples(
+    predicted_run: RunFixture,
+) -> None:
+    data = load(predicted_run)
+    query = tiny.queries()[0].with_field("subject", "Never seen")
+    query_of_new_subject = replace(query, groups={"subject": "99"}, unit=UnitId("1000000"))
     for mode in MODES:
-        alone = dataset.shown(there, showing(mode), [odd])
-        after = dataset.shown(there, showing(mode), [*there.valid, odd])
-        assert after[odd.query_id] == alone[odd.query_id]
-        assert len(alone[odd.query_id]) == 2
+        single = dataset.shown(data, showing(mode), [query_of_new_subject])
+        after = dataset.shown(data, showing(mode), [*data.valid, query_of_new_subject])
+        assert after[query_of_new_subject.query_id] == single[query_of_new_subject.query_id]
+        assert len(single[query_of_new_subject.query_id]) == 2
 
 
-def test_changing_the_seed_changes_what_is_drawn(made: Bench) -> None:
-    there = known(made)
+def test_another_seed_draws_other_examples(predicted_run: RunFixture) -> None:
+    data = load(predicted_run)
     for mode in ("fixed", "random"):
         config: dict[str, Any] = {"examples": mode, "example_count": 2}
-        one, other = (
-            dataset.shown(there, PromptConfig(**config, example_seed=seed), there.valid)
+        first, second = (
+            dataset.shown(data, PromptConfig(**config, example_seed=seed), data.valid)
             for seed in (0, 1)
         )
-        assert one != other
+        assert first != second

@@ -1,4 +1,4 @@
-"""One adapter scored in two honest ways is the same, or the same within noise: no false alarm."""
+"""Two correct ways to score one adapter are the same, or the same within noise: no false alarm."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import pair
 import pytest
 import torch
 from pipeline import comparing
-from pipeline.run_fixture import Bench
+from pipeline.run_fixture import RunFixture
 
 from parity.run import ledger
 
@@ -35,20 +35,20 @@ PAIRS: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "bf16, a small budget": ((BF16, "encoder.token_budget=128"), 0, ("precision", "budget")),
     "bf16, four threads": ((BF16,), 4, ("precision", "budget")),
 }
-"""What was scored otherwise → settings, threads, and the layers that are named as harmless."""
-SEEDED = ("1", "4242")
+"""Difference in scoring → overrides, threads, and layers reported as harmless."""
+HASH_SEEDS = ("1", "4242")
 TOGETHER = """\
-from parity.__main__ import main
+from parity.cli import main
 
 raise SystemExit(main(["eval", "small.toml"]))
 """
 
 
-def judged(code: int, found: dict[str, Any], harmless: tuple[str, ...]) -> None:
-    """Check that nothing is called different, and that what may differ is named."""
-    states = comparing.layers(found, "state")
-    assert (code, found["layer"]) == (0, ""), found
-    assert found["verdict"] in ("same", "same within numeric noise")
+def check_same(code: int, result: dict[str, Any], harmless: tuple[str, ...]) -> None:
+    """Check that no layer differs beyond noise, and that the harmless ones are reported."""
+    states = comparing.by_layer(result, "state")
+    assert (code, result["layer"]) == (0, ""), result
+    assert result["result"] in ("same", "same within numeric noise")
     assert {states[name] for name in harmless} <= {"near"}
     assert {states[name] for name in ("texts", "tokens", "adapter", "template")} == {"equal"}
     assert "differs" not in states.values()
@@ -56,54 +56,60 @@ def judged(code: int, found: dict[str, Any], harmless: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_an_honest_pair_differs_by_noise_at_most(
-    made: Bench, name: str, monkeypatch: pytest.MonkeyPatch
+    predicted_run: RunFixture, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sets, threads, harmless = PAIRS[name]
-    before = torch.get_num_threads()
+    overrides, threads, harmless = PAIRS[name]
+    threads_before = torch.get_num_threads()
     if threads:
         monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
         torch.set_num_threads(threads)
     try:
-        code, found = comparing.again(made, monkeypatch, *sets)
+        code, result = comparing.compare_rescored(predicted_run, monkeypatch, *overrides)
     finally:
-        torch.set_num_threads(before)
-    judged(code, found, harmless)
-    if not sets and not threads:
-        assert found["verdict"] == "same"
+        torch.set_num_threads(threads_before)
+    check_same(code, result, harmless)
+    if not overrides and not threads:
+        assert result["result"] == "same"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", SEEDED)
-def test_another_hash_seed_in_a_process_of_its_own_is_the_same(made: Bench, seed: str) -> None:
-    answer = made.process("eval", "small.toml", PYTHONHASHSEED=seed)
+@pytest.mark.parametrize("seed", HASH_SEEDS)
+def test_another_hash_seed_in_another_process_gives_the_same(
+    predicted_run: RunFixture, seed: str
+) -> None:
+    answer = predicted_run.run_parity("eval", "small.toml", PYTHONHASHSEED=seed)
     assert answer.returncode == 0, answer.stderr
-    code, found = comparing.told(comparing.first(made), newest(made))
-    judged(code, found, ())
-    assert found["verdict"] == "same"
+    code, result = comparing.reconcile_json(
+        comparing.first_record(predicted_run), newest_record(predicted_run)
+    )
+    check_same(code, result, ())
+    assert result["result"] == "same"
 
 
 @pytest.mark.slow
-def test_two_processes_are_the_same_as_one(made: Bench) -> None:
+def test_two_processes_give_the_same_as_one(predicted_run: RunFixture) -> None:
     program = Path("together.py")
     program.write_text(TOGETHER)
     pair.run(str(program))
-    code, found = comparing.told(comparing.first(made), newest(made))
-    judged(code, found, ("budget",))
-    (budget,) = (one for one in found["layers"] if one["layer"] == "budget")
-    assert "2 processes" in budget["told"][0]
+    code, result = comparing.reconcile_json(
+        comparing.first_record(predicted_run), newest_record(predicted_run)
+    )
+    check_same(code, result, ("budget",))
+    (budget,) = (item for item in result["layers"] if item["layer"] == "budget")
+    assert "2 processes" in budget["lines"][0]
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_a_gpu_is_the_same_as_the_cpu_within_noise(
-    made: Bench, precision: str, monkeypatch: pytest.MonkeyPatch
+def test_a_gpu_gives_the_same_as_the_cpu_within_noise(
+    predicted_run: RunFixture, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sets = ("encoder.device=cuda", f"encoder.precision={precision}")
-    judged(*comparing.again(made, monkeypatch, *sets), ("device",))
+    overrides = ("encoder.device=cuda", f"encoder.precision={precision}")
+    check_same(*comparing.compare_rescored(predicted_run, monkeypatch, *overrides), ("device",))
 
 
-def newest(bench: Bench) -> str:
-    """Return the id of the record that another process has added."""
-    records = ledger.read(bench.run().workspace.ledger)
+def newest_record(small_run: RunFixture) -> str:
+    """Return the id of the record that another process added."""
+    records = ledger.read(small_run.open().workspace.ledger)
     assert len(records) > 1
     return ledger.id_of(records[-1])

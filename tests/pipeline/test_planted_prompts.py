@@ -1,7 +1,7 @@
-"""Faults planted in the stages of a tiny run that shows few-shot examples: named, or refused.
+"""Faults planted in the stages of a tiny run with few-shot examples: named, or refused.
 
-The run is scored once as it is and once with the fault, under the same names; `reconcile` names the
-layer from the evidence alone, and nothing else but what follows from it.
+The run is scored once without and once with the fault, under the same names. `reconcile` names the
+layer from the evidence alone, and only consequences besides.
 """
 
 import shutil
@@ -13,10 +13,10 @@ from typing import Any
 import models
 import numpy as np
 import pytest
-from pipeline import comparing
-from pipeline import run_fixture as benches
-from pipeline.run_fixture import Bench
+from pipeline import comparing, run_fixture
+from pipeline.run_fixture import RunFixture
 
+from parity.competition.corpus import Corpus
 from parity.competition.few_shot import Example
 from parity.competition.scoring import metrics
 from parity.competition.scoring.metrics import Scores
@@ -40,72 +40,72 @@ Patch = pytest.MonkeyPatch
 
 
 @pytest.fixture(scope="session")
-def _icl(_blank: Bench, tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    bench = replace(_blank, folder=tmp_path_factory.mktemp("icl"))
-    bench.write(prompt=PROMPT, training={"epochs": 1})
-    with benches.working_in(bench):
-        bench.make("prepare", "mine", "train", "eval")
-    return bench
+def _icl(_empty_run: RunFixture, tmp_path_factory: pytest.TempPathFactory) -> RunFixture:
+    small_run = replace(_empty_run, folder=tmp_path_factory.mktemp("icl"))
+    small_run.write_config(prompt=PROMPT, training={"epochs": 1})
+    with run_fixture.working_in(small_run):
+        small_run.run_stages("prepare", "mine", "train", "eval")
+    return small_run
 
 
 @pytest.fixture
-def icl(_icl: Bench, tmp_path: Path) -> Iterator[Bench]:
-    """Work in a folder whose run shows few-shot examples and was scored once."""
-    with benches.working_in_a_copy(_icl, tmp_path) as mine:
-        yield mine
+def icl(_icl: RunFixture, tmp_path: Path) -> Iterator[RunFixture]:
+    """Work in a folder whose run has few-shot examples and was scored once."""
+    with run_fixture.working_in_a_copy(_icl, tmp_path) as copy:
+        yield copy
 
 
-def answers(patch: Patch) -> None:
-    """Every query is shown itself, answer and all."""
+def show_own_answers(patch: Patch) -> None:
+    """Show each query itself as an example, with its answer."""
 
-    def own(known: Dataset, _: Any, queries: Sequence[Any]) -> Any:
-        right = {query: min(known.qrels[query.query_id]) for query in queries}
-        return {one.query_id: (Example(one, n, known.corpus[n]),) for one, n in right.items()}
+    def show_answers(data: Dataset, _: Any, queries: Sequence[Any]) -> Any:
+        labels = {query: min(data.qrels[query.query_id]) for query in queries}
+        return {query.query_id: (Example(query, n, data.corpus[n]),) for query, n in labels.items()}
 
-    patch.setattr(dataset, "shown", own)
+    patch.setattr(dataset, "shown", show_answers)
 
 
-def redrawn(patch: Patch) -> None:
-    """Few-shot examples are drawn at random, under the name of the run's policy."""
+def redraw(patch: Patch) -> None:
+    """Draw few-shot examples at random, under the name of the run's policy."""
     real = dataset.shown
     change = {"examples": "random", "example_seed": 5}
     patch.setattr(
         dataset,
         "shown",
-        lambda known, one, asked: real(known, one.model_copy(update=change), asked),
+        lambda data, prompt, queries: real(data, prompt.model_copy(update=change), queries),
     )
 
 
-def stale(patch: Patch) -> None:
-    """A query adds to the list of the one before it, as one whose subject the pool lacks did."""
+def carry_over(patch: Patch) -> None:
+    """Append to the examples of the previous query, as a query with an unknown subject did."""
     real = dataset.shown
 
-    def kept(known: Dataset, prompt: Any, queries: Sequence[Any]) -> Any:
-        found = real(known, prompt, queries)
-        names = list(found)
-        return {**found, names[-1]: (*found[names[-2]], *found[names[-1]])}
+    def append_to_previous(data: Dataset, prompt: Any, queries: Sequence[Any]) -> Any:
+        examples = real(data, prompt, queries)
+        query_ids = list(examples)
+        return {**examples, query_ids[-1]: (*examples[query_ids[-2]], *examples[query_ids[-1]])}
 
-    patch.setattr(dataset, "shown", kept)
+    patch.setattr(dataset, "shown", append_to_previous)
 
 
-def literal(patch: Patch) -> None:
-    """A newline of the template is a backslash and an n, under the template's own digest."""
-    real = prompts.whole
+def escape_newline(patch: Patch) -> None:
+    """Write a newline of the template as backslash and n, with the template's digest unchanged."""
+    real = prompts.full_prompt
 
-    def told(*words: Any) -> str:
+    def render(*words: Any) -> str:
         return real(*words).replace("\n<query>", "\\n<query>")
 
-    patch.setattr(prompts, "whole", told)
+    patch.setattr(prompts, "full_prompt", render)
 
 
-def another_version(patch: Patch, package: str) -> None:
+def change_version(patch: Patch, package: str) -> None:
     real = environment.version
     patch.setattr(environment, "version", lambda name: "9.9" if name == package else real(name))
 
 
-def newer(patch: Patch) -> None:
-    """The first token is another, by another version of the library."""
-    another_version(patch, "tokenizers")
+def use_newer_tokenizers(patch: Patch) -> None:
+    """Change the first token, as another version of the library may."""
+    change_version(patch, "tokenizers")
     real = Tokenizer.tokenize
 
     def read(self: Tokenizer, texts: Sequence[str], limit: int) -> list[list[int]]:
@@ -114,119 +114,125 @@ def newer(patch: Patch) -> None:
     patch.setattr(Tokenizer, "tokenize", read)
 
 
-def drift(patch: Patch) -> None:
+def drift_embeddings(patch: Patch) -> None:
     real = Encoder.embed
 
     def embed(self: Encoder, *words: Any) -> Any:
-        found = real(self, *words)
-        found = found + np.random.default_rng(0).normal(size=found.shape).astype("f4") * 0.05
-        return found / np.linalg.norm(found, axis=1, keepdims=True)
+        vectors = real(self, *words)
+        vectors = vectors + np.random.default_rng(0).normal(size=vectors.shape).astype("f4") * 0.05
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
     patch.setattr(Encoder, "embed", embed)
 
 
-def drifted_image(patch: Patch) -> None:
-    """Another torch, whose embeddings lie further off than rounding."""
-    another_version(patch, "torch")
-    drift(patch)
+def drift_image(patch: Patch) -> None:
+    """Change torch's version, and the embeddings by more than rounding."""
+    change_version(patch, "torch")
+    drift_embeddings(patch)
 
 
-def shadowed(patch: Patch) -> None:
-    """Another wheel of this project lies before the meant one: its version is the same."""
+def shadow_wheel(patch: Patch) -> None:
+    """Import another wheel of this project with the same version."""
     patch.setattr(environment, "code", lambda: "f" * 64)
-    drift(patch)
+    drift_embeddings(patch)
 
 
-def another_k(patch: Patch) -> None:
-    """The number of another depth stands under the key of 25."""
-    real = metrics.evaluate
+def change_k(patch: Patch) -> None:
+    """Report the metric of another depth under the key of 25."""
+    real: Any = metrics.evaluate
 
-    def evaluated(*words: Any, **more: Any) -> Scores:
-        return replace(real(*words, **{**more, "k": 3}), k=more["k"])
+    def evaluated(*words: Any, **options: Any) -> Scores:
+        metric = words[-1]
+        scores: Scores = real(*words[:-1], replace(metric, k=3), **options)
+        return replace(scores, metric=metric)
 
     patch.setattr(metrics, "evaluate", evaluated)
 
 
-def names_for_ids(patch: Patch) -> None:
-    """A set of names holds each once: of two ids with one name the second is lost."""
+def use_names_as_ids(patch: Patch) -> None:
+    """Identify passages by name, so that of two ids with one name the second is lost."""
     real = dataset.load
 
-    def loaded(run: Any) -> Dataset:
-        found = real(run)
-        first, *_, last = sorted(found.corpus)
-        return replace(found, corpus={**found.corpus, last: found.corpus[first]})
+    def loaded(*words: Any) -> Dataset:
+        data = real(*words)
+        first = min(data.corpus)
+        texts = [*list(data.corpus.values())[:-1], data.corpus[first]]
+        passages = dict(zip(data.corpus.ids, texts, strict=True))
+        return replace(data, corpus=Corpus(passages))
 
     patch.setattr(dataset, "load", loaded)
 
 
 PLANTED: dict[str, tuple[Callable[[Patch], None], str, str]] = {
-    "answers shown": (answers, "examples", "their own question"),
-    "another k as 25": (another_k, "metric", "one ranking, two scores"),
-    "backslash-n in the text": (literal, "texts", "B <backslash> (U+005C)"),
-    "examples re-drawn": (redrawn, "examples", "drawn anew"),
-    "a stale list of few-shot examples": (stale, "examples", "1 of "),
-    "first token by another library": (newer, "tokens", "tokenizers: A "),
-    "names for ids": (names_for_ids, "corpus", "A "),
-    "another torch that drifts": (drifted_image, "packages", "torch: A "),
-    "a shadowed wheel": (shadowed, "packages", "this project's source: A "),
+    "answers shown": (show_own_answers, "examples", "their own question"),
+    "another k as 25": (change_k, "metric", "one ranking, two scores"),
+    "backslash-n in the text": (escape_newline, "texts", "B <backslash> (U+005C)"),
+    "examples re-drawn": (redraw, "examples", "drawn again"),
+    "a stale list of few-shot examples": (carry_over, "examples", "1 of "),
+    "first token by another library": (use_newer_tokenizers, "tokens", "tokenizers: A "),
+    "names for ids": (use_names_as_ids, "corpus", "A "),
+    "another torch that drifts": (drift_image, "packages", "torch: A "),
+    "a shadowed wheel": (shadow_wheel, "packages", "this project's source: A "),
 }
-"""Fault → what plants it, the layer that is named, a part of what is told."""
+"""Fault → function that plants it, first layer named, part of its message."""
 
 
 @pytest.mark.parametrize("name", PLANTED)
-def test_a_fault_in_the_stages_is_named_and_nothing_else(
-    name: str, icl: Bench, monkeypatch: Patch
+def test_only_the_layer_of_a_fault_in_the_stages_is_named(
+    name: str, icl: RunFixture, monkeypatch: Patch
 ) -> None:
-    plant, layer, told = PLANTED[name]
+    plant, layer, message = PLANTED[name]
     plant(monkeypatch)
-    code, found = comparing.again(icl, monkeypatch)
-    assert (code, found["layer"]) == (10, layer), found
-    assert told in " ".join(comparing.layers(found, "told")[layer])
-    roles = comparing.layers(found, "role")
-    apart = {name for name, role in roles.items() if role == "independent"}
-    assert apart <= ({"packages"} if plant is newer else set())  # which was planted with it
+    code, result = comparing.compare_rescored(icl, monkeypatch)
+    assert (code, result["layer"]) == (10, layer), result
+    assert message in " ".join(comparing.by_layer(result, "lines")[layer])
+    roles = comparing.by_layer(result, "role")
+    independent = {name for name, role in roles.items() if role == "independent"}
+    assert independent <= (
+        {"packages"} if plant is use_newer_tokenizers else set()
+    )  # planted with it
 
 
-def test_scored_again_without_a_fault_it_is_the_same(icl: Bench, monkeypatch: Patch) -> None:
-    code, found = comparing.again(icl, monkeypatch)
-    assert (code, found["verdict"]) == (0, "same")
+def test_without_a_fault_the_score_is_the_same(icl: RunFixture, monkeypatch: Patch) -> None:
+    code, result = comparing.compare_rescored(icl, monkeypatch)
+    assert (code, result["result"]) == (0, "same")
 
 
-# What the tool refuses
+# Faults that are refused
 
 
-def test_c13_examples_switched_on_that_no_query_carries_stop_the_score(
-    icl: Bench, monkeypatch: Patch
+def test_c13_examples_that_no_query_carries_stop_the_score(
+    icl: RunFixture, monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr(dataset, "shown", lambda *_: {})
-    with pytest.raises(BadConfig, match=r"none of .* queries carries one"):
-        evaluate.evaluate(icl.run())
+    with pytest.raises(BadConfig, match=r"of \d+ queries have one"):
+        evaluate.evaluate(icl.open())
 
 
-def test_f33_a_corpus_in_another_order_than_its_ids_stops_the_search(
-    icl: Bench, monkeypatch: Patch
+def test_f33_embeddings_in_another_order_than_the_corpus_stop_the_evaluation(
+    icl: RunFixture, monkeypatch: Patch
 ) -> None:
     real = retrieve.index
 
     def index(*words: Any) -> Any:
-        found = real(*words)
-        return retrieve.Index([*found.ids[1:], found.ids[0]], found.vectors)
+        index_ = real(*words)
+        return retrieve.Index(np.roll(index_.vectors, 1, axis=0))
 
     monkeypatch.setattr(evaluation, "index", index)
-    with pytest.raises(Mismatch, match=r"ascending ids"):
-        evaluate.evaluate(icl.run())
+    with pytest.raises(Mismatch, match=r"score of .* differs between eval and train"):
+        evaluate.evaluate(icl.open())
 
 
-def test_an_older_version_of_the_data_stops_every_stage(icl: Bench, tmp_path: Path) -> None:
+def test_an_older_version_of_the_data_stops_every_stage(icl: RunFixture, tmp_path: Path) -> None:
     older = tmp_path / "older"
     shutil.copytree(icl.source, older)
     lines = (older / "train.csv").read_text().splitlines(keepends=True)
     (older / "train.csv").write_text("".join(lines[:-1]))
-    with pytest.raises(StaleInput, match=r"train.csv is not the file it was made from"):
-        evaluate.evaluate(icl.run(f"data.source={older}"))
+    with pytest.raises(StaleInput, match=r"train.csv has changed since"):
+        evaluate.evaluate(icl.open(f"data.source={older}"))
 
 
-def test_d25_another_base_stops_the_score(icl: Bench, tmp_path: Path) -> None:
+def test_d25_another_base_stops_the_score(icl: RunFixture, tmp_path: Path) -> None:
     other = models.write(tmp_path / "other", "qwen2").folder
     with pytest.raises(StaleInput, match=r"encoder.base was"):
-        evaluate.evaluate(icl.run(f"encoder.base={other}"))
+        evaluate.evaluate(icl.open(f"encoder.base={other}"))

@@ -1,4 +1,4 @@
-"""Two processes under `accelerate launch` make what one makes."""
+"""Two processes under `accelerate launch` write the same outputs as one."""
 
 import os
 import shutil
@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from pipeline import run_fixture as benches
-from pipeline.run_fixture import Bench
+from pipeline import run_fixture
+from pipeline.run_fixture import RunFixture
 from safetensors.torch import load_file
 
 from parity.pipeline import dag
@@ -20,8 +20,8 @@ CLOSE = 1e-5
 TRAINING = {
     "epochs": 1,
     "batch_size": 16,
-}  # two steps: what sums in another order drifts apart later
-# What each run does, in one start of two processes: importing torch is what takes the time.
+}  # two steps: rounding differences grow later
+# All work runs in one start of two processes, because importing torch is slow.
 WORK = {
     "mine": ("mine", "mined", 0),
     "train": ("train", "trained", 0),
@@ -31,7 +31,7 @@ WORK = {
 }
 PROGRAM = f"""\
 import sys
-from parity.__main__ import main
+from parity.cli import main
 
 for stage, run, round_ in {tuple(WORK.values())}:
     if code := main([stage, f"{{run}}.toml", f"--round={{round_}}"]):
@@ -39,93 +39,99 @@ for stage, run, round_ in {tuple(WORK.values())}:
 """
 
 
-def launch(bench: Bench, *words: str) -> subprocess.CompletedProcess[str]:
-    """Start two processes; `--multi_gpu` is how accelerate starts several, on a CPU too."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+def launch(small_run: RunFixture, *words: str) -> subprocess.CompletedProcess[str]:
+    """Start two processes; accelerate needs `--multi_gpu` for this, on a CPU too."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     launcher = "-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1"
-    more = f"--mixed_precision no --dynamo_backend no --main_process_port {port}"
+    flags = f"--mixed_precision no --dynamo_backend no --main_process_port {port}"
     return subprocess.run(
-        [sys.executable, *launcher.split(), *more.split(), *words],
-        cwd=bench.folder,
+        [sys.executable, *launcher.split(), *flags.split(), *words],
+        cwd=small_run.folder,
         env={**os.environ, "GLOO_SOCKET_IFNAME": "lo"},
         capture_output=True,
         text=True,
         check=False,
-        timeout=benches.SECONDS,
+        timeout=run_fixture.SECONDS,
     )
 
 
-def place(bench: Bench, stage: str, name: str, round_: int) -> Path:
-    return dag.folder(bench.run(name=name, round_=round_), stage)
+def output_folder(small_run: RunFixture, stage: str, name: str, round_: int) -> Path:
+    return dag.folder(small_run.open(name=name, round_=round_), stage)
 
 
 def outputs(folder: Path) -> dict[str, str]:
-    found = manifests.read(folder)
-    return found.outputs if found else {}
+    manifest = manifests.read(folder)
+    return manifest.outputs if manifest else {}
 
 
-class Together:
-    """What one process made, and what two made of the same."""
+class TwoProcesses:
+    """Output folders of one process, and of two processes for the same work."""
 
-    def __init__(self, bench: Bench) -> None:
-        self.folder = {what: place(bench, *work) for what, work in WORK.items()}
-        self.alone = {what: one.with_name(f"alone {one.name}") for what, one in self.folder.items()}
-        for what, folder in self.folder.items():
-            shutil.move(folder, self.alone[what])
-        self.answer = launch(bench, "program.py")
+    def __init__(self, small_run: RunFixture) -> None:
+        self.folder = {name: output_folder(small_run, *work) for name, work in WORK.items()}
+        self.single = {
+            name: folder.with_name(f"single {folder.name}") for name, folder in self.folder.items()
+        }
+        for name, folder in self.folder.items():
+            shutil.move(folder, self.single[name])
+        self.answer = launch(small_run, "program.py")
 
 
 @pytest.fixture(scope="module")
-def together(_made: Bench, tmp_path_factory: pytest.TempPathFactory) -> Together:
-    bench = replace(_made, folder=tmp_path_factory.mktemp("together"))
-    shutil.copytree(_made.folder, bench.folder, dirs_exist_ok=True)
-    (bench.folder / "program.py").write_text(PROGRAM)
-    small = bench.data / "runs/small"
-    with benches.working_in(bench):
+def two_processes(
+    _predicted_run: RunFixture, tmp_path_factory: pytest.TempPathFactory
+) -> TwoProcesses:
+    small_run = replace(_predicted_run, folder=tmp_path_factory.mktemp("two-processes"))
+    shutil.copytree(_predicted_run.folder, small_run.folder, dirs_exist_ok=True)
+    (small_run.folder / "program.py").write_text(PROGRAM)
+    small = small_run.data / "runs/small"
+    with run_fixture.working_in(small_run):
         for name, training in (("mined", {}), ("trained", TRAINING), ("second", TRAINING)):
             shutil.copytree(small, small.with_name(name))
-            bench.write(name, training=training)
-        bench.make("train", name="trained")
-        benches.rewrite_config(bench.run(name="second"), "train")
-        bench.make("mine", "train", name="second", round_=1)
-        return Together(bench)
+            small_run.write_config(name, training=training)
+        small_run.run_stages("train", name="trained")
+        run_fixture.rewrite_config(small_run.open(name="second"), "train")
+        small_run.run_stages("mine", "train", name="second", round_=1)
+        return TwoProcesses(small_run)
 
 
-@pytest.mark.parametrize("what", ["train", "train on"])
-def test_two_processes_train_what_one_trains(together: Together, what: str) -> None:
-    folder = together.folder[what]
-    found = manifests.read(folder)
-    assert found is not None, together.answer.stderr
-    assert found.facts["processes"] == 2
+@pytest.mark.parametrize("work", ["train", "train on"])
+def test_two_processes_train_the_same_weights_as_one(
+    two_processes: TwoProcesses, work: str
+) -> None:
+    folder = two_processes.folder[work]
+    manifest = manifests.read(folder)
+    assert manifest is not None, two_processes.answer.stderr
+    assert manifest.facts["processes"] == 2
     assert not (folder / "checkpoints").exists()
-    one, two = (
-        load_file(place / "epoch-1/adapter_model.safetensors")
-        for place in (together.alone[what], folder)
+    single, double = (
+        load_file(path / "epoch-1/adapter_model.safetensors")
+        for path in (two_processes.single[work], folder)
     )
-    assert one.keys() == two.keys()
-    for name, weight in one.items():
-        assert (weight - two[name]).abs().max() <= CLOSE, name
+    assert single.keys() == double.keys()
+    for name, weight in single.items():
+        assert (weight - double[name]).abs().max() <= CLOSE, name
 
 
-def test_of_two_processes_one_talks(together: Together) -> None:
-    said = together.answer.stdout
-    assert said.count("mined by the bare base") == 1
-    assert said.count("trains 3,712 of 27,520 weights") == 2  # two trainings
-    assert said.count("12 rows of 25 ids: ") == 1
+def test_only_one_of_two_processes_prints(two_processes: TwoProcesses) -> None:
+    output = two_processes.answer.stdout
+    assert output.count("mined by the ") == 1
+    assert output.count("trains 3,712 of 27,520 weights") == 2  # two trainings
+    assert output.count("12 rows of 25 ids: ") == 1
 
 
-def test_g38_two_processes_mine_the_bytes_of_one(together: Together) -> None:
-    alone = outputs(together.alone["mine"])
-    assert len(alone) == 3
-    assert outputs(together.folder["mine"]) == alone
+def test_g38_two_processes_mine_the_bytes_of_one(two_processes: TwoProcesses) -> None:
+    expected = outputs(two_processes.single["mine"])
+    assert len(expected) == 3
+    assert outputs(two_processes.folder["mine"]) == expected
 
 
 @pytest.mark.parametrize(("stage", "count"), [("eval", 4), ("predict", 2)])
 def test_g38_two_processes_score_and_predict_the_bytes_of_one(
-    together: Together, stage: str, count: int
+    two_processes: TwoProcesses, stage: str, count: int
 ) -> None:
-    alone = outputs(together.alone[stage])
-    assert len(alone) == count
-    assert outputs(together.folder[stage]) == alone, together.answer.stderr
+    expected = outputs(two_processes.single[stage])
+    assert len(expected) == count
+    assert outputs(two_processes.folder[stage]) == expected, two_processes.answer.stderr

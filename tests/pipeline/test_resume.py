@@ -1,4 +1,4 @@
-"""Killed at any moment and started again, a training ends in the bytes of an unbroken one."""
+"""A training killed at any moment and restarted gives the same bytes as an uninterrupted one."""
 
 import itertools
 import random
@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from pipeline import run_fixture as benches
-from pipeline.run_fixture import Bench, Files
+from pipeline import run_fixture
+from pipeline.run_fixture import Files, RunFixture
 
 from parity.pipeline import dag, epochs
 from parity.pipeline.epochs import SavedEpoch
@@ -26,15 +26,15 @@ EPOCHS = 3
 LONG = {"epochs": EPOCHS, "batch_size": 4, "checkpoint_every": 2}  # 24 steps, 8 an epoch
 STEPS = 24
 INTERRUPTED = 130
-GO_ON = "interrupted; the same command goes on from here"
+GO_ON = "interrupted; run the same command again to continue"
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL where the test is to say at which rename it comes."""
+    """Stands for SIGKILL in tests that choose the rename at which it comes."""
 
 
 def kill_at(patch: pytest.MonkeyPatch, moment: int) -> None:
-    """Let the process die at its n-th rename; nothing is tidied."""
+    """Stop the process at its n-th rename, without cleanup."""
     count, dead = itertools.count(), False
     rename, remove = Path.replace, files._remove
 
@@ -53,265 +53,272 @@ def kill_at(patch: pytest.MonkeyPatch, moment: int) -> None:
     patch.setattr(files, "_remove", remove_)
 
 
-def left(run: Run) -> Files:
-    """Return what a finished training leaves, but for what knows when and how it was made."""
-    found = benches.contents(dag.folder(run, "train"))
+def output_files(run: Run) -> Files:
+    """Return the files of a finished training that do not depend on time or interruptions."""
+    contents = run_fixture.contents(dag.folder(run, "train"))
     return {
         name: data
-        for name, data in found.items()
+        for name, data in contents.items()
         if name != "manifest.json" and not name.startswith(".")
     }
 
 
 def manifest(run: Run) -> tuple[str, dict[str, object]]:
-    found = manifests.read(dag.folder(run, "train"))
-    assert found is not None
-    spent: dict[str, object] = {**found.facts["spent"], "seconds": 0.0}  # no two take equally long
-    return found.digest(), {**found.facts, "spent": spent}
+    record = manifests.read(dag.folder(run, "train"))
+    assert record is not None
+    spent: dict[str, object] = {
+        **record.facts["spent"],
+        "seconds": 0.0,
+    }  # differs between trainings
+    return record.digest(), {**record.facts, "spent": spent}
 
 
 @pytest.fixture(scope="module")
-def whole(_made: Bench, tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """Train without a break."""
-    bench = replace(_made, folder=tmp_path_factory.mktemp("whole"))
-    shutil.copytree(_made.folder, bench.folder, dirs_exist_ok=True)
-    bench.write(training=LONG)
-    shutil.rmtree(bench.data / "runs/small/round-0/train")
-    with benches.working_in(bench):
-        bench.make("train")
-    return bench
+def uninterrupted(
+    _predicted_run: RunFixture, tmp_path_factory: pytest.TempPathFactory
+) -> RunFixture:
+    """Train without interruption."""
+    small_run = replace(_predicted_run, folder=tmp_path_factory.mktemp("whole"))
+    shutil.copytree(_predicted_run.folder, small_run.folder, dirs_exist_ok=True)
+    small_run.write_config(training=LONG)
+    shutil.rmtree(small_run.data / "runs/small/round-0/train")
+    with run_fixture.working_in(small_run):
+        small_run.run_stages("train")
+    return small_run
 
 
-def run_of(bench: Bench) -> Run:
-    with benches.working_in(bench):
-        return bench.run()
+def run_of(small_run: RunFixture) -> Run:
+    with run_fixture.working_in(small_run):
+        return small_run.open()
 
 
 @pytest.fixture
-def broken(made: Bench) -> Bench:
-    """Return a bench that is about to train as `whole` did."""
-    made.write(training=LONG)
-    shutil.rmtree(made.data / "runs/small/round-0/train")
-    return made
+def interrupted(predicted_run: RunFixture) -> RunFixture:
+    """Return a small run that is ready to train as `uninterrupted` did."""
+    predicted_run.write_config(training=LONG)
+    shutil.rmtree(predicted_run.data / "runs/small/round-0/train")
+    return predicted_run
 
 
-def killed_and_resumed(bench: Bench, moment: int) -> bool:
-    """Kill a training at a rename and start it again; tell whether it came so far."""
+def kill_and_resume(small_run: RunFixture, moment: int) -> bool:
+    """Kill a training at a rename and restart it; return whether it got that far."""
     with pytest.MonkeyPatch.context() as patch:
         kill_at(patch, moment)
         try:
-            bench.make("train")
+            small_run.run_stages("train")
         except Killed:
             pass
         else:
             return False
-    assert dag.StageGraph().standing(bench.run(), "train").state != "stale"
-    bench.make("train")
+    assert dag.StageGraph().standing(small_run.open(), "train").state != "stale"
+    small_run.run_stages("train")
     return True
 
 
-def same(bench: Bench, whole: Bench) -> None:
-    """Check that all bytes of two trainings are equal, and what their manifests say."""
-    mine, theirs = left(bench.run()), left(run_of(whole))
-    assert mine.keys() == theirs.keys()
-    assert [name for name in mine if mine[name] != theirs[name]] == []
-    assert manifest(bench.run()) == manifest(run_of(whole))
+def check_same(small_run: RunFixture, uninterrupted: RunFixture) -> None:
+    """Check that two trainings have equal bytes and equal manifests."""
+    result, expected = output_files(small_run.open()), output_files(run_of(uninterrupted))
+    assert result.keys() == expected.keys()
+    assert [name for name in result if result[name] != expected[name]] == []
+    assert manifest(small_run.open()) == manifest(run_of(uninterrupted))
 
 
-def start(bench: Bench) -> subprocess.Popen[str]:
-    """Start `python -m parity train` as a shell would, where Ctrl-C is not ignored."""
+def start_training(small_run: RunFixture) -> subprocess.Popen[str]:
+    """Start `python -m parity train` with the default handling of Ctrl-C."""
     words = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    words += "from parity.__main__ import main; raise SystemExit(main(['train', 'small.toml']))"
+    words += "from parity.cli import main; raise SystemExit(main(['train', 'small.toml']))"
     return subprocess.Popen(
         [sys.executable, "-c", words],
-        cwd=bench.folder,
+        cwd=small_run.folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def steps(folder: Path) -> int:
-    """Return how many steps the newest checkpoint holds."""
+def newest_step(folder: Path) -> int:
+    """Return the step of the newest checkpoint."""
     return max((int(path.name[-7:]) for path in folder.glob("checkpoints/step-*")), default=-1)
 
 
-def come(moment: str, folder: Path) -> bool:
-    """Tell whether a training has come to a moment: a file that is there, or a count of steps."""
+def has_reached(moment: str, folder: Path) -> bool:
+    """Return whether a training has reached a moment: a file, or a number of steps."""
     if moment.isdigit():
-        return steps(folder) >= int(moment)
+        return newest_step(folder) >= int(moment)
     return any(folder.glob(moment))
 
 
-def wait_for(moment: str, bench: Bench, process: subprocess.Popen[str]) -> None:
-    folder = dag.folder(bench.run(), "train")
-    until = time.monotonic() + benches.SECONDS
-    while not come(moment, folder):
-        assert process.poll() is None, f"over before {moment}: {process.communicate()}"
-        assert time.monotonic() < until, f"never came to {moment}"
+def wait_for(moment: str, small_run: RunFixture, process: subprocess.Popen[str]) -> None:
+    folder = dag.folder(small_run.open(), "train")
+    deadline = time.monotonic() + run_fixture.SECONDS
+    while not has_reached(moment, folder):
+        assert process.poll() is None, f"exited before {moment}: {process.communicate()}"
+        assert time.monotonic() < deadline, f"never reached {moment}"
         time.sleep(0.001)
 
 
-def kill(moment: str, bench: Bench, delay: float) -> None:
-    """Train in a process of its own until a moment and a little more, then kill -9."""
-    with start(bench) as process:
-        wait_for(moment, bench, process)
+def kill(moment: str, small_run: RunFixture, delay: float) -> None:
+    """Train in another process until shortly after a moment, then kill -9."""
+    with start_training(small_run) as process:
+        wait_for(moment, small_run, process)
         time.sleep(delay)
         process.send_signal(signal.SIGKILL)
         process.communicate()
     assert process.returncode == -signal.SIGKILL
-    assert dag.StageGraph().standing(bench.run(), "train").state == "missing"
+    assert dag.StageGraph().standing(small_run.open(), "train").state == "missing"
 
 
-def killed_at(moments: tuple[str, ...], bench: Bench) -> None:
+def kill_at_moments(moments: tuple[str, ...], small_run: RunFixture) -> None:
     draw = random.Random(0)
     for moment in moments:
-        kill(moment, bench, draw.uniform(0.0, 0.03))
+        kill(moment, small_run, draw.uniform(0.0, 0.03))
 
 
-def killed_before(step: int, bench: Bench) -> None:
-    """Train in this process, and die before a step (from 0) is taken."""
-    factor = trainer.factor
+def kill_before(step: int, small_run: RunFixture) -> None:
+    """Train in this process, and stop before a step, counted from 0."""
+    factor = trainer.learning_rate_factor
 
-    def factor_(now: int, steps: int, warmup: int) -> float:
-        if now == step:
+    def factor_(current: int, newest_step: int, warmup: int) -> float:
+        if current == step:
             raise Killed
-        return factor(now, steps, warmup)
+        return factor(current, newest_step, warmup)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "factor", factor_)
+        patch.setattr(trainer, "learning_rate_factor", factor_)
         with pytest.raises(Killed):
-            bench.make("train")
+            small_run.run_stages("train")
 
 
 @pytest.mark.parametrize("moment", range(0, 60, 6))
-def test_killed_between_any_two_files_it_ends_in_the_bytes_of_an_unbroken_run(
-    broken: Bench, whole: Bench, moment: int
+def test_a_kill_between_two_files_does_not_change_the_result(
+    interrupted: RunFixture, uninterrupted: RunFixture, moment: int
 ) -> None:
-    assert killed_and_resumed(broken, moment)
-    same(broken, whole)
+    assert kill_and_resume(interrupted, moment)
+    check_same(interrupted, uninterrupted)
 
 
 @pytest.mark.slow
-def test_killed_between_each_two_files_it_ends_in_the_bytes_of_an_unbroken_run(
-    broken: Bench, whole: Bench
+def test_a_kill_between_any_two_files_does_not_change_the_result(
+    interrupted: RunFixture, uninterrupted: RunFixture
 ) -> None:
     moments = 0
-    while killed_and_resumed(broken, moments):
-        same(broken, whole)
-        shutil.rmtree(dag.folder(broken.run(), "train"))
+    while kill_and_resume(interrupted, moments):
+        check_same(interrupted, uninterrupted)
+        shutil.rmtree(dag.folder(interrupted.open(), "train"))
         moments += 1
     assert moments > 50
 
 
-def test_kill_9_at_three_moments_ends_in_the_bytes_of_an_unbroken_run(
-    broken: Bench, whole: Bench
+def test_kill_9_at_three_moments_does_not_change_the_result(
+    interrupted: RunFixture, uninterrupted: RunFixture
 ) -> None:
-    killed_at(("4", "epoch-2", "20"), broken)
-    broken.make("train")
-    same(broken, whole)
+    kill_at_moments(("4", "epoch-2", "20"), interrupted)
+    interrupted.run_stages("train")
+    check_same(interrupted, uninterrupted)
 
 
 @pytest.mark.slow
-def test_kill_9_at_ten_moments_ends_in_the_bytes_of_an_unbroken_run(
-    broken: Bench, whole: Bench
+def test_kill_9_at_ten_moments_does_not_change_the_result(
+    interrupted: RunFixture, uninterrupted: RunFixture
 ) -> None:
     moments = ("training.json", "2", "6", "epoch-1", "epoch-1.json", "12", "epoch-2", "18")
-    killed_at((*moments, "epoch-3.json", ".reloaded-*.npz"), broken)
-    answer = broken.process("train", "small.toml")
+    kill_at_moments((*moments, "epoch-3.json", ".reloaded-*.npz"), interrupted)
+    answer = interrupted.run_parity("train", "small.toml")
     assert answer.returncode == 0, answer.stderr
-    same(broken, whole)
+    check_same(interrupted, uninterrupted)
 
 
-def test_a_last_epoch_cut_short_after_its_last_step_is_finished(
-    broken: Bench, whole: Bench
+def test_a_last_epoch_killed_after_its_last_step_is_saved_on_resume(
+    interrupted: RunFixture, uninterrupted: RunFixture
 ) -> None:
     def stop(number: int) -> None:
         with pytest.MonkeyPatch.context() as patch:
             save = epochs.save
 
-            def save_(*args: object, epoch: SavedEpoch, **named: object) -> SavedEpoch:
+            def save_(*args: object, epoch: SavedEpoch, **options: object) -> SavedEpoch:
                 if epoch.number == number:
                     raise Killed
-                return save(*args, epoch=epoch, **named)  # type: ignore[arg-type]
+                return save(*args, epoch=epoch, **options)  # type: ignore[arg-type]
 
             patch.setattr(epochs, "save", save_)
-            broken.make("train")
+            interrupted.run_stages("train")
 
     with pytest.raises(Killed):
         stop(EPOCHS)
-    folder = dag.folder(broken.run(), "train")
-    assert steps(folder) == STEPS
-    assert not come(f"epoch-{EPOCHS}*", folder)
-    broken.make("train")
-    same(broken, whole)
+    folder = dag.folder(interrupted.open(), "train")
+    assert newest_step(folder) == STEPS
+    assert not has_reached(f"epoch-{EPOCHS}*", folder)
+    interrupted.run_stages("train")
+    check_same(interrupted, uninterrupted)
 
 
-def test_an_epoch_lost_while_training_went_on_is_not_made_of_later_weights(broken: Bench) -> None:
-    killed_before(11, broken)
-    folder = dag.folder(broken.run(), "train")
-    (folder / "epoch-1/adapter_model.safetensors").unlink()
-    with pytest.raises(Mismatch, match=r"epoch 1 was changed or lost .* step 10; remove .*points"):
-        broken.make("train")
-    shutil.rmtree(folder / "checkpoints")
-    broken.make("train")
-
-
-def test_ctrl_c_ends_with_one_line_and_the_same_command_goes_on(
-    broken: Bench, whole: Bench
+def test_a_lost_epoch_is_not_saved_from_later_weights(
+    interrupted: RunFixture,
 ) -> None:
-    with start(broken) as process:
-        wait_for("4", broken, process)
+    kill_before(11, interrupted)
+    folder = dag.folder(interrupted.open(), "train")
+    (folder / "epoch-1/adapter_model.safetensors").unlink()
+    with pytest.raises(Mismatch, match=r"epoch 1 was changed or lost .* step 10\. Remove .*points"):
+        interrupted.run_stages("train")
+    shutil.rmtree(folder / "checkpoints")
+    interrupted.run_stages("train")
+
+
+def test_ctrl_c_prints_one_line_and_the_same_command_resumes(
+    interrupted: RunFixture, uninterrupted: RunFixture
+) -> None:
+    with start_training(interrupted) as process:
+        wait_for("4", interrupted, process)
         process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=benches.SECONDS)
+        _, stderr = process.communicate(timeout=run_fixture.SECONDS)
     assert process.returncode == INTERRUPTED
-    assert told.endswith(f"\n{GO_ON}\n")
-    assert "Traceback" not in told
-    folder = dag.folder(broken.run(), "train")
-    assert steps(folder) >= 4
-    broken.make("train")
-    same(broken, whole)
+    assert stderr.endswith(f"\n{GO_ON}\n")
+    assert "Traceback" not in stderr
+    folder = dag.folder(interrupted.open(), "train")
+    assert newest_step(folder) >= 4
+    interrupted.run_stages("train")
+    check_same(interrupted, uninterrupted)
 
 
-def test_checkpoints_are_gone_once_the_manifest_is_there(whole: Bench) -> None:
-    folder = dag.folder(run_of(whole), "train")
+def test_checkpoints_are_removed_once_the_manifest_is_written(uninterrupted: RunFixture) -> None:
+    folder = dag.folder(run_of(uninterrupted), "train")
     assert (folder / "manifest.json").is_file()
     assert not (folder / "checkpoints").exists()
 
 
 class Clock:
-    """A clock that goes on by so many seconds each time it is read."""
+    """A clock that advances by fixed seconds at each reading."""
 
     def __init__(self, seconds: float) -> None:
-        self.now, self.seconds = 0.0, seconds
+        self.time, self.seconds = 0.0, seconds
 
     def monotonic(self) -> float:
-        self.now += self.seconds
-        return self.now
+        self.time += self.seconds
+        return self.time
 
 
-def test_a_cap_on_minutes_is_told_recorded_and_kept_by_a_resume(
-    broken: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_limit_of_minutes_is_printed_recorded_and_kept_on_resume(
+    interrupted: RunFixture, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = "0.33 s a step: 0.1 minutes allow 18 of 24 steps\n"
-    broken.write(training={**LONG, "minutes": 0.1})
-    folder = dag.folder(broken.run(), "train")
+    message = "0.33 s a step: 0.1 minutes allow 18 of 24 steps\n"
+    interrupted.write_config(training={**LONG, "minutes": 0.1})
+    folder = dag.folder(interrupted.open(), "train")
     monkeypatch.setattr(trainer, "time", Clock(0.33))
     capsys.readouterr()
-    run = broken.make("train")
-    assert told in capsys.readouterr().out
-    unbroken, facts = left(run), manifest(run)[1]
+    run = interrupted.run_stages("train")
+    assert message in capsys.readouterr().out
+    first_outputs, facts = output_files(run), manifest(run)[1]
     assert facts["steps"] == 18
     assert len(facts["losses"]) == 18  # type: ignore[arg-type]
     assert files.read_json(folder / "epoch-3.json")["step"] == 18
 
     shutil.rmtree(folder)
-    killed_before(5, broken)
-    assert told in capsys.readouterr().out
+    kill_before(5, interrupted)
+    assert message in capsys.readouterr().out
     state = files.read_json(next(folder.glob("checkpoints/step-*")) / "state.json")
     assert (state["step"], state["steps"], state["capped"]) == (4, 18, True)
-    monkeypatch.setattr(trainer, "time", Clock(100.0))  # as on a machine that is much slower now
-    broken.make("train")
+    monkeypatch.setattr(trainer, "time", Clock(100.0))  # as on a much slower machine
+    interrupted.run_stages("train")
     assert "a step:" not in capsys.readouterr().out
-    assert left(run) == unbroken
+    assert output_files(run) == first_outputs
     assert manifest(run)[1] == facts

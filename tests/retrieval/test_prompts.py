@@ -10,18 +10,18 @@ from FlagEmbedding.inference.embedder.decoder_only.icl import ICLLLMEmbedder
 from hypothesis import given
 from hypothesis import strategies as st
 
+from parity.competition.eedi.eedi import Eedi
 from parity.competition.few_shot import Example
-from parity.competition.query import MisconceptionId
 from parity.retrieval import prompts
-from parity.run.config.run_file import PromptConfig
+from parity.run.config.prompt import PromptConfig
 from parity.run.errors import BadConfig
 
 ASKED, SHOWN, OTHER = (
     query for query in tiny.queries() if query.query_id in {"10_B", "12_A", "30_A"}
 )
 EXAMPLES = (
-    Example(SHOWN, MisconceptionId(4), "Takes the smaller digit from the larger"),
-    Example(OTHER, MisconceptionId(1), "Adds the denominators"),
+    Example(SHOWN, tiny.at(4), "Takes the smaller digit from the larger"),
+    Example(OTHER, tiny.at(1), "Adds the denominators"),
 )
 SHORT = "{question} {correct} {wrong}"
 TASK = "Find the misconception"
@@ -31,6 +31,16 @@ text = st.text(max_size=30)
 
 def config_of(**keys: Any) -> PromptConfig:
     return PromptConfig.model_validate({"query_max_length": 1000, **keys})
+
+
+def check(config: PromptConfig) -> None:
+    """Check templates against the fields of Eedi."""
+    prompts.check(
+        config,
+        fields=Eedi.fields,
+        required=Eedi.required_field,
+        passage_fields=Eedi.passage_fields,
+    )
 
 
 def render(config: PromptConfig, examples: tuple[Example, ...] = ()) -> str:
@@ -95,17 +105,17 @@ def test_c15_icl_is_flag_embedding_s_own_prompt(count: int) -> None:
         ICLLLMEmbedder.get_detailed_example(
             defaults["examples_instruction_format"],
             TASK,
-            prompts.bare(config, example.query),
+            prompts.query_text(config, example.query),
             prompts.passage(config, example.passage),
         )
         for example in EXAMPLES[:count]
     ]
-    asked = ICLLLMEmbedder.get_detailed_instruct(
-        defaults["query_instruction_format"], TASK, prompts.bare(config, ASKED)
+    instructed = ICLLLMEmbedder.get_detailed_instruct(
+        defaults["query_instruction_format"], TASK, prompts.query_text(config, ASKED)
     )
     # As `set_examples` and `encode_queries_single_device` put them together.
     prefix = "\n\n".join(examples) + "\n\n" if examples else ""
-    assert render(config, EXAMPLES[:count]) == prefix + asked + defaults["suffix"]
+    assert render(config, EXAMPLES[:count]) == prefix + instructed + defaults["suffix"]
 
 
 @pytest.mark.parametrize("form", ["plain", "icl"])
@@ -116,53 +126,54 @@ def test_c14_a_newline_is_a_newline(form: str) -> None:
 
 
 def test_braces_in_a_text_are_a_text() -> None:
-    asked = dataclasses.replace(ASKED, question=r"\( \frac{1}{2} \) {wrong}", wrong="{0}")
-    rendered = prompts.query(config_of(query=SHORT, instruction="{x}"), asked, (), count=len)
+    query = ASKED.with_field("question", r"\( \frac{1}{2} \) {wrong}").with_field("wrong", "{0}")
+    rendered = prompts.query(config_of(query=SHORT, instruction="{x}"), query, (), count=len)
     assert rendered.text == "Instruct: {x}\nQuery: \\( \\frac{1}{2} \\) {wrong} 5/6 {0}"
     assert prompts.passage(config_of(passage="It {misconception}."), "{y}") == "It {y}."
 
 
-def test_examples_go_last_first_before_the_query_is_cut() -> None:
+def test_examples_are_dropped_last_first_before_the_query_is_cut() -> None:
     config = config_of(instruction=TASK, query=SHORT)
-    whole = [render(config, EXAMPLES[:kept]) for kept in range(3)]
-    for kept in range(3):
-        for limit in (len(whole[kept]), len(whole[min(kept + 1, 2)]) - 1):
-            if limit < len(whole[kept]):
+    complete = [render(config, EXAMPLES[:example_count]) for example_count in range(3)]
+    for example_count in range(3):
+        for limit in (len(complete[example_count]), len(complete[min(example_count + 1, 2)]) - 1):
+            if limit < len(complete[example_count]):
                 continue
             tight = config.model_copy(update={"query_max_length": limit})
-            found = prompts.query(tight, ASKED, EXAMPLES, count=len)
-            assert found == prompts.Rendered(whole[kept], kept, cut=False)
+            result = prompts.query(tight, ASKED, EXAMPLES, count=len)
+            assert result == prompts.Rendered(complete[example_count], example_count, cut=False)
 
 
-def test_c18_a_question_that_is_too_long_loses_its_tail_and_says_so() -> None:
+def test_c18_a_question_that_is_too_long_is_cut_at_the_end_and_reported() -> None:
     config = config_of(query=SHORT, query_max_length=16)
-    found = prompts.query(config, ASKED, EXAMPLES, count=len)
-    assert found == prompts.Rendered("Work out 5/6 2/5", 0, cut=True)
+    result = prompts.query(config, ASKED, EXAMPLES, count=len)
+    assert result == prompts.Rendered("Work out 5/6 2/5", 0, cut=True)
 
 
 @given(text, text, text, text, st.integers(16, 120))
 def test_question_then_right_then_wrong_answer_are_cut_and_as_much_is_kept_as_fits(
     question: str, correct: str, wrong: str, subject: str, limit: int
 ) -> None:
-    asked = dataclasses.replace(
-        ASKED, question=question, correct=correct, wrong=wrong, subject=subject
-    )
+    fields = {"question": question, "correct": correct, "wrong": wrong, "subject": subject}
+    query = dataclasses.replace(ASKED, fields={**ASKED.fields, **fields})
     config = config_of(query=f"{{subject}}|{SHORT}", query_max_length=limit)
     room = limit - len(f"{subject}|  ")
     if room < 0:
         with pytest.raises(BadConfig):
-            prompts.query(config, asked, (), count=len)
+            prompts.query(config, query, (), count=len)
         return
-    found = prompts.query(config, asked, (), count=len)
-    kept = {"wrong": wrong[:room]}
-    room -= len(kept["wrong"])
-    kept["correct"] = correct[:room]
-    room -= len(kept["correct"])
-    kept["question"] = question[:room]
-    whole = kept == {"question": question, "correct": correct, "wrong": wrong}
-    assert found.text == f"{subject}|{kept['question']} {kept['correct']} {kept['wrong']}"
-    assert found.cut == (not whole)
-    assert not found.cut or len(found.text) == limit
+    result = prompts.query(config, query, (), count=len)
+    expected = {"wrong": wrong[:room]}
+    room -= len(expected["wrong"])
+    expected["correct"] = correct[:room]
+    room -= len(expected["correct"])
+    expected["question"] = question[:room]
+    fits = expected == {"question": question, "correct": correct, "wrong": wrong}
+    assert (
+        result.text == f"{subject}|{expected['question']} {expected['correct']} {expected['wrong']}"
+    )
+    assert result.cut == (not fits)
+    assert not result.cut or len(result.text) == limit
 
 
 def test_a_template_too_long_for_any_text_is_refused() -> None:
@@ -173,9 +184,9 @@ def test_a_template_too_long_for_any_text_is_refused() -> None:
         prompts.query(config, ASKED, (), count=len)
 
 
-def test_a_bare_query_has_its_template_and_nothing_more() -> None:
+def test_the_text_of_a_query_is_only_its_template() -> None:
     config = config_of(format="icl", instruction=TASK, query=SHORT, query_max_length=16)
-    assert prompts.bare(config, ASKED) == "Work out 1/2 + 1/3 5/6 2/5"
+    assert prompts.query_text(config, ASKED) == "Work out 1/2 + 1/3 5/6 2/5"
 
 
 @pytest.mark.parametrize(
@@ -218,9 +229,10 @@ def test_a_template_that_cannot_be_filled_is_refused(
     change: dict[str, object], problem: str
 ) -> None:
     with pytest.raises(BadConfig, match=problem):
-        prompts.check(PromptConfig.model_validate(change))
+        check(PromptConfig.model_validate(change))
 
 
 def test_the_templates_of_the_defaults_pass() -> None:
-    prompts.check(PromptConfig())
-    prompts.check(PromptConfig(query="{{literal}} {wrong}"))
+    check(PromptConfig())
+    check(PromptConfig(query="{{literal}} {wrong}"))
+    check(PromptConfig(passage="{misconception}"))

@@ -1,4 +1,4 @@
-"""A write is whole or never was: the old stays, and nothing temporary is left behind."""
+"""A write is atomic: a failure keeps the old file and leaves no temporary one."""
 
 import errno
 import os
@@ -41,7 +41,7 @@ def write_folder(path: Path, **contents: str) -> None:
 
 
 def fail_half_way(path: Path) -> None:
-    """Go wrong in the middle of writing a folder, or a file where the name has an ending."""
+    """Fail while writing a folder, or a file if the name has a suffix."""
     with files.replacing(path) as temporary:
         if not path.suffix:
             temporary.mkdir()
@@ -50,7 +50,7 @@ def fail_half_way(path: Path) -> None:
         raise RuntimeError("half way")
 
 
-def test_a_file_and_the_folders_above_it_are_made(tmp_path: Path) -> None:
+def test_a_file_is_created_with_its_folders(tmp_path: Path) -> None:
     files.write_text(tmp_path / "a" / "b" / "c.txt", "x\r\ny\n")
     assert (tmp_path / "a" / "b" / "c.txt").read_bytes() == b"x\r\ny\n"
     assert list(tree(tmp_path)) == ["a/b/c.txt"]
@@ -62,20 +62,20 @@ def test_a_file_is_replaced(tmp_path: Path) -> None:
     assert tree(tmp_path) == {"c.txt": "short"}
 
 
-def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
+def test_a_folder_is_replaced_entirely(tmp_path: Path) -> None:
     write_folder(tmp_path / "adapter", weights="old", config="old")
     write_folder(tmp_path / "adapter", weights="new")
     assert tree(tmp_path) == {"adapter/weights": "new"}
     assert names(tmp_path) == ["adapter"]
 
 
-def test_a_file_gives_way_to_a_folder(tmp_path: Path) -> None:
+def test_a_folder_replaces_a_file(tmp_path: Path) -> None:
     files.write_text(tmp_path / "adapter", "a file")
     write_folder(tmp_path / "adapter", weights="new")
     assert tree(tmp_path) == {"adapter/weights": "new"}
 
 
-def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path: Path) -> None:
+def test_a_link_is_replaced_and_its_target_kept(tmp_path: Path) -> None:
     write_folder(tmp_path / "shared", weights="precious")
     (tmp_path / "adapter").symlink_to("shared", target_is_directory=True)
     (tmp_path / "dangling").symlink_to("nowhere")
@@ -86,14 +86,14 @@ def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path: Path) -> None:
     assert not (tmp_path / "dangling").is_symlink()
 
 
-def test_the_old_file_stays_when_the_block_raises(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
     files.write_text(tmp_path / "c.txt", "old")
     with pytest.raises(RuntimeError, match="half way"):
         fail_half_way(tmp_path / "c.txt")
     assert tree(tmp_path) == {"c.txt": "old"}
 
 
-def test_the_old_folder_stays_when_the_block_raises(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_old_folder(tmp_path: Path) -> None:
     write_folder(tmp_path / "adapter", weights="old", config="old")
     with pytest.raises(RuntimeError, match="half way"):
         fail_half_way(tmp_path / "adapter")
@@ -101,7 +101,7 @@ def test_the_old_folder_stays_when_the_block_raises(tmp_path: Path) -> None:
     assert names(tmp_path) == ["adapter"]
 
 
-def test_nothing_is_there_when_the_first_write_fails(tmp_path: Path) -> None:
+def test_a_failed_first_write_leaves_nothing(tmp_path: Path) -> None:
     for name in ("c.txt", "adapter"):
         with pytest.raises(RuntimeError, match="half way"):
             fail_half_way(tmp_path / name)
@@ -112,7 +112,7 @@ def test_nothing_is_there_when_the_first_write_fails(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
-def test_whoever_is_killed_in_the_middle_of_a_write_leaves_the_old(tmp_path: Path) -> None:
+def test_a_killed_write_keeps_the_old_folder(tmp_path: Path) -> None:
     write_folder(tmp_path / "adapter", weights="old")
     program = (
         "import os, signal, sys\n"
@@ -123,14 +123,14 @@ def test_whoever_is_killed_in_the_middle_of_a_write_leaves_the_old(tmp_path: Pat
         "    (temporary / 'weights').write_text('half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    ended = subprocess.run([sys.executable, "-c", program, tmp_path / "adapter"], check=False)
-    assert ended.returncode == -signal.SIGKILL
+    process = subprocess.run([sys.executable, "-c", program, tmp_path / "adapter"], check=False)
+    assert process.returncode == -signal.SIGKILL
     assert tree(tmp_path / "adapter") == {"weights": "old"}
     write_folder(tmp_path / "adapter", weights="new")
     assert tree(tmp_path / "adapter") == {"weights": "new"}
 
 
-def test_whoever_is_killed_while_the_old_is_removed_leaves_no_half_of_it(tmp_path: Path) -> None:
+def test_a_killed_removal_leaves_no_half_of_the_folder(tmp_path: Path) -> None:
     write_folder(tmp_path / "adapter", weights="old", config="old")
     program = (
         "import os, signal, sys\n"
@@ -146,27 +146,27 @@ def test_whoever_is_killed_while_the_old_is_removed_leaves_no_half_of_it(tmp_pat
         "    temporary.mkdir()\n"
         "    sys.addaudithook(watch)\n"
     )
-    ended = subprocess.run([sys.executable, "-c", program, tmp_path / "adapter"], check=False)
-    assert ended.returncode == -signal.SIGKILL
+    process = subprocess.run([sys.executable, "-c", program, tmp_path / "adapter"], check=False)
+    assert process.returncode == -signal.SIGKILL
     assert not (tmp_path / "adapter").exists()
 
 
-def test_what_another_process_left_behind_is_in_nobodys_way(tmp_path: Path) -> None:
-    left = tmp_path / f".adapter.{os.getpid()}.tmp"  # a process of the same number
-    left.mkdir()
-    (left / "weights").write_text("half", encoding="utf-8")
+def test_a_stale_temporary_folder_is_replaced(tmp_path: Path) -> None:
+    stale = tmp_path / f".adapter.{os.getpid()}.tmp"  # of a process with the same id
+    stale.mkdir()
+    (stale / "weights").write_text("half", encoding="utf-8")
     write_folder(tmp_path / "adapter", config="new")
     assert tree(tmp_path) == {"adapter/config": "new"}
 
 
-def test_removing_what_is_not_there_is_no_error(tmp_path: Path) -> None:
+def test_removing_a_missing_file_does_nothing(tmp_path: Path) -> None:
     files.remove(tmp_path / "adapter")
     assert names(tmp_path) == []
 
 
 @in_one_folder
 @given(rows)
-def test_lines_of_json_come_back(tmp_path: Path, rows: list[Any]) -> None:
+def test_json_lines_are_read_back(tmp_path: Path, rows: list[Any]) -> None:
     path = tmp_path / "rows.jsonl"
     files.write_jsonl(path, iter(rows))
     assert files.read_jsonl(path) == rows
@@ -175,12 +175,12 @@ def test_lines_of_json_come_back(tmp_path: Path, rows: list[Any]) -> None:
 
 @in_one_folder
 @given(rows)
-def test_json_for_a_person_comes_back(tmp_path: Path, rows: list[Any]) -> None:
+def test_indented_json_is_read_back(tmp_path: Path, rows: list[Any]) -> None:
     files.write_json(tmp_path / "value.json", rows)
     assert files.read_json(tmp_path / "value.json") == rows
 
 
-def test_signs_that_some_take_for_a_line_s_end_end_no_line(tmp_path: Path) -> None:
+def test_unicode_line_separators_do_not_end_a_line(tmp_path: Path) -> None:
     rows = ["a\u2028b", "a\x85b", "a\r\nb", "a\x0bb"]
     files.write_jsonl(tmp_path / "rows.jsonl", rows)
     assert files.read_jsonl(tmp_path / "rows.jsonl") == rows
@@ -195,12 +195,12 @@ def test_signs_that_some_take_for_a_line_s_end_end_no_line(tmp_path: Path) -> No
         (b'{"a":"caf\xe9"}\n', "line 1: not UTF-8 (invalid continuation byte)"),
     ],
 )
-def test_a_line_that_is_no_json_is_named(tmp_path: Path, data: bytes, problem: str) -> None:
+def test_an_invalid_json_line_is_named(tmp_path: Path, data: bytes, problem: str) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(data)
-    with pytest.raises(BadData) as caught:
+    with pytest.raises(BadData) as error:
         files.read_jsonl(path)
-    assert str(caught.value) == f"{path}, {problem}"
+    assert str(error.value) == f"{path}, {problem}"
 
 
 @pytest.mark.parametrize(
@@ -211,30 +211,30 @@ def test_a_line_that_is_no_json_is_named(tmp_path: Path, data: bytes, problem: s
         (b'{"a":"\xff"}', "not UTF-8 (invalid start byte)"),
     ],
 )
-def test_a_file_that_is_no_json_is_named(tmp_path: Path, data: bytes, problem: str) -> None:
+def test_an_invalid_json_file_is_named(tmp_path: Path, data: bytes, problem: str) -> None:
     path = tmp_path / "value.json"
     path.write_bytes(data)
-    with pytest.raises(BadData) as caught:
+    with pytest.raises(BadData) as error:
         files.read_json(path)
-    assert str(caught.value) == f"{path}: {problem}"
+    assert str(error.value) == f"{path}: {problem}"
 
 
 def test_a_link_is_the_same_file(tmp_path: Path) -> None:
     files.write_text(tmp_path / "weights", "heavy")
-    files.link(tmp_path / "weights", tmp_path / "again")
-    assert (tmp_path / "again").samefile(tmp_path / "weights")
-    assert not (tmp_path / "again").is_symlink()
+    files.link(tmp_path / "weights", tmp_path / "link")
+    assert (tmp_path / "link").samefile(tmp_path / "weights")
+    assert not (tmp_path / "link").is_symlink()
 
 
-def test_a_link_to_a_link_is_the_file_that_it_leads_to(tmp_path: Path) -> None:
+def test_a_link_to_a_symlink_is_the_target_file(tmp_path: Path) -> None:
     files.write_text(tmp_path / "blobs" / "ab12", "heavy")
-    (tmp_path / "weights").symlink_to(Path("blobs") / "ab12")  # as a hub's cache has them
-    files.link(tmp_path / "weights", tmp_path / "again")
-    assert not (tmp_path / "again").is_symlink()
-    assert (tmp_path / "again").samefile(tmp_path / "blobs" / "ab12")
+    (tmp_path / "weights").symlink_to(Path("blobs") / "ab12")  # as in the cache of the hub
+    files.link(tmp_path / "weights", tmp_path / "link")
+    assert not (tmp_path / "link").is_symlink()
+    assert (tmp_path / "link").samefile(tmp_path / "blobs" / "ab12")
 
 
-def test_where_the_disk_has_no_links_the_file_is_copied(
+def test_a_file_is_copied_if_the_disk_cannot_link(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def none(*_: object) -> None:
@@ -242,12 +242,12 @@ def test_where_the_disk_has_no_links_the_file_is_copied(
 
     monkeypatch.setattr(os, "link", none)
     files.write_text(tmp_path / "weights", "heavy")
-    files.link(tmp_path / "weights", tmp_path / "again")
-    assert tree(tmp_path) == {"weights": "heavy", "again": "heavy"}
-    assert not (tmp_path / "again").samefile(tmp_path / "weights")
+    files.link(tmp_path / "weights", tmp_path / "link")
+    assert tree(tmp_path) == {"weights": "heavy", "link": "heavy"}
+    assert not (tmp_path / "link").samefile(tmp_path / "weights")
 
 
-def test_a_link_to_nothing_makes_nothing(tmp_path: Path) -> None:
+def test_a_link_to_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="weights"):
-        files.link(tmp_path / "weights", tmp_path / "again")
+        files.link(tmp_path / "weights", tmp_path / "link")
     assert names(tmp_path) == []

@@ -1,11 +1,11 @@
-"""A log is for reading: few lines, whole ones, and no signs that are meant for a terminal."""
+"""A log in a pipe has few, complete lines and no control characters."""
 
 import subprocess
 import sys
 
 import pytest
 
-from parity.run.progress import progress, tell
+from parity.run.progress import log, progress
 
 WORK = """\
 import time
@@ -26,17 +26,17 @@ print("done")
 
 
 def log_of(*, seconds: float, pause: float) -> str:
-    """Return what long work writes to a pipe when a line is due every `seconds`."""
-    ended = subprocess.run(
+    """Return the log of long work in a pipe with a line every `seconds`."""
+    result = subprocess.run(
         [sys.executable, "-c", WORK.format(seconds=seconds, pause=pause)],
         capture_output=True,
         check=True,
     )
-    assert ended.stdout == b"done\n"
-    return ended.stderr.decode("ascii")
+    assert result.stdout == b"done\n"
+    return result.stderr.decode("ascii")
 
 
-def test_a_pipe_gets_a_few_whole_lines_and_no_escape_codes() -> None:
+def test_a_pipe_gets_few_complete_lines_without_escape_codes() -> None:
     log = log_of(seconds=0.5, pause=0.13)
     lines = log.split("\n")
     assert 2 <= len(lines) - 1 <= 8
@@ -49,26 +49,26 @@ def test_a_pipe_gets_a_few_whole_lines_and_no_escape_codes() -> None:
     assert not [line for line in lines[:-1] if not line.strip()]
 
 
-def test_work_that_ends_before_a_line_is_due_is_silent() -> None:
+def test_short_work_logs_nothing() -> None:
     assert log_of(seconds=15.0, pause=0.04) == ""
 
 
-def test_the_plan_may_change_on_the_way() -> None:
+def test_the_total_may_change() -> None:
     with progress("train", 100, "step", 3) as bar:
         bar.reset(total=50)
         bar.update(3)
         assert (bar.n, bar.total) == (3, 50)
 
 
-def test_an_error_inside_goes_through() -> None:
+def test_an_error_inside_is_raised() -> None:
     with pytest.raises(KeyError), progress("train", 3):
         raise KeyError
 
 
-def test_of_several_processes_one_tells(
+def test_only_the_first_process_logs(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tell("first")
+    log("first")
     monkeypatch.setenv("RANK", "1")
-    tell("second")
+    log("second")
     assert capsys.readouterr() == ("", "first\n")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from parity.competition.query import MisconceptionId, QueryId
+from parity.competition.query import Position, QueryId
 from parity.training.batch_stats import BatchStats, batch_stats
 from parity.training.batches import Batch
 
@@ -12,7 +12,7 @@ def batch(
 ) -> Batch:
     return Batch(
         tuple(QueryId(f"{row}_A") for row in range(len(target))),
-        tuple(map(MisconceptionId, passages)),
+        tuple(map(Position, passages)),
         tuple(target),
         tuple(masked),
     )

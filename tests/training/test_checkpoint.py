@@ -1,4 +1,4 @@
-"""A run that goes on from a checkpoint ends in the bytes of one that never stopped."""
+"""A run resumed from a checkpoint ends with the bytes of an uninterrupted one."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaModel
 
 from parity.retrieval.models import adapter
 from parity.run import files
-from parity.run.config.run_file import TrainingConfig
+from parity.run.config.training import TrainingConfig
 from parity.run.errors import BadData, Mismatch
 from parity.training import checkpoint
 from parity.training.checkpoint import CheckpointState
@@ -23,7 +23,7 @@ START = CheckpointState(step=0, steps=9, capped=True, key="key", budget=64, loss
 
 
 class Small(torch.nn.Module):
-    """Two layers, one of them in bfloat16, with buffers that are no floats."""
+    """Two layers, one of them in bfloat16, with integer and boolean buffers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,13 +38,13 @@ class Small(torch.nn.Module):
         return out
 
 
-def small(seed: int) -> Any:
+def build_small(seed: int) -> Any:
     torch.manual_seed(seed)
     return Small()
 
 
-def lora(seed: int) -> Any:
-    """The base is the same for every seed, the adapter is not."""
+def build_lora(seed: int) -> Any:
+    """Return a model with the same base for every seed and its own adapter."""
     torch.manual_seed(0)
     shape = LlamaConfig(
         hidden_size=8,
@@ -85,66 +85,66 @@ def train(
     return state
 
 
-def trained(folder: Path, count: int, *, key: str = "key") -> CheckpointState:
-    """Save a checkpoint of so many steps."""
-    model = small(1)
+def save_trained(folder: Path, count: int, *, key: str = "key") -> CheckpointState:
+    """Save a checkpoint after `count` steps; return its state."""
+    model = build_small(1)
     optimizer = optimizer_of(model)
     state = train(model, optimizer, replace(START, key=key), count)
     checkpoint.save(folder, state, model, optimizer)
     return state
 
 
-def found(folder: Path, key: str = "key") -> Path:
+def newest(folder: Path, key: str = "key") -> Path:
     path = checkpoint.newest(folder, key)
     assert path is not None
     return path
 
 
-def names(folder: Path) -> list[str]:
+def file_names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    """Tell whether all bytes, types and shapes are equal."""
-    return list(one) == list(other) and all(
-        tensor.dtype == other[name].dtype and torch.equal(tensor, other[name])
-        for name, tensor in one.items()
+def is_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    """Return whether all bytes, types and shapes are equal."""
+    return list(first) == list(second) and all(
+        tensor.dtype == second[name].dtype and torch.equal(tensor, second[name])
+        for name, tensor in first.items()
     )
 
 
-def rows(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     state = optimizer.state_dict()["state"]
     return {f"{index}/{key}": state[index][key] for index in state for key in sorted(state[index])}
 
 
-@pytest.mark.parametrize("build", [small, lora])
-def test_going_on_from_a_checkpoint_ends_in_the_same_bytes(build: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("build", [build_small, build_lora])
+def test_resuming_from_a_checkpoint_gives_the_same_bytes(build: Any, tmp_path: Path) -> None:
     model = build(1)
     optimizer = optimizer_of(model)
     middle = train(model, optimizer, START, 3)
     checkpoint.save(tmp_path, middle, model, optimizer)
     end = train(model, optimizer, middle, 4)
 
-    again = build(2)
-    fresh = optimizer_of(again)
-    assert not same(adapter.trained(again), adapter.trained(model))
-    resumed = checkpoint.load(found(tmp_path), again, fresh)
+    restored = build(2)
+    fresh = optimizer_of(restored)
+    assert not is_equal(adapter.trained_weights(restored), adapter.trained_weights(model))
+    resumed = checkpoint.load(newest(tmp_path), restored, fresh)
     assert resumed == middle
-    assert train(again, fresh, resumed, 4) == end
-    assert same(adapter.trained(again), adapter.trained(model))
-    assert same(rows(fresh), rows(optimizer))
+    assert train(restored, fresh, resumed, 4) == end
+    assert is_equal(adapter.trained_weights(restored), adapter.trained_weights(model))
+    assert is_equal(optimizer_tensors(fresh), optimizer_tensors(optimizer))
 
 
 @pytest.mark.parametrize("amsgrad", [False, True])
-def test_the_state_of_the_optimizer_comes_back_exactly(tmp_path: Path, amsgrad: bool) -> None:
-    model = small(1)
+def test_the_optimizer_state_is_restored_exactly(tmp_path: Path, amsgrad: bool) -> None:
+    model = build_small(1)
     optimizer = optimizer_of(model, amsgrad=amsgrad)
     checkpoint.save(tmp_path, train(model, optimizer, START, 3), model, optimizer)
-    other = small(1)
+    other = build_small(1)
     fresh = optimizer_of(other, amsgrad=amsgrad)
-    checkpoint.load(found(tmp_path), other, fresh)
-    state = rows(fresh)
-    assert same(state, rows(optimizer))
+    checkpoint.load(newest(tmp_path), other, fresh)
+    state = optimizer_tensors(fresh)
+    assert is_equal(state, optimizer_tensors(optimizer))
     assert len(state) == len(list(model.parameters())) * (4 if amsgrad else 3)
     assert state["0/step"].dtype == torch.float32
     assert state["0/step"].shape == ()
@@ -152,154 +152,152 @@ def test_the_state_of_the_optimizer_comes_back_exactly(tmp_path: Path, amsgrad: 
     assert torch.bfloat16 in {tensor.dtype for tensor in state.values()}
 
 
-def test_counts_and_masks_come_back_as_they_are(tmp_path: Path) -> None:
-    trained(tmp_path, 3)
-    model = small(2)
+def test_integer_and_boolean_buffers_are_restored(tmp_path: Path) -> None:
+    save_trained(tmp_path, 3)
+    model = build_small(2)
     model.kept.logical_not_()
-    checkpoint.load(found(tmp_path), model, optimizer_of(model))
+    checkpoint.load(newest(tmp_path), model, optimizer_of(model))
     assert model.norm.num_batches_tracked.dtype == torch.int64
     assert model.norm.num_batches_tracked.item() == 3
     assert model.kept.tolist() == [True, False]
 
 
-def test_before_the_first_step_there_is_no_state_to_keep(tmp_path: Path) -> None:
-    assert trained(tmp_path, 0) == START
-    model = small(2)
+def test_a_checkpoint_before_the_first_step_has_no_optimizer_state(tmp_path: Path) -> None:
+    assert save_trained(tmp_path, 0) == START
+    model = build_small(2)
     optimizer = optimizer_of(model)
-    assert checkpoint.load(found(tmp_path), model, optimizer) == START
-    assert rows(optimizer) == {}
+    assert checkpoint.load(newest(tmp_path), model, optimizer) == START
+    assert optimizer_tensors(optimizer) == {}
 
 
-def test_the_rate_is_the_caller_s_and_not_the_checkpoint_s(tmp_path: Path) -> None:
-    trained(tmp_path, 2)
-    model = small(2)
+def test_the_learning_rate_is_the_caller_s_not_the_checkpoint_s(tmp_path: Path) -> None:
+    save_trained(tmp_path, 2)
+    model = build_small(2)
     optimizer = optimizer_of(model)
     optimizer.param_groups[0]["lr"] = 0.25
-    checkpoint.load(found(tmp_path), model, optimizer)
+    checkpoint.load(newest(tmp_path), model, optimizer)
     assert optimizer.param_groups[0]["lr"] == 0.25
 
 
-def test_progress_comes_back_to_the_last_digit(tmp_path: Path) -> None:
-    model = small(1)
-    spent = TrainingStats(tokens=3, seconds=0.1 + 0.2, held=2, node=1 / 3)
+def test_the_state_is_restored_to_the_last_digit(tmp_path: Path) -> None:
+    model = build_small(1)
+    spent = TrainingStats(tokens=3, seconds=0.1 + 0.2, graph_tokens=2, token_bytes=1 / 3)
     state = CheckpointState(7, 90, False, "key", 128, (0.1 + 0.2, 1 / 3, 1e-300), spent)
     checkpoint.save(tmp_path, state, model, optimizer_of(model))
-    assert checkpoint.load(found(tmp_path), model, optimizer_of(model)) == state
+    assert checkpoint.load(newest(tmp_path), model, optimizer_of(model)) == state
 
 
-def test_a_checkpoint_from_before_it_was_counted_what_training_took_is_read(tmp_path: Path) -> None:
-    model, state = small(1), CheckpointState(7, 90, False, "key", 128)
+def test_a_checkpoint_without_training_stats_can_be_read(tmp_path: Path) -> None:
+    model, state = build_small(1), CheckpointState(7, 90, False, "key", 128)
     checkpoint.save(tmp_path, state, model, optimizer_of(model))
-    path = found(tmp_path) / "state.json"
+    path = newest(tmp_path) / "state.json"
     row = files.read_json(path)
     del row["spent"]
     files.write_json(path, row)
-    assert checkpoint.load(found(tmp_path), model, optimizer_of(model)) == state
+    assert checkpoint.load(newest(tmp_path), model, optimizer_of(model)) == state
 
 
-def test_a_checkpoint_is_tensors_and_json_alone(tmp_path: Path) -> None:
-    trained(tmp_path, 2)
-    path = found(tmp_path)
-    assert names(path) == ["optimizer.safetensors", "state.json", "trained.safetensors"]
+def test_a_checkpoint_contains_only_tensors_and_json(tmp_path: Path) -> None:
+    save_trained(tmp_path, 2)
+    path = newest(tmp_path)
+    assert file_names(path) == ["optimizer.safetensors", "state.json", "trained.safetensors"]
     assert load_file(path / "optimizer.safetensors")["0.step"].item() == 2.0
 
 
-def test_the_newest_is_kept_and_older_ones_are_dropped(tmp_path: Path) -> None:
+def test_only_the_newest_checkpoint_is_kept(tmp_path: Path) -> None:
     for count in (1, 2, 11):
-        trained(tmp_path / "checkpoints", count)
-    assert names(tmp_path / "checkpoints") == ["step-0000011"]
-    assert found(tmp_path / "checkpoints").name == "step-0000011"
+        save_trained(tmp_path / "checkpoints", count)
+    assert file_names(tmp_path / "checkpoints") == ["step-0000011"]
+    assert newest(tmp_path / "checkpoints").name == "step-0000011"
 
 
-def test_a_process_killed_before_it_dropped_the_older_goes_on_from_the_newer(
+def test_after_a_kill_during_cleanup_the_newer_checkpoint_is_used(
     tmp_path: Path,
 ) -> None:
-    trained(tmp_path, 2)
+    save_trained(tmp_path, 2)
     shutil.copytree(tmp_path / "step-0000002", tmp_path.with_name("kept"))
-    trained(tmp_path, 10)
+    save_trained(tmp_path, 10)
     shutil.move(tmp_path.with_name("kept"), tmp_path / "step-0000002")
-    assert found(tmp_path).name == "step-0000010"
+    assert newest(tmp_path).name == "step-0000010"
 
 
 def test_a_checkpoint_saved_twice_stays(tmp_path: Path) -> None:
-    trained(tmp_path, 2)
-    before = {path.name: path.stat().st_mtime_ns for path in found(tmp_path).iterdir()}
-    trained(tmp_path, 2)
-    assert before == {path.name: path.stat().st_mtime_ns for path in found(tmp_path).iterdir()}
+    save_trained(tmp_path, 2)
+    before = {path.name: path.stat().st_mtime_ns for path in newest(tmp_path).iterdir()}
+    save_trained(tmp_path, 2)
+    assert before == {path.name: path.stat().st_mtime_ns for path in newest(tmp_path).iterdir()}
 
 
-def test_another_training_s_checkpoints_are_not_found(tmp_path: Path) -> None:
+def test_checkpoints_of_another_training_are_not_found(tmp_path: Path) -> None:
     assert checkpoint.newest(tmp_path / "nowhere", "key") is None
-    trained(tmp_path, 2)
+    save_trained(tmp_path, 2)
     assert checkpoint.newest(tmp_path, "other") is None
     assert checkpoint.newest(tmp_path, "ke") is None
 
 
-def test_of_two_trainings_each_finds_its_own(tmp_path: Path) -> None:
-    trained(tmp_path, 3, key="other")
+def test_each_of_two_trainings_finds_its_own_checkpoint(tmp_path: Path) -> None:
+    save_trained(tmp_path, 3, key="other")
     shutil.copytree(tmp_path / "step-0000003", tmp_path.with_name("kept"))
-    trained(tmp_path, 2)
+    save_trained(tmp_path, 2)
     shutil.move(tmp_path.with_name("kept"), tmp_path / "step-0000003")
-    assert found(tmp_path).name == "step-0000002"
-    assert found(tmp_path, "other").name == "step-0000003"
+    assert newest(tmp_path).name == "step-0000002"
+    assert newest(tmp_path, "other").name == "step-0000003"
 
 
 @pytest.mark.parametrize("name", [".step-0000004.321.tmp", ".step-0000001.321.old"])
-def test_what_a_killed_process_left_half_is_ignored_and_then_removed(
-    tmp_path: Path, name: str
-) -> None:
-    left = tmp_path / name
-    left.mkdir()
-    (left / "trained.safetensors").write_bytes(b"half")
+def test_a_partial_checkpoint_is_ignored_and_then_removed(tmp_path: Path, name: str) -> None:
+    partial = tmp_path / name
+    partial.mkdir()
+    (partial / "trained.safetensors").write_bytes(b"half")
     assert checkpoint.newest(tmp_path, "key") is None
-    trained(tmp_path, 2)
-    left.mkdir()
-    (left / "state.json").write_text('{"key":', encoding="utf-8")
-    assert found(tmp_path).name == "step-0000002"
-    trained(tmp_path, 3)
-    assert names(tmp_path) == ["step-0000003"]
+    save_trained(tmp_path, 2)
+    partial.mkdir()
+    (partial / "state.json").write_text('{"key":', encoding="utf-8")
+    assert newest(tmp_path).name == "step-0000002"
+    save_trained(tmp_path, 3)
+    assert file_names(tmp_path) == ["step-0000003"]
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
-    model = lora(1)
+    model = build_lora(1)
     optimizer = optimizer_of(model)
     checkpoint.save(tmp_path, train(model, optimizer, START, 1), model, optimizer)
     other = adapter.attach(
         LlamaModel(model.config), TrainingConfig(r=2, target_modules=("q_proj",))
     )
     with pytest.raises(Mismatch, match="keys do not match the base"):
-        checkpoint.load(found(tmp_path), other, optimizer_of(other))
+        checkpoint.load(newest(tmp_path), other, optimizer_of(other))
 
 
-def test_a_record_that_is_no_json_is_named(tmp_path: Path) -> None:
-    trained(tmp_path, 2)
-    files.write_text(found(tmp_path) / "state.json", "{")
+def test_a_state_that_is_not_json_is_named(tmp_path: Path) -> None:
+    save_trained(tmp_path, 2)
+    files.write_text(newest(tmp_path) / "state.json", "{")
     with pytest.raises(BadData, match=r"step-0000002/state\.json: not JSON"):
         checkpoint.newest(tmp_path, "key")
 
 
-def test_another_training_s_checkpoint_of_the_same_step_gives_way(tmp_path: Path) -> None:
-    trained(tmp_path, 2, key="other")
-    trained(tmp_path, 2)
-    assert found(tmp_path).name == "step-0000002"
+def test_a_checkpoint_of_another_training_at_the_same_step_is_replaced(tmp_path: Path) -> None:
+    save_trained(tmp_path, 2, key="other")
+    save_trained(tmp_path, 2)
+    assert newest(tmp_path).name == "step-0000002"
 
 
-def test_whoever_is_stopped_while_dropping_an_older_leaves_no_half_of_it(
+def test_an_interrupt_during_cleanup_leaves_only_complete_checkpoints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unlink, asked = os.unlink, []
+    unlink, removed = os.unlink, []
 
     def stopping(path: str, *, dir_fd: int | None = None) -> None:
         if str(path).endswith(".safetensors"):
-            asked.append(path)
-            if len(asked) == 2:
+            removed.append(path)
+            if len(removed) == 2:
                 raise KeyboardInterrupt
         unlink(path, dir_fd=dir_fd)
 
-    trained(tmp_path, 1)
+    save_trained(tmp_path, 1)
     monkeypatch.setattr(os, "unlink", stopping)
     with pytest.raises(KeyboardInterrupt):
-        trained(tmp_path, 2)
-    whole = ["optimizer.safetensors", "state.json", "trained.safetensors"]
-    assert all(names(path) == whole for path in tmp_path.glob("step-*"))
-    assert found(tmp_path).name == "step-0000002"
+        save_trained(tmp_path, 2)
+    complete = ["optimizer.safetensors", "state.json", "trained.safetensors"]
+    assert all(file_names(path) == complete for path in tmp_path.glob("step-*"))
+    assert newest(tmp_path).name == "step-0000002"

@@ -11,13 +11,13 @@ from FlagEmbedding.finetune.embedder.decoder_only.icl.modeling import BiDecoderO
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaModel, MistralConfig, MistralModel, PreTrainedModel
 
-from parity.competition.query import MisconceptionId
 from parity.retrieval.encoder import Encoder
 from parity.retrieval.models import adapter, base_model
-from parity.run.config.run_file import EncoderConfig, TrainingConfig
+from parity.run.config.encoder import EncoderConfig
+from parity.run.config.training import TrainingConfig
 from parity.training.batches import Batch, TrainingData, plan
-from parity.training.gradcache import gradient
-from parity.training.loss import PassageGroups, distilled, info_nce
+from parity.training.gradcache import add_gradient
+from parity.training.loss import PassageGroups, distillation_loss, info_nce
 from parity.training.negatives import Negatives, QueryNegatives
 
 TEMPERATURE = 0.02
@@ -61,7 +61,7 @@ def encoder_of(model: PreTrainedModel, folder: Path) -> Encoder:
     return encoder
 
 
-def theirs(model: torch.nn.Module) -> Any:
+def flag_model(model: torch.nn.Module) -> Any:
     wrapped = BiDecoderOnlyEmbedderICLModel(
         model,
         temperature=TEMPERATURE,
@@ -74,12 +74,11 @@ def theirs(model: torch.nn.Module) -> Any:
 def batch_of(**keys: object) -> Batch:
     """Plan one batch of the tiny competition, with the misconceptions that recur in it."""
     config = TrainingConfig.model_validate({"batch_size": 8, "train_group_size": GROUP, **keys})
+    recurring = tuple(map(tiny.at, (3, 4, 7)))
     rows = tuple(
-        QueryNegatives(
-            row, tuple(key for key in map(MisconceptionId, (3, 4, 7)) if key not in right), *two
-        )
+        QueryNegatives(row, tuple(key for key in recurring if key not in right), *blank)
         for row, right in tiny.qrels().items()
-        for two in [_blank(3 - len(right & {3, 4, 7}))]
+        for blank in [_blank(3 - len(right & {*recurring}))]
     )
     negatives = Negatives(rows, "m", "random")
     return plan(
@@ -92,15 +91,15 @@ def _blank(count: int) -> tuple[tuple[int, ...], tuple[None, ...]]:
 
 
 def tokens_of(batch: Batch) -> tuple[Tokens, Tokens]:
-    """Give each query and each misconception random ids of its own length, ended by EOS.
+    """Return random token ids of different lengths for each query and misconception, with EOS.
 
-    Queries share prefixes in pairs, as those of a question do; a repeated passage repeats.
+    Pairs of queries share prefixes, as queries of a question do. Repeated passages have equal ids.
     """
     draws = random.Random(1)
     frame = [1, *(draws.randrange(3, 97) for _ in range(9))]
     queries = [
-        [*frame[: 4 + place // 2], *(draws.randrange(3, 97) for _ in range(3 + place)), 2]
-        for place in range(len(batch.query_ids))
+        [*frame[: 4 + index // 2], *(draws.randrange(3, 97) for _ in range(3 + index)), 2]
+        for index in range(len(batch.query_ids))
     ]
     drawn = {
         key: [1, *(random.Random(int(key)).choices(range(3, 97), k=2 + int(key))), 2]
@@ -122,40 +121,40 @@ def padded(sequences: Tokens, side: str) -> dict[str, torch.Tensor]:
 
 
 def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    found = {
+    result = {
         name: weight.grad.clone()
         for name, weight in model.named_parameters()
         if weight.grad is not None
     }
     model.zero_grad(set_to_none=True)
-    return found
+    return result
 
 
-def apart(first: torch.Tensor, second: torch.Tensor) -> float:
+def relative_difference(first: torch.Tensor, second: torch.Tensor) -> float:
     """Return the largest difference, relative to the largest entry."""
     return float((first - second).abs().max() / second.abs().max())
 
 
 def test_on_equal_embeddings_loss_and_gradients_are_equal_to_the_bit() -> None:
     batch = batch_of(loss="flagembedding")
-    judge = theirs(untrained("llama"))
+    reference = flag_model(untrained("llama"))
     torch.manual_seed(3)
     vectors = torch.nn.functional.normalize(torch.randn(8 + 8 * GROUP, 32), dim=-1)
-    found = []
-    for judged in (False, True):
-        both = vectors.clone().requires_grad_()
-        queries, passages = both[:8], both[8:]
-        if judged:
-            _, loss = judge._compute_in_batch_neg_loss(queries, passages)
+    results = []
+    for use_reference in (False, True):
+        inputs = vectors.clone().requires_grad_()
+        queries, passages = inputs[:8], inputs[8:]
+        if use_reference:
+            _, loss = reference._compute_in_batch_neg_loss(queries, passages)
         else:
             masked = torch.zeros(8, 8 * GROUP, dtype=torch.bool)
             target = torch.tensor(batch.target)
             loss = info_nce(queries, passages, target, masked, TEMPERATURE)
         loss.backward()
-        assert both.grad is not None
-        found.append((loss.item(), both.grad))
-    assert found[0][0] == found[1][0]
-    assert torch.equal(found[0][1], found[1][1])
+        assert inputs.grad is not None
+        results.append((loss.item(), inputs.grad))
+    assert results[0][0] == results[1][0]
+    assert torch.equal(results[0][1], results[1][1])
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -168,18 +167,24 @@ def test_on_equal_token_ids_loss_and_gradients_are_equal(
     batch = batch_of(loss="flagembedding")
     queries, passages = tokens_of(batch)
 
-    judge = theirs(model)
-    expected = judge(queries=padded(queries, side), passages=padded(passages, side)).loss
+    reference = flag_model(model)
+    expected = reference(queries=padded(queries, side), passages=padded(passages, side)).loss
     expected.backward()
-    wanted = gradients(model)
+    expected_gradients = gradients(model)
 
-    loss = gradient(encoder, (queries, passages), batch, SETTINGS, seed="").loss
-    found = gradients(encoder.model)
+    loss = add_gradient(encoder, (queries, passages), batch, SETTINGS, seed="").loss
+    result = gradients(encoder.model)
 
     assert loss == pytest.approx(expected.item(), rel=RELATIVE)
-    assert found.keys() == wanted.keys()
-    assert max(apart(found[name], wanted[name]) for name in wanted) <= RELATIVE
-    assert min(float(gradient.abs().max()) for gradient in wanted.values()) > 0
+    assert result.keys() == expected_gradients.keys()
+    assert (
+        max(
+            relative_difference(result[name], expected_gradients[name])
+            for name in expected_gradients
+        )
+        <= RELATIVE
+    )
+    assert min(float(gradient.abs().max()) for gradient in expected_gradients.values()) > 0
 
 
 def test_lora_gradients_are_equal_too(tmp_path: Path) -> None:
@@ -191,43 +196,45 @@ def test_lora_gradients_are_equal_too(tmp_path: Path) -> None:
             torch.nn.init.normal_(weight, std=0.1)
     batch = batch_of(loss="flagembedding")
     queries, passages = tokens_of(batch)
-    alone = adapter.attach(untrained("llama"), TrainingConfig(r=4))  # it runs padded batches
-    alone.load_state_dict(encoder.model.state_dict())
-    judge = theirs(alone)
-    judge(queries=padded(queries, "left"), passages=padded(passages, "left")).loss.backward()
-    wanted = gradients(alone)
-    gradient(encoder, (queries, passages), batch, SETTINGS, seed="")
-    found = gradients(encoder.model)
-    assert found.keys() == wanted.keys()
-    assert len(wanted) == 2 * 7 * 2  # A and B of seven linear layers in two blocks
-    assert max(apart(found[name], wanted[name]) for name in wanted) <= RELATIVE
+    padded_model = adapter.attach(untrained("llama"), TrainingConfig(r=4))  # it runs padded batches
+    padded_model.load_state_dict(encoder.model.state_dict())
+    reference = flag_model(padded_model)
+    reference(queries=padded(queries, "left"), passages=padded(passages, "left")).loss.backward()
+    expected = gradients(padded_model)
+    add_gradient(encoder, (queries, passages), batch, SETTINGS, seed="")
+    result = gradients(encoder.model)
+    assert result.keys() == expected.keys()
+    assert len(expected) == 2 * 7 * 2  # A and B of seven linear layers in two blocks
+    assert max(relative_difference(result[name], expected[name]) for name in expected) <= RELATIVE
 
 
-def test_without_repeats_our_layout_has_flagembeddings_loss(tmp_path: Path) -> None:
-    """One function serves both layouts: with every id once, they differ in column order alone."""
+def test_without_repeats_the_infonce_layout_has_flagembeddings_loss(tmp_path: Path) -> None:
+    """With every id once, the two layouts differ only in the order of the columns."""
     model = untrained("llama")
     encoder = encoder_of(model, tmp_path / "llama")
     rows = {"12_A": 4, "20_A": 3}
     queries = [query for query in tiny.queries() if query.query_id in rows]
     qrels = {row: right for row, right in tiny.qrels().items() if row in rows}
     mined = (
-        QueryNegatives(queries[0].query_id, (MisconceptionId(7),), *_blank(1)),
-        QueryNegatives(queries[1].query_id, (MisconceptionId(1),), *_blank(1)),
+        QueryNegatives(queries[0].query_id, (tiny.at(7),), *_blank(1)),
+        QueryNegatives(queries[1].query_id, (tiny.at(1),), *_blank(1)),
     )
     negatives = Negatives(mined, "m", "random")
     config = TrainingConfig(batch_size=2, train_group_size=2, temperature=TEMPERATURE)
     batch = plan(TrainingData(queries, qrels, tiny.corpus(), negatives), config, epoch=1)[0]
     assert len(batch.passages) == 4
-    asked, answers = tokens_of(batch)
+    query_tokens, passage_tokens = tokens_of(batch)
 
-    judge = theirs(model)
-    expected = judge(queries=padded(asked, "left"), passages=padded(answers, "left")).loss
-    loss = gradient(encoder, (asked, answers), batch, SETTINGS, seed="").loss
+    reference = flag_model(model)
+    expected = reference(
+        queries=padded(query_tokens, "left"), passages=padded(passage_tokens, "left")
+    ).loss
+    loss = add_gradient(encoder, (query_tokens, passage_tokens), batch, SETTINGS, seed="").loss
     assert loss == pytest.approx(expected.item(), rel=RELATIVE)
 
 
-def test_masking_false_negatives_is_where_we_part() -> None:
-    """On rows that share misconceptions the two losses differ, and by the masked pairs alone."""
+def test_the_losses_differ_only_by_masked_false_negatives() -> None:
+    """On rows that share misconceptions, the losses differ exactly by the masked pairs."""
     batch = batch_of(loss="infonce")
     assert any(batch.masked)
     torch.manual_seed(3)
@@ -237,31 +244,33 @@ def test_masking_false_negatives_is_where_we_part() -> None:
     for row, hidden in enumerate(batch.masked):
         masked[row, list(hidden)] = True
     target = torch.tensor(batch.target)
-    ours = info_nce(queries, passages, target, masked, TEMPERATURE)
-    judge = theirs(untrained("llama"))
-    scores = judge.compute_score(queries, passages)
-    assert judge.compute_loss(scores, target).item() > ours.item()
+    masked_loss = info_nce(queries, passages, target, masked, TEMPERATURE)
+    reference = flag_model(untrained("llama"))
+    scores = reference.compute_score(queries, passages)
+    assert reference.compute_loss(scores, target).item() > masked_loss.item()
     hidden_by_hand = torch.where(masked, torch.tensor(-torch.inf), scores)
-    assert judge.compute_loss(hidden_by_hand, target).item() == ours.item()
+    assert reference.compute_loss(hidden_by_hand, target).item() == masked_loss.item()
 
 
 @pytest.mark.parametrize("kind", ["kl_div", "m3_kd_loss"])
 def test_with_a_teacher_loss_and_gradients_are_equal(kind: str) -> None:
-    judge = theirs(untrained("llama"))
-    judge.kd_loss_type = kind
+    reference = flag_model(untrained("llama"))
+    reference.kd_loss_type = kind
     torch.manual_seed(3)
     vectors = torch.nn.functional.normalize(torch.randn(8 + 8 * GROUP, 32), dim=-1)
     teacher = torch.randn(8, GROUP)
-    own = [list(range(row * GROUP, (row + 1) * GROUP)) for row in range(8)]
-    mine, other = (vectors.clone().requires_grad_() for _ in range(2))
+    groups = [list(range(row * GROUP, (row + 1) * GROUP)) for row in range(8)]
+    actual, flag_vectors = (vectors.clone().requires_grad_() for _ in range(2))
     shares = torch.softmax(teacher, dim=-1)
-    _, expected = judge._compute_in_batch_neg_loss(other[:8], other[8:], teacher_targets=shares)
+    _, expected = reference._compute_in_batch_neg_loss(
+        flag_vectors[:8], flag_vectors[8:], teacher_targets=shares
+    )
     expected.backward()
-    group = PassageGroups.of(own, teacher.tolist(), torch.device("cpu"))
+    group = PassageGroups.from_lists(groups, teacher.tolist(), torch.device("cpu"))
     masked = torch.zeros(8, 8 * GROUP, dtype=torch.bool)
-    loss = distilled(kind, mine[:8] @ mine[8:].T / TEMPERATURE, masked, group)
+    loss = distillation_loss(kind, actual[:8] @ actual[8:].T / TEMPERATURE, masked, group)
     loss.backward()  # type: ignore[no-untyped-call]  # torch's own
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
-    assert mine.grad is not None
-    assert other.grad is not None
-    assert apart(mine.grad, other.grad) <= 1e-6
+    assert actual.grad is not None
+    assert flag_vectors.grad is not None
+    assert relative_difference(actual.grad, flag_vectors.grad) <= 1e-6

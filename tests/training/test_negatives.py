@@ -1,4 +1,4 @@
-"""Mining against a slow twin, against FlagEmbedding's algorithm, and by its promises."""
+"""Tests of mining: against a slow reference, FlagEmbedding's algorithm, and its properties."""
 
 import random
 from dataclasses import replace
@@ -10,15 +10,16 @@ import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parity.competition.query import Corpus, MisconceptionId, Qrels, QueryId
+from parity.competition.corpus import Corpus
+from parity.competition.query import PassageId, Passages, Position, Qrels, QueryId
 from parity.competition.ranking import Ranking
 from parity.run import files
-from parity.run.config.run_file import MiningConfig
+from parity.run.config.mining import MiningConfig
 from parity.run.errors import BadConfig, BadData, Mismatch, StaleInput
-from parity.training import negatives as nouns
+from parity.training import negatives as negatives_file
 from parity.training.negatives import Negatives, QueryNegatives, depth, diversity, mine
 
-TRAIN = frozenset(map(MisconceptionId, (1, 3, 4, 9)))
+TRAIN = frozenset(map(tiny.at, (1, 3, 4, 9)))
 STRATEGIES = ("range", "percpos", "random", "mix")
 
 
@@ -29,7 +30,8 @@ def config(**keys: object) -> MiningConfig:
 def ranking_of(scores: dict[str, dict[int, float]]) -> Ranking:
     """Rank ids by score as search does: best first, ties to the smaller id."""
     ranked = {
-        row: sorted(found, key=lambda key: (-found[key], key)) for row, found in scores.items()
+        row: sorted(score_of, key=lambda key: (-score_of[key], key))
+        for row, score_of in scores.items()
     }
     return Ranking(
         tuple(map(QueryId, scores)),
@@ -39,16 +41,17 @@ def ranking_of(scores: dict[str, dict[int, float]]) -> Ranking:
 
 
 def labels(**rows: set[int]) -> Qrels:
-    return {
-        QueryId(row.strip("q")): frozenset(map(MisconceptionId, ids)) for row, ids in rows.items()
-    }
+    return {QueryId(row.strip("q")): frozenset(map(Position, ids)) for row, ids in rows.items()}
 
 
-def world(seed: int, *, rows: int = 12, size: int = 40) -> tuple[Ranking, Qrels, Corpus]:
-    """Some ids share sentences, some queries have several positives, some scores are negative."""
+NAMED = Corpus({PassageId(f"p{number}"): "" for number in range(3001)})
+
+
+def world(seed: int, *, rows: int = 12, size: int = 40) -> tuple[Ranking, Qrels, Passages]:
+    """Return a ranking with shared texts, several positives per query and negative scores."""
     draws = random.Random(seed)
     corpus = {
-        MisconceptionId(key): f"Mixes up rule {draws.randrange(size)}"
+        Position(key): f"Mixes up rule {draws.randrange(size)}"
         for key in sorted(draws.sample(range(10 * size), size))
     }
     ids = sorted(corpus)
@@ -58,73 +61,80 @@ def world(seed: int, *, rows: int = 12, size: int = 40) -> tuple[Ranking, Qrels,
     return ranking_of(scores), qrels, corpus
 
 
-def right_of(qrels: Qrels) -> frozenset[MisconceptionId]:
+def right_of(qrels: Qrels) -> frozenset[Position]:
     return frozenset(key for ids in qrels.values() for key in ids)
 
 
 def mined(
-    ranking: Ranking, qrels: Qrels, corpus: Corpus, settings_: MiningConfig
+    ranking: Ranking, qrels: Qrels, corpus: Passages, settings_: MiningConfig
 ) -> dict[QueryId, QueryNegatives]:
-    found = mine(ranking, qrels, corpus, settings_, positives=right_of(qrels), miner="m")
-    return {row.query_id: row for row in found.rows}
+    result = mine(ranking, qrels, corpus, settings_, positives=right_of(qrels), miner="m")
+    return {row.query_id: row for row in result.rows}
 
 
-# The tiny corpus: 1 and 9 say the same. Ranks of the query: 7, 1, 4, 9, 3.
-SCORES = {"10_B": {7: 0.99, 1: 0.8, 4: 0.78, 9: 0.77, 3: 0.5}}
+ID1, ID3, ID4, ID7, ID9 = map(tiny.at, (1, 3, 4, 7, 9))
+# In the tiny corpus, 1 and 9 have the same text. Ranks of the query: 7, 1, 4, 9, 3.
+SCORES: dict[str, dict[int, float]] = {
+    "10_B": {ID7: 0.99, ID1: 0.8, ID4: 0.78, ID9: 0.77, ID3: 0.5}
+}
 
 
-def test_range_counts_the_positive_in_the_ranks_and_drops_its_twin() -> None:
+def test_range_counts_the_positive_as_a_rank_and_drops_its_duplicate() -> None:
     rows = mine(
         ranking_of(SCORES),
-        labels(q10_B={1}),
+        labels(q10_B={ID1}),
         tiny.corpus(),
         config(strategy="range", low=2, high=5),
         positives=TRAIN,
         miner="m",
     ).rows
-    assert rows == (QueryNegatives(QueryId("10_B"), (4, 3), (3, 5), (pytest.approx(0.78), 0.5)),)  # type: ignore[arg-type]
+    (row,) = rows
+    assert (row.positions, row.ranks) == ((ID4, ID3), (3, 5))
+    assert [*row.scores] == [pytest.approx(0.78), 0.5]
 
 
 def test_percpos_takes_the_hardest_that_score_clearly_below_the_positive() -> None:
-    # 0.95 x 0.8 is 0.76: 4 at 0.78 is too close, 9 is a twin, 7 is above.
-    found = mined(ranking_of(SCORES), labels(q10_B={1}), tiny.corpus(), config(strategy="percpos"))
-    assert found[QueryId("10_B")].ids[0] == 3
-    assert found[QueryId("10_B")].ranks == (5, 0)  # one qualified, one was drawn
+    # 0.95 x 0.8 is 0.76: 4 at 0.78 is too close, 9 has the same text, 7 is above.
+    result = mined(
+        ranking_of(SCORES), labels(q10_B={ID1}), tiny.corpus(), config(strategy="percpos")
+    )
+    assert result[QueryId("10_B")].positions[0] == ID3
+    assert result[QueryId("10_B")].ranks == (5, 0)  # one qualifies, one is drawn at random
 
 
 def test_the_lowest_of_several_positives_sets_the_limit() -> None:
-    corpus = {MisconceptionId(key): f"Rule {key}" for key in range(5)}
+    corpus = {Position(key): f"Rule {key}" for key in range(5)}
     ranking = ranking_of({"1_A": {0: 0.9, 1: 0.8, 2: 0.5, 3: 0.49, 4: 0.4}})
-    found = mined(ranking, labels(q1_A={0, 2}), corpus, config(strategy="percpos", count=1))
-    assert found[QueryId("1_A")].ids == (4,)  # 0.475 is the limit
+    result = mined(ranking, labels(q1_A={0, 2}), corpus, config(strategy="percpos", count=1))
+    assert result[QueryId("1_A")].positions == (4,)  # 0.475 is the limit
 
 
-def test_below_a_negative_positive_means_lower_still() -> None:
-    corpus = {MisconceptionId(key): f"Rule {key}" for key in range(4)}
+def test_the_limit_is_below_a_positive_with_a_negative_score() -> None:
+    corpus = {Position(key): f"Rule {key}" for key in range(4)}
     ranking = ranking_of({"1_A": {0: -0.2, 1: -0.1, 2: -0.209, 3: -0.211}})
-    found = mined(ranking, labels(q1_A={0}), corpus, config(strategy="percpos", count=1))
-    assert found[QueryId("1_A")].ids == (3,)  # the limit is -0.21
+    result = mined(ranking, labels(q1_A={0}), corpus, config(strategy="percpos", count=1))
+    assert result[QueryId("1_A")].positions == (3,)  # the limit is -0.21
 
 
-def test_scope_positives_leaves_out_what_is_never_right_in_train() -> None:
+def test_scope_positives_excludes_passages_that_are_never_positives_in_train() -> None:
     ranking = ranking_of(SCORES)
     for strategy in STRATEGIES:
         settings_ = MiningConfig(strategy=strategy, low=1, count=5)  # type: ignore[arg-type]
         rows = mine(
-            ranking, labels(q10_B={1}), tiny.corpus(), settings_, positives=TRAIN, miner="m"
+            ranking, labels(q10_B={ID1}), tiny.corpus(), settings_, positives=TRAIN, miner="m"
         ).rows
-        assert sorted(rows[0].ids) == [3, 4]  # not 7, and not 9, which says what 1 says
+        assert sorted(rows[0].positions) == [ID3, ID4]  # not 7, and not 9, which has the text of 1
 
 
-def test_mix_takes_the_hardest_and_draws_the_rest() -> None:
+def test_mix_takes_the_hardest_and_draws_the_others() -> None:
     ranking, qrels, corpus = world(5)
     hard = mined(ranking, qrels, corpus, config(strategy="percpos", count=4))
-    both = mined(ranking, qrels, corpus, config(strategy="mix", count=8))
+    mixed = mined(ranking, qrels, corpus, config(strategy="mix", count=8))
     drawn = mined(ranking, qrels, corpus, config(strategy="random", count=8))
-    for query_id, row in both.items():
-        kept = [rank for rank in hard[query_id].ranks if rank]
-        assert [rank for rank in row.ranks if rank] == kept
-        assert len(row.ids) == len(set(row.ids)) == 8
+    for query_id, row in mixed.items():
+        expected = [rank for rank in hard[query_id].ranks if rank]
+        assert [rank for rank in row.ranks if rank] == expected
+        assert len(row.positions) == len(set(row.positions)) == 8
         assert drawn[query_id].ranks == (0,) * 8
 
 
@@ -135,59 +145,59 @@ def test_mix_takes_the_hardest_and_draws_the_rest() -> None:
     scope=st.sampled_from(["corpus", "positives"]),
     count=st.integers(1, 45),
 )
-def test_no_negative_is_right_or_says_what_a_right_one_says(
+def test_negatives_are_never_positives_and_never_have_the_text_of_a_positive(
     seed: int, strategy: str, scope: str, count: int
 ) -> None:
     ranking, qrels, corpus = world(seed)
     settings_ = config(strategy=strategy, scope=scope, count=count)
     for query_id, row in mined(ranking, qrels, corpus, settings_).items():
-        said = {corpus[key] for key in qrels[query_id]}
-        inside = corpus.keys() if scope == "corpus" else right_of(qrels)
-        wrong = [key for key in inside if corpus[key] not in said]
-        assert all(corpus[key] not in said and key in inside for key in row.ids)
-        assert len(set(row.ids)) == len(row.ids) == min(count, len(wrong))
-        order = ranking.ids[ranking.query_ids.index(query_id)].tolist()
-        for key, rank, score in zip(row.ids, row.ranks, row.scores, strict=True):
+        right_texts = {corpus[key] for key in qrels[query_id]}
+        scope_ids = corpus.keys() if scope == "corpus" else right_of(qrels)
+        wrong = [key for key in scope_ids if corpus[key] not in right_texts]
+        assert all(corpus[key] not in right_texts and key in scope_ids for key in row.positions)
+        assert len(set(row.positions)) == len(row.positions) == min(count, len(wrong))
+        order = ranking.positions[ranking.query_ids.index(query_id)].tolist()
+        for key, rank, score in zip(row.positions, row.ranks, row.scores, strict=True):
             assert (rank == 0) == (score is None)
             assert rank == 0 or order[rank - 1] == key
 
 
-def twin(
-    ranking: Ranking, qrels: Qrels, corpus: Corpus, row: int, percpos: float
+def slow_percpos(
+    ranking: Ranking, qrels: Qrels, corpus: Passages, row: int, percpos: float
 ) -> list[tuple[int, int]]:
-    """Say what qualifies for `percpos`, one rank at a time."""
+    """Return what qualifies for `percpos`, checked rank by rank."""
     right = qrels[ranking.query_ids[row]]
-    ids, scores = ranking.ids[row].tolist(), ranking.scores[row].tolist()
+    ids, scores = ranking.positions[row].tolist(), ranking.scores[row].tolist()
     lowest = min(score for key, score in zip(ids, scores, strict=True) if key in right)
     limit = lowest - abs(lowest) * (1 - percpos)
-    found = []
+    pairs = []
     for rank, (key, score) in enumerate(zip(ids, scores, strict=True), start=1):
-        same = any(corpus[key].split() == corpus[other].split() for other in right)
-        if not same and score < limit:
-            found.append((key, rank))
-    return found
+        has_right_text = any(corpus[key].split() == corpus[other].split() for other in right)
+        if not has_right_text and score < limit:
+            pairs.append((key, rank))
+    return pairs
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_percpos_agrees_with_its_slow_twin(seed: int) -> None:
+def test_percpos_agrees_with_a_slow_reference(seed: int) -> None:
     ranking, qrels, corpus = world(seed)
-    found = mined(ranking, qrels, corpus, config(strategy="percpos", count=6))
+    result = mined(ranking, qrels, corpus, config(strategy="percpos", count=6))
     for row, query_id in enumerate(ranking.query_ids):
-        expected = twin(ranking, qrels, corpus, row, 0.95)[:6]
-        taken = list(zip(found[query_id].ids, found[query_id].ranks, strict=True))
+        expected = slow_percpos(ranking, qrels, corpus, row, 0.95)[:6]
+        taken = list(zip(result[query_id].positions, result[query_id].ranks, strict=True))
         assert [pair for pair in taken if pair[1]] == expected
 
 
 def flag_candidates(
-    ranking: Ranking, qrels: Qrels, corpus: Corpus, row: int, window: tuple[int, int]
+    ranking: Ranking, qrels: Qrels, corpus: Passages, row: int, window: tuple[int, int]
 ) -> list[str]:
     """Restate `find_knn_neg` of FlagEmbedding's scripts/hn_mine.py for one query.
 
-    Its pool is a set of texts, searched to the end of the window; the slice counts from 0; a text
-    goes if it is one of the positives' texts, compared as it is. Ids that share a text are one
-    pool entry there, so this holds for corpora without equal sentences.
+    FlagEmbedding searches a set of texts to the end of the window; its slice counts from 0. It
+    drops a text that equals the text of a positive. Ids that share a text are one entry of its
+    set, so this function is correct only for corpora without equal texts.
     """
-    texts = [corpus[key] for key in ranking.ids[row].tolist()]
+    texts = [corpus[key] for key in ranking.positions[row].tolist()]
     right = [corpus[key] for key in qrels[ranking.query_ids[row]]]
     return [text for text in texts[: window[1]][window[0] :] if text not in right]
 
@@ -196,7 +206,7 @@ def flag_candidates(
 def test_range_has_the_candidates_of_flagembeddings_mining(window: tuple[int, int]) -> None:
     ranking, qrels, corpus = world(3)
     corpus = {key: f"Rule {key}" for key in corpus}
-    low, high = window[0] + 1, window[1]  # its slice a:b is our ranks a+1 to b
+    low, high = window[0] + 1, window[1]  # its slice a:b is ranks a+1 to b here
     everything = mined(
         ranking, qrels, corpus, config(strategy="range", low=low, high=high, count=40)
     )
@@ -204,18 +214,18 @@ def test_range_has_the_candidates_of_flagembeddings_mining(window: tuple[int, in
     for row, query_id in enumerate(ranking.query_ids):
         expected = flag_candidates(ranking, qrels, corpus, row, window)
         ranked = [rank for rank in everything[query_id].ranks if rank]
-        found = [corpus[key] for key in everything[query_id].ids[: len(ranked)]]
-        assert found == expected
-        # Where there are more than wanted it samples as many; too few are filled up.
-        few = [corpus[key] for key in fewer[query_id].ids]
+        result = [corpus[key] for key in everything[query_id].positions[: len(ranked)]]
+        assert result == expected
+        # Too many candidates are sampled; too few are filled up.
+        few = [corpus[key] for key in fewer[query_id].positions]
         assert len(few) == 5
         assert len(set(few) & set(expected)) >= min(5, len(expected))
 
 
-def test_range_samples_its_whole_window_evenly() -> None:
-    corpus = {MisconceptionId(key): f"Rule {key}" for key in range(60)}
+def test_range_samples_its_window_uniformly() -> None:
+    corpus = {Position(key): f"Rule {key}" for key in range(60)}
     scores = {f"{row}_A": {key: -float(key) for key in range(60)} for row in range(400)}
-    qrels = {QueryId(row): frozenset({MisconceptionId(0)}) for row in scores}
+    qrels = {QueryId(row): frozenset({Position(0)}) for row in scores}
     settings_ = config(strategy="range", low=2, high=41, count=10)
     rows = mined(ranking_of(scores), qrels, corpus, settings_).values()
     seen = np.bincount([rank for row in rows for rank in row.ranks], minlength=61)
@@ -226,15 +236,15 @@ def test_range_samples_its_whole_window_evenly() -> None:
 
 def test_a_row_does_not_depend_on_the_other_rows() -> None:
     ranking, qrels, corpus = world(8)
-    few = Ranking(ranking.query_ids[::-2], ranking.ids[::-2], ranking.scores[::-2])
+    few = Ranking(ranking.query_ids[::-2], ranking.positions[::-2], ranking.scores[::-2])
     for strategy in STRATEGIES:
         settings_ = config(strategy=strategy, count=7)
-        whole = mine(ranking, qrels, corpus, settings_, positives=TRAIN, miner="m")
+        complete = mine(ranking, qrels, corpus, settings_, positives=TRAIN, miner="m")
         part = mine(few, qrels, corpus, settings_, positives=TRAIN, miner="m")
-        assert part.rows == whole.rows[::-2]
+        assert part.rows == complete.rows[::-2]
 
 
-def test_another_seed_draws_others() -> None:
+def test_another_seed_draws_other_negatives() -> None:
     ranking, qrels, corpus = world(8)
     first = mined(ranking, qrels, corpus, config(strategy="random", count=7))
     second = mined(ranking, qrels, corpus, config(strategy="random", count=7, seed=1))
@@ -242,88 +252,90 @@ def test_another_seed_draws_others() -> None:
     assert first != second
 
 
-def test_depth_is_what_each_strategy_reads() -> None:
-    asked = {
+def test_depth_is_the_number_of_ranks_that_a_strategy_reads() -> None:
+    configs = {
         "range": config(strategy="range", high=200),
         "percpos": config(strategy="percpos"),
         "random": config(strategy="random"),
         "mix": config(strategy="mix"),
         "all random": config(strategy="mix", random_share=1.0),
     }
-    assert {name: depth(one, 300) for name, one in asked.items()} == {
+    assert {name: depth(item, 300) for name, item in configs.items()} == {
         "range": 200,
         "percpos": 300,
         "random": 1,
         "mix": 300,
         "all random": 1,
     }
-    assert depth(asked["range"], 50) == 50
+    assert depth(configs["range"], 50) == 50
 
 
 def test_a_ranking_of_that_depth_is_enough() -> None:
     ranking, qrels, corpus = world(2)
-    for one in (
+    for mining in (
         config(strategy="range", low=1, high=9, count=4),
         config(strategy="random"),
         config(strategy="mix", random_share=1.0),
     ):
-        deep = depth(one, len(corpus))
-        assert mined(ranking.top(deep), qrels, corpus, one) == mined(ranking, qrels, corpus, one)
+        deep = depth(mining, len(corpus))
+        assert mined(ranking.top(deep), qrels, corpus, mining) == mined(
+            ranking, qrels, corpus, mining
+        )
         if deep > 1:
-            with pytest.raises(Mismatch, match=f"needs {deep}; run: invoke mine"):
-                mined(ranking.top(deep - 1), qrels, corpus, one)
+            with pytest.raises(Mismatch, match=f"needs {deep}$"):
+                mined(ranking.top(deep - 1), qrels, corpus, mining)
 
 
-def test_what_does_not_fit_together_is_refused() -> None:
+def test_inputs_that_do_not_match_are_refused() -> None:
     ranking, qrels, corpus = world(2)
     plain = config(strategy="percpos")
     first = ranking.query_ids[0]
-    with pytest.raises(Mismatch, match=f"query {first} was ranked and has no label"):
+    with pytest.raises(Mismatch, match=f"query {first} is in the ranking but has no label"):
         mined(ranking, {key: qrels[key] for key in qrels if key != first}, corpus, plain)
-    with pytest.raises(Mismatch, match="misconception 9999 is not in the corpus"):
-        mined(ranking, {**qrels, first: frozenset({MisconceptionId(9999)})}, corpus, plain)
-    twice = Ranking((first, first), ranking.ids[:2], ranking.scores[:2])
+    with pytest.raises(Mismatch, match="passage 9999 is not in the corpus"):
+        mined(ranking, {**qrels, first: frozenset({Position(9999)})}, corpus, plain)
+    twice = Ranking((first, first), ranking.positions[:2], ranking.scores[:2])
     with pytest.raises(Mismatch, match="a query twice"):
         mined(twice, qrels, corpus, plain)
-    again = Ranking(ranking.query_ids, ranking.ids.copy(), ranking.scores)
-    again.ids[0, 1] = again.ids[0, 0]
+    repeated = Ranking(ranking.query_ids, ranking.positions.copy(), ranking.scores)
+    repeated.positions[0, 1] = repeated.positions[0, 0]
     with pytest.raises(Mismatch, match="repeats an id"):
-        mined(again, qrels, corpus, plain)
-    broken = Ranking(ranking.query_ids, ranking.ids, ranking.scores * np.float32("nan"))
-    with pytest.raises(Mismatch, match="no number"):
+        mined(repeated, qrels, corpus, plain)
+    broken = Ranking(ranking.query_ids, ranking.positions, ranking.scores * np.float32("nan"))
+    with pytest.raises(Mismatch, match="contains NaN or infinite scores"):
         mined(broken, qrels, corpus, plain)
     with pytest.raises(BadConfig, match=r"mining.low = 9: above mining.high = 8"):
         mined(ranking, qrels, corpus, config(strategy="range", low=9, high=8))
 
 
-def test_diversity_tells_a_miner_that_gives_everyone_the_same() -> None:
-    corpus = {MisconceptionId(key): f"Rule {key}" for key in range(40)}
-    qrels = {QueryId(f"{row}_A"): frozenset({MisconceptionId(39)}) for row in range(30)}
-    same = ranking_of({row: {key: -float(key) for key in range(40)} for row in qrels})
+def test_diversity_shows_a_miner_that_gives_every_query_the_same_negatives() -> None:
+    corpus = {Position(key): f"Rule {key}" for key in range(40)}
+    qrels = {QueryId(f"{row}_A"): frozenset({Position(39)}) for row in range(30)}
+    ranking = ranking_of({row: {key: -float(key) for key in range(40)} for row in qrels})
     stuck = config(strategy="range", low=1, high=10, count=10)
-    told = diversity(mine(same, qrels, corpus, stuck, positives=TRAIN, miner="m"))
-    assert (told.rows, told.negatives, told.distinct, told.top_ten) == (30, 300, 10, 1.0)
+    stats = diversity(mine(ranking, qrels, corpus, stuck, positives=TRAIN, miner="m"))
+    assert (stats.rows, stats.negatives, stats.distinct, stats.top_ten) == (30, 300, 10, 1.0)
     free = config(strategy="random", count=10)
-    told = diversity(mine(same, qrels, corpus, free, positives=TRAIN, miner="m"))
-    assert told.distinct == 39
-    assert told.top_ten < 0.5
-    assert "39 distinct ids" in told.text
+    stats = diversity(mine(ranking, qrels, corpus, free, positives=TRAIN, miner="m"))
+    assert stats.distinct == 39
+    assert stats.top_ten < 0.5
+    assert "39 distinct ids" in stats.text
 
 
-def test_diversity_counts_what_was_padded_and_what_is_short() -> None:
+def test_diversity_counts_padded_negatives_and_short_rows() -> None:
     ranking = ranking_of(SCORES)
-    qrels = labels(q10_B={1})
-    padded = config(strategy="range", low=5, high=5, count=2)  # rank 5 alone, then one drawn
-    told = diversity(mine(ranking, qrels, tiny.corpus(), padded, positives=TRAIN, miner="m"))
-    assert (told.padded, told.short) == (1, 0)
-    short = config(strategy="random", count=4)  # 3, 4 and 7 are all there is
-    told = diversity(mine(ranking, qrels, tiny.corpus(), short, positives=TRAIN, miner="m"))
-    assert (told.padded, told.short) == (0, 1)
+    qrels = labels(q10_B={ID1})
+    padded = config(strategy="range", low=5, high=5, count=2)  # only rank 5, then a random one
+    stats = diversity(mine(ranking, qrels, tiny.corpus(), padded, positives=TRAIN, miner="m"))
+    assert (stats.padded, stats.short) == (1, 0)
+    short = config(strategy="random", count=4)  # only 3, 4 and 7 are available
+    stats = diversity(mine(ranking, qrels, tiny.corpus(), short, positives=TRAIN, miner="m"))
+    assert (stats.padded, stats.short) == (0, 1)
 
 
 ROWS = st.lists(
     st.tuples(
-        st.integers(0, 3000).map(MisconceptionId),
+        st.integers(0, 3000).map(Position),
         st.integers(0, 3000),
         st.none() | st.floats(-1, 1, width=32),
     ),
@@ -337,81 +349,81 @@ ROWS = st.lists(
     miner=st.text(),
     mining=st.none() | st.sampled_from(STRATEGIES).map(lambda name: config(strategy=name)),
 )
-def test_negatives_survive_writing_and_reading(
+def test_negatives_are_read_as_they_were_written(
     tmp_path_factory: pytest.TempPathFactory,
-    rows: dict[str, tuple[tuple[MisconceptionId, ...], tuple[int, ...], tuple[float | None, ...]]],
+    rows: dict[str, tuple[tuple[Position, ...], tuple[int, ...], tuple[float | None, ...]]],
     miner: str,
     mining: MiningConfig | None,
 ) -> None:
     path = tmp_path_factory.mktemp("negatives") / "negatives.jsonl"
-    given_ = Negatives(
+    negatives = Negatives(
         tuple(QueryNegatives(QueryId(key), *columns) for key, columns in rows.items()),
         miner,
         mining.strategy if mining else "imported",
         mining,
     )
-    nouns.write(path, given_)
-    assert nouns.read(path) == given_
+    negatives_file.write(path, negatives, NAMED)
+    assert negatives_file.read(path, NAMED) == negatives
 
 
-def test_a_teacher_s_scores_survive_beside_rows_without_any(tmp_path: Path) -> None:
-    ids = (MisconceptionId(4), MisconceptionId(2))
-    bare = QueryNegatives(QueryId("1_A"), ids, (0, 0), (None, None))
-    taught = replace(
-        bare,
+def test_teacher_scores_are_read_as_they_were_written_even_if_some_rows_have_none(
+    tmp_path: Path,
+) -> None:
+    ids = (Position(4), Position(2))
+    plain = QueryNegatives(QueryId("1_A"), ids, (0, 0), (None, None))
+    scored = replace(
+        plain,
         query_id=QueryId("2_A"),
         teacher=(0.1 + 0.2, -1 / 3),
-        positives=((MisconceptionId(7), 1e-300), (MisconceptionId(9), 2.0)),
+        positives=((Position(7), 1e-300), (Position(9), 2.0)),
     )
-    given_ = Negatives((bare, taught), "m", "imported")
+    negatives = Negatives((plain, scored), "m", "imported")
     path = tmp_path / "negatives.jsonl"
-    nouns.write(path, given_)
-    assert nouns.read(path) == given_
+    negatives_file.write(path, negatives, NAMED)
+    assert negatives_file.read(path, NAMED) == negatives
     lines = files.read_jsonl(path)
-    assert sorted(lines[1]) == ["ids", "query_id", "ranks", "scores"]  # as before teachers came
-    assert taught.scored() == {4: 0.1 + 0.2, 2: -1 / 3, 7: 1e-300, 9: 2.0}
-    assert taught.taught((MisconceptionId(9), *ids)) == (2.0, 0.1 + 0.2, -1 / 3)
+    assert sorted(lines[1]) == ["passage_ids", "query_id", "ranks", "scores"]  # no teacher
+    assert scored.scored() == {4: 0.1 + 0.2, 2: -1 / 3, 7: 1e-300, 9: 2.0}
+    assert scored.teacher_scores((Position(9), *ids)) == (2.0, 0.1 + 0.2, -1 / 3)
 
 
-def test_a_file_from_before_teachers_came_is_read(tmp_path: Path) -> None:
+def test_a_file_without_a_teacher_is_read(tmp_path: Path) -> None:
     path = tmp_path / "negatives.jsonl"
     path.write_text(
         '{"config":null,"miner":"m","strategy":"imported"}\n'
-        '{"ids":[4,2],"query_id":"1_A","ranks":[0,0],"scores":[null,0.5]}\n'
+        '{"passage_ids":["p4","p2"],"query_id":"1_A","ranks":[0,0],"scores":[null,0.5]}\n'
     )
-    (row,) = nouns.read(path).rows
-    assert row == QueryNegatives(
-        QueryId("1_A"), (MisconceptionId(4), MisconceptionId(2)), (0, 0), (None, 0.5)
-    )
+    (row,) = negatives_file.read(path, NAMED).rows
+    assert row == QueryNegatives(QueryId("1_A"), (Position(4), Position(2)), (0, 0), (None, 0.5))
 
 
-def test_mined_negatives_survive_to_the_last_bit(tmp_path: Path) -> None:
+def test_mined_negatives_are_read_bit_for_bit(tmp_path: Path) -> None:
     ranking, qrels, corpus = world(4)
-    given_ = mine(
+    negatives = mine(
         ranking, qrels, corpus, config(strategy="mix", count=9), positives=TRAIN, miner="m"
     )
-    nouns.write(tmp_path / "negatives.jsonl", given_)
-    assert nouns.read(tmp_path / "negatives.jsonl") == given_
+    negatives_file.write(tmp_path / "negatives.jsonl", negatives, NAMED)
+    assert negatives_file.read(tmp_path / "negatives.jsonl", NAMED) == negatives
 
 
 def test_a_file_without_its_header_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "negatives.jsonl"
-    with pytest.raises(StaleInput, match="run: invoke mine"):
-        nouns.read(path)
-    path.write_text('{"query_id":"1_A","ids":[],"ranks":[],"scores":[]}\n')
+    with pytest.raises(StaleInput, match="negatives"):
+        negatives_file.read(path, NAMED)
+    path.write_text('{"query_id":"1_A","passage_ids":[],"ranks":[],"scores":[]}\n')
     with pytest.raises(BadData, match="line 1: no header"):
-        nouns.read(path)
+        negatives_file.read(path, NAMED)
     path.write_text("")
     with pytest.raises(BadData, match="line 1: no header"):
-        nouns.read(path)
+        negatives_file.read(path, NAMED)
 
 
-def test_a_row_whose_teacher_leaves_one_out_is_refused() -> None:
-    ids = (MisconceptionId(4), MisconceptionId(2))
+def test_a_row_with_a_missing_teacher_score_is_refused() -> None:
+    ids = (Position(4), Position(2))
     with pytest.raises(BadData, match="query 1_A: negatives and teacher's scores differ in number"):
         QueryNegatives(QueryId("1_A"), ids, (0, 0), (None, None), (1.0,))
 
 
 def test_a_row_with_unequal_columns_is_refused() -> None:
     with pytest.raises(BadData, match="query 1_A: negatives, ranks and scores differ in number"):
-        QueryNegatives(QueryId("1_A"), (MisconceptionId(1),), (), ())
+        QueryNegatives(QueryId("1_A"), (Position(1),), (), ())

@@ -1,4 +1,4 @@
-"""A tracker is told of every step, writes on this machine alone, and no key into any file."""
+"""Trackers log every step, write only on this machine, and write no API key."""
 
 import importlib
 import os
@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from parity.run.config.run_file import TrainingConfig
+from parity.run.config.training import TrainingConfig
 from parity.run.errors import BadConfig
 from parity.training.tracking import open_tracker
 
-PLANTED = "k3y-that-nobody-may-read"
+FAKE_KEY = "k3y that must not be written"
 STEPS = 3
 READER = "tensorboard.backend.event_processing.event_file_loader"
-# In a process of its own: trackers keep threads, and read their environment once.
+# In its own process: trackers keep threads and read the environment once.
 PROGRAM = f"""\
 import sys
 from pathlib import Path
-from parity.run.config.run_file import TrainingConfig
+from parity.run.config.training import TrainingConfig
 from parity.training.tracking import open_tracker
 
 config = TrainingConfig(tracker=sys.argv[1])
@@ -31,39 +31,39 @@ close()
 """
 
 
-def tracked(folder: Path, tracker: str) -> str:
-    """Track three steps under a home of its own; return what was said."""
+def run_tracker(folder: Path, tracker: str) -> str:
+    """Track three steps with an empty home folder; return stdout."""
     home = folder / "home"
     home.mkdir()
-    answer = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", PROGRAM, tracker],
         cwd=folder,
         env={
             **os.environ,
             "HOME": str(home),
-            "WANDB_API_KEY": PLANTED,
-            "HF_TOKEN": PLANTED,
-            "KAGGLE_KEY": PLANTED,
+            "WANDB_API_KEY": FAKE_KEY,
+            "HF_TOKEN": FAKE_KEY,
+            "KAGGLE_KEY": FAKE_KEY,
         },
         capture_output=True,
         text=True,
         check=False,
         timeout=120,
     )
-    assert answer.returncode == 0, answer.stderr
-    return answer.stdout
+    assert process.returncode == 0, process.stderr
+    return process.stdout
 
 
 def files(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
-def no_key_in(folder: Path) -> None:
-    assert [path for path in files(folder) if PLANTED.encode() in path.read_bytes()] == []
+def assert_no_key(folder: Path) -> None:
+    assert [path for path in files(folder) if FAKE_KEY.encode() in path.read_bytes()] == []
 
 
 @pytest.mark.parametrize(("tracker", "main"), [("none", True), ("tensorboard", False)])
-def test_without_a_tracker_or_beside_the_main_process_nothing_is_written(
+def test_without_a_tracker_or_in_other_ranks_nothing_is_written(
     tmp_path: Path, tracker: str, main: bool
 ) -> None:
     before = dict(os.environ)
@@ -76,8 +76,8 @@ def test_without_a_tracker_or_beside_the_main_process_nothing_is_written(
     assert dict(os.environ) == before
 
 
-def test_tensorboard_writes_every_step_and_the_settings_under_the_folder(tmp_path: Path) -> None:
-    assert tracked(tmp_path, "tensorboard") == ""
+def test_tensorboard_writes_every_step_and_the_settings_into_the_folder(tmp_path: Path) -> None:
+    assert run_tracker(tmp_path, "tensorboard") == ""
     written = files(tmp_path / "tracker")
     assert files(tmp_path) == written
     events = [path for path in written if path.name.startswith("events.out.tfevents")]
@@ -93,24 +93,26 @@ def test_tensorboard_writes_every_step_and_the_settings_under_the_folder(tmp_pat
     assert seen["learning_rate", 1] == pytest.approx(1e-4)
     (settings,) = [path for path in written if path.name == "hparams.yml"]
     assert "data.competition: small" in settings.read_text()
-    no_key_in(tmp_path)
+    assert_no_key(tmp_path)
 
 
 def test_a_tracker_that_is_not_installed_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("TRACKIO_DIR", "WANDB_DIR"):
-        monkeypatch.setenv(name, str(tmp_path))  # and so restored afterwards
+        monkeypatch.setenv(name, str(tmp_path))  # so that it is restored afterwards
     monkeypatch.setitem(sys.modules, "wandb", None)
-    told = r"training\.tracker = 'wandb': the package is not installed; run: pip install wandb"
-    with pytest.raises(BadConfig, match=told):
+    message = (
+        r"training\.tracker = 'wandb': the package is not installed\. Install .* pip install wandb"
+    )
+    with pytest.raises(BadConfig, match=message):
         open_tracker(TrainingConfig(tracker="wandb"), tmp_path / "tracker", {}, main=True)
 
 
 @pytest.mark.slow
-def test_trackio_writes_on_this_machine_alone(tmp_path: Path) -> None:
-    said = tracked(tmp_path, "trackio")
-    assert 'trackio show --project "kaggle-parity"' in said
-    (found,) = tmp_path.rglob("kaggle-parity.db")  # where `trackio show` looks for it
-    assert b"loss" in found.read_bytes()
-    no_key_in(tmp_path)
+def test_trackio_writes_only_on_this_machine(tmp_path: Path) -> None:
+    output = run_tracker(tmp_path, "trackio")
+    assert 'trackio show --project "kaggle-parity"' in output
+    (database,) = tmp_path.rglob("kaggle-parity.db")  # the path that `trackio show` reads
+    assert b"loss" in database.read_bytes()
+    assert_no_key(tmp_path)

@@ -1,4 +1,4 @@
-"""A course of ten queries for a tiny model, and one training of it."""
+"""A training plan of ten queries for a tiny model, and a function that runs it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,11 +7,11 @@ from typing import Any
 import models
 import torch
 
-from parity.competition.query import MisconceptionId, QueryId
+from parity.competition.query import Position, QueryId
 from parity.retrieval.encoder import Encoder
 from parity.retrieval.models import adapter
 from parity.retrieval.models.base_model import BaseModel
-from parity.run.config.run_file import TrainingConfig
+from parity.run.config.training import TrainingConfig
 from parity.training.batches import Batch
 from parity.training.checkpoint import CheckpointState
 from parity.training.gradcache import Tokens
@@ -22,33 +22,33 @@ QUERIES = 10
 Log = list[tuple[int, dict[str, float]]]
 
 
-class Stopped(BaseException):
-    """A training that ends where a test wants it to."""
+class Interrupted(BaseException):
+    """An interruption of a training at a given step."""
 
 
 def text(kind: int, number: int) -> list[int]:
-    """Return token ids; some share a head."""
+    """Return token ids; some have a common prefix."""
     return [models.BOS, 60 + kind, 70 + number // 3, 90 + number, models.EOS]
 
 
 def tokens(batch: Batch) -> tuple[Tokens, Tokens]:
-    asked = [text(0, int(id_.split("_")[0])) for id_ in batch.query_ids]
-    return asked, [text(1, key) for key in batch.passages]
+    queries = [text(0, int(id_.split("_")[0])) for id_ in batch.query_ids]
+    return queries, [text(1, key) for key in batch.passages]
 
 
 def batch(queries: Sequence[int], wrong: Sequence[int] = (10, 11)) -> Batch:
-    """Return a batch whose queries have the passage of their number for an answer."""
+    """Return a batch in which the positive of query i is passage i."""
     passages = (*queries, *wrong)
     return Batch(
         tuple(QueryId(f"{query}_A") for query in queries),
-        tuple(map(MisconceptionId, passages)),
+        tuple(map(Position, passages)),
         tuple(range(len(queries))),
         ((),) * len(queries),
     )
 
 
 BATCHES = tuple(batch(range(start, start + 2)) for start in range(0, QUERIES, 2))
-COURSE = TrainingPlan((BATCHES, BATCHES[::-1]), tokens, "key")  # two epochs of five batches
+PLAN = TrainingPlan((BATCHES, BATCHES[::-1]), tokens, "key")  # two epochs of five batches
 SETTINGS = {
     "r": 2,
     "lora_alpha": 4.0,
@@ -64,8 +64,8 @@ def settings(**changes: Any) -> TrainingConfig:
     return TrainingConfig.model_validate({**SETTINGS, **changes})
 
 
-def prepared(base: BaseModel, config: TrainingConfig) -> Encoder:
-    """Return an encoder as the stage hands it over."""
+def build_encoder(base: BaseModel, config: TrainingConfig) -> Encoder:
+    """Return an encoder as the stage `train` prepares it."""
     encoder = models.load(base)
     torch.manual_seed(config.seed)
     encoder.model = adapter.attach(encoder.model, config)
@@ -77,27 +77,27 @@ def prepared(base: BaseModel, config: TrainingConfig) -> Encoder:
 def train(
     base: BaseModel,
     folder: Path,
-    course: TrainingPlan = COURSE,
+    plan: TrainingPlan = PLAN,
     *,
     stop: int | None = None,
-    said: list[str] | None = None,
+    lines: list[str] | None = None,
     **changes: Any,
 ) -> tuple[Encoder, CheckpointState, Log, list[tuple[int, int]]]:
-    """Train; return the encoder, the progress, and what the watch was told. `stop` is a step."""
+    """Train up to step `stop`; return the encoder, the state, the log and the finished epochs."""
     config = settings(**changes)
-    encoder = prepared(base, config)
+    encoder = build_encoder(base, config)
     log: Log = []
-    ended: list[tuple[int, int]] = []
+    epochs: list[tuple[int, int]] = []
 
     def logged(values: dict[str, float], step: int) -> None:
         log.append((step, values))
         if step == stop:
-            raise Stopped
+            raise Interrupted
 
-    watch = Callbacks(
-        lambda epoch, state: ended.append((epoch, state.step)),
+    callbacks = Callbacks(
+        lambda epoch, state: epochs.append((epoch, state.step)),
         logged,
-        said.append if said is not None else lambda _: None,
+        lines.append if lines is not None else lambda _: None,
     )
-    state = fit(encoder, course, config, folder, watch)
-    return encoder, state, log, ended
+    state = fit(encoder, plan, config, folder, callbacks)
+    return encoder, state, log, epochs

@@ -31,33 +31,33 @@ class CsvTable:
     columns: dict[str, list[str]]
     sha256: str
 
-    def fault(self, column: str, place: int, problem: str) -> BadData:
-        """Return the error for the cell of `column` at `place` (from 0)."""
-        name = self.columns[self.key][place].strip() if column != self.key else ""
-        row = f"row {place + 1}, {self.key} {name}" if name else f"row {place + 1}"
+    def fault(self, column: str, index: int, problem: str) -> BadData:
+        """Return the error for the cell of `column` at `index` (from 0)."""
+        name = self.columns[self.key][index].strip() if column != self.key else ""
+        row = f"row {index + 1}, {self.key} {name}" if name else f"row {index + 1}"
         return BadData(f"{self.path}, {row}, column {column}: {problem}")
 
     def integers(self, column: str) -> list[int]:
         """Return a column of ids; `1672.0` is 1672.
 
         Raises:
-            BadData: a cell is empty or no whole number.
+            BadData: a cell is empty or not a whole number.
         """
-        return [self.integer(column, place) for place in range(len(self.columns[column]))]
+        return [self.integer(column, index) for index in range(len(self.columns[column]))]
 
-    def integer(self, column: str, place: int) -> int:
+    def integer(self, column: str, index: int) -> int:
         """Return the id in one cell.
 
         Raises:
-            BadData: the cell is empty or no whole number.
+            BadData: the cell is empty or not a whole number.
         """
-        text = self.columns[column][place]
+        text = self.columns[column][index]
         if not text.strip():
-            raise self.fault(column, place, "the id is missing")
-        found = _INTEGER.fullmatch(text)
-        if found is None:
-            raise self.fault(column, place, f"{_shown(text)} is not a whole number")
-        return int(found[1])
+            raise self.fault(column, index, "the id is missing")
+        match = _INTEGER.fullmatch(text)
+        if match is None:
+            raise self.fault(column, index, f"{_quoted(text)} is not a whole number")
+        return int(match[1])
 
     def distinct(self, column: str) -> list[int]:
         """Return a column of ids that all differ.
@@ -67,21 +67,21 @@ class CsvTable:
         """
         ids = self.integers(column)
         first: dict[int, int] = {}
-        for place, value in enumerate(ids):
-            if first.setdefault(value, place) != place:
+        for index, value in enumerate(ids):
+            if first.setdefault(value, index) != index:
                 problem = f"the id {value} is also in row {first[value] + 1}"
-                raise self.fault(column, place, problem)
+                raise self.fault(column, index, problem)
         return ids
 
     def texts(self, column: str) -> list[str]:
-        """Return a column of texts with every character kept.
+        """Return a column of texts, every character unchanged.
 
         Raises:
             BadData: a text is empty or only white space.
         """
-        for place, text in enumerate(self.columns[column]):
+        for index, text in enumerate(self.columns[column]):
             if not text.strip():
-                raise self.fault(column, place, "the text is empty")
+                raise self.fault(column, index, "the text is empty")
         return self.columns[column]
 
 
@@ -109,18 +109,18 @@ def read(path: Path, columns: tuple[str, ...]) -> CsvTable:
     return CsvTable(path, columns[0], cells, digest.of_bytes(data))
 
 
-def only(sheet: CsvTable, columns: tuple[str, ...]) -> None:
+def check_columns(table: CsvTable, columns: tuple[str, ...]) -> None:
     """Check that a file has exactly `columns`, in this order.
 
     Raises:
         BadData: it has others too, or another order.
     """
-    found = tuple(sheet.columns)
-    if found != columns:
-        strange = next((name for name in found if name not in columns), found[0])
+    names = tuple(table.columns)
+    if names != columns:
+        strange = next((name for name in names if name not in columns), names[0])
         raise BadData(
-            f"{sheet.path}, header, column {strange}: the columns must be exactly "
-            f"{','.join(columns)} (found {','.join(found)})"
+            f"{table.path}, header, column {strange}: the columns must be exactly "
+            f"{','.join(columns)} (found {','.join(names)})"
         )
 
 
@@ -141,12 +141,15 @@ def _parse(path: Path, data: bytes, encoding: str) -> list[list[str]]:
 
 
 def _broken(path: Path, message: str) -> str:
-    """Say what a parser means, whose lines count from 1, its rows from 0, the header included."""
-    if found := re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", message):
-        wanted, line, saw = map(int, found.groups())
-        return f"{path}, row {line - 1}: {saw} columns where the header has {wanted}"
-    if found := re.search(r"EOF inside string starting at row (\d+)", message):
-        return f"{path}, row {found[1]}: a quotation mark is opened and never closed"
+    """Return the message for a parser error.
+
+    pandas counts lines from 1 and rows from 0, the header included.
+    """
+    if match := re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", message):
+        expected, line, saw = map(int, match.groups())
+        return f"{path}, row {line - 1}: {saw} columns where the header has {expected}"
+    if match := re.search(r"EOF inside string starting at row (\d+)", message):
+        return f"{path}, row {match[1]}: a quotation mark is opened and never closed"
     return f"{path}: not a CSV file ({' '.join(message.split())})"
 
 
@@ -161,17 +164,17 @@ def _is_text(data: bytes) -> bool:
 def _refuse_encoding(path: Path, data: bytes) -> list[list[str]]:
     """Name the first cell that is not UTF-8.
 
-    Latin-1 gives every byte a character and leaves commas, quotes and newlines where they are, so
-    the cells can be told apart first and judged one by one.
+    Latin-1 maps every byte to a character and leaves commas, quotes and newlines as they are, so
+    the file can be parsed first and its cells checked one by one.
     """
     rows = _parse(path, data.replace(b"\0", b"\xff"), "latin-1")
     for number, row in enumerate(rows):
         for column, cell in zip(rows[0], row, strict=True):
             if not _is_text(cell.encode("latin-1")):
-                where = f"row {number}, column {column}" if number else "header"
-                raise BadData(f"{path}, {where}: not UTF-8; save the file with that encoding")
+                location = f"row {number}, column {column}" if number else "header"
+                raise BadData(f"{path}, {location}: not UTF-8; save the file with that encoding")
     raise BadData(f"{path}: not UTF-8; save the file with that encoding")
 
 
-def _shown(text: str) -> str:
+def _quoted(text: str) -> str:
     return repr(text if len(text) <= 40 else text[:40] + "…")

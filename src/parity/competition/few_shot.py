@@ -1,7 +1,7 @@
-"""Few-shot examples for prompts: from the train side alone, and never what the query itself asks.
+"""Few-shot examples for prompts: only from train, never from the unit of the query itself.
 
-Every choice is a function of the query, the pool, the seed and nothing else: not of the queries
-beside it, a global generator or a library's version, so a prompt is the same in every stage.
+Every choice is a function of the query, the pool and the seed only: not of the other queries, a
+global generator or a library's version, so a prompt is the same in every stage.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,17 +12,18 @@ from typing import Literal
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from parity.competition.corpus import Corpus
 from parity.competition.lineage import normalize
-from parity.competition.query import Corpus, MisconceptionId, Qrels, Query, QueryId
+from parity.competition.query import Passages, Position, Qrels, Query, QueryId, UnitId
 from parity.competition.splits.split import Split
 from parity.run import digest, files
-from parity.run.config.run_file import PromptConfig
+from parity.run.config.prompt import PromptConfig
 from parity.run.errors import BadData, Contaminated, Mismatch
 
 Mode = Literal["none", "fixed", "question", "random", "batch"]
 
-_ROWS = 256  # questions compared at once; the result does not depend on it
-_DECIMALS = 9  # of a cosine; beyond them two machines may differ, and nearest would with them
+_ROWS = 256  # units compared at once; the result does not depend on it
+_DECIMALS = 9  # of a cosine; beyond them two machines may differ, and so would the nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,37 +32,37 @@ class Example:
 
     Attributes:
         query: a row of train.
-        misconception_id: one that is right for it.
-        passage: that one's sentence.
+        position: a passage that is right for it.
+        passage: text of that passage.
     """
 
     query: Query
-    misconception_id: MisconceptionId
+    position: Position
     passage: str
 
 
 def pool(
-    queries: Iterable[Query], qrels: Qrels, corpus: Corpus, split: Split
+    queries: Iterable[Query], qrels: Qrels, corpus: Passages, split: Split
 ) -> tuple[Example, ...]:
-    """Return the labeled rows of train as few-shot examples, by question id, then answer.
+    """Return the labeled rows of train as few-shot examples, in the competition's order.
 
-    A row with several right misconceptions shows the one with the smallest id.
+    A row with several right passages shows the first one.
     """
     train = frozenset(split.train)
     rows = sorted(
-        (query for query in queries if query.question_id in train and qrels.get(query.query_id)),
-        key=lambda item: (item.question_id, item.answer),
+        (query for query in queries if query.unit in train and qrels.get(query.query_id)),
+        key=lambda item: item.order,
     )
     return tuple(Example(row, right := min(qrels[row.query_id]), corpus[right]) for row in rows)
 
 
-def write(path: Path, pool: Iterable[Example]) -> None:
-    """Write `examples.jsonl`: ids alone, no text."""
+def write(path: Path, pool: Iterable[Example], corpus: Corpus) -> None:
+    """Write `examples.jsonl`: only ids, no text."""
     files.write_jsonl(
         path,
         (
-            {"query_id": one.query.query_id, "misconception_id": one.misconception_id}
-            for one in pool
+            {"query_id": example.query.query_id, "passage_id": corpus.ids[example.position]}
+            for example in pool
         ),
     )
 
@@ -69,51 +70,53 @@ def write(path: Path, pool: Iterable[Example]) -> None:
 def read(path: Path, queries: Iterable[Query], corpus: Corpus) -> tuple[Example, ...]:
     """Read what `write` wrote, taking the texts from the competition's files.
 
-    A line that carries the digest of its text is proven by it.
+    A line that carries the digest of its text is checked against it.
 
     Raises:
-        BadData: a line is no few-shot example, or names an id that the files do not have.
-        Mismatch: a text here is not the one its line was written for.
+        BadData: a line is not a few-shot example, or names an id that the files do not have.
+        Mismatch: a text differs from the one that its line was written for.
     """
-    known = {query.query_id: query for query in queries}
-    found = []
+    by_id = {query.query_id: query for query in queries}
+    examples = []
     for number, row in enumerate(files.read_jsonl(path), start=1):
-        if not isinstance(row, dict) or row.keys() - {"sha256"} != {"query_id", "misconception_id"}:
-            raise BadData(f"{path}, line {number}: want query_id and misconception_id")
-        query_id, right = row["query_id"], row["misconception_id"]
-        if query_id not in known:
-            raise BadData(f"{path}, line {number}: no labeled row {query_id!r} in train.csv")
-        if right not in corpus:
-            raise BadData(f"{path}, line {number}: no misconception {right!r} in the corpus")
-        found.append(Example(known[query_id], right, corpus[right]))
-        if row.get("sha256", wanted := text_digest(found[-1])) != wanted:
+        if not isinstance(row, dict) or row.keys() - {"sha256"} != {"query_id", "passage_id"}:
+            raise BadData(f"{path}, line {number}: want query_id and passage_id")
+        query_id, right = row["query_id"], corpus.find(row["passage_id"])
+        if query_id not in by_id:
+            raise BadData(f"{path}, line {number}: no labeled row {query_id!r} in the data")
+        if right is None:
+            passage_id = row["passage_id"]
+            raise BadData(f"{path}, line {number}: no passage {passage_id!r} in the corpus")
+        examples.append(Example(by_id[query_id], right, corpus[right]))
+        if row.get("sha256", expected := text_digest(examples[-1])) != expected:
             raise Mismatch(f"example {query_id}: its text here is not the one it was packed with")
-    return tuple(found)
+    return tuple(examples)
 
 
-def text_digest(one: Example) -> str:
-    """Return the digest of all that a prompt can show of an few-shot example."""
-    return digest.of_value([asdict(one.query), one.misconception_id, one.passage])
+def text_digest(example: Example) -> str:
+    """Return the digest of all that a prompt can show of a few-shot example."""
+    return digest.of_value([asdict(example.query), example.position, example.passage])
 
 
 def guard(pool: Iterable[Example], split: Split) -> None:
-    """Check that every few-shot example, hand-picked ones too, is of a train question of the split.
+    """Check that every few-shot example, hand-picked or not, is of a train unit of the split.
 
     Raises:
-        Contaminated: one is not; says how many and names the first.
+        Contaminated: some are not; the message counts them and names the first.
     """
     train = frozenset(split.train)
-    if odd := [one.query.query_id for one in pool if one.query.question_id not in train]:
+    if outside := [example.query.query_id for example in pool if example.query.unit not in train]:
         raise Contaminated(
-            f"examples outside the train side of split {split.name}: {len(odd)} "
-            f"(first: {odd[0]}); run `./inv prepare`, which picks them from train alone"
+            f"examples outside the train side of split {split.name}: {len(outside)} "
+            f"(first: {outside[0]})",
+            fix=("prepare",),
         )
 
 
 def leaks(
     queries: Iterable[Query], chosen: Mapping[QueryId, Sequence[Example]]
 ) -> tuple[QueryId, ...]:
-    """Return the queries that are shown their own question, or one with the same text."""
+    """Return the queries that are shown their own unit, or a unit with the same text."""
     return tuple(
         query.query_id
         for query in queries
@@ -124,24 +127,24 @@ def leaks(
 def choose(
     queries: Sequence[Query], pool: Sequence[Example], *, mode: Mode, count: int, seed: int = 0
 ) -> dict[QueryId, tuple[Example, ...]]:
-    """Return each query's few-shot examples, no two of them with one question text.
+    """Return each query's few-shot examples, no two of them of one unit's text.
 
-    A query never gets its own question or one with the same text. It gets fewer than `count` where
-    there are no more.
+    A query never gets its own unit or a unit with the same text. It gets fewer than `count` if the
+    pool holds no more.
 
     Args:
-        queries: what is asked.
-        pool: what may be shown; its order does not matter.
-        mode: `none`; `fixed`, the same for all, the next in order where one would leak; `batch`,
-            which outside of training is `fixed`; `question`, of the train questions nearest by
-            TF-IDF cosine over subject, construct and question, ties to the smaller id, and of
-            these the row with the smallest answer; `random`, by hash of the query id.
+        queries: queries of the prompts.
+        pool: few-shot examples to choose from; their order does not matter.
+        mode: `none`; `fixed`, the same for all, the next in order if one would leak; `batch`,
+            which equals `fixed` outside of training; `question`, of the train units nearest by
+            TF-IDF cosine, ties to the first in order, and of these the first row;
+            `random`, by hash of the query id.
         count: few-shot examples in a prompt.
         seed: of `fixed`, `batch` and `random`.
     """
     if mode == "none" or not count or not pool:
         return {query.query_id: () for query in queries}
-    shelf = sorted(pool, key=_place)
+    shelf = sorted(pool, key=lambda example: example.query.order)
     if mode == "question":
         return _nearest(queries, shelf, count)
     return {
@@ -158,10 +161,10 @@ def choose(
 def shown(
     queries: Sequence[Query], pool: Sequence[Example], config: PromptConfig
 ) -> dict[QueryId, tuple[Example, ...]]:
-    """Return each query's few-shot examples as the prompt's settings want them, proven not to leak.
+    """Return each query's few-shot examples by the prompt's settings, checked for leaks.
 
     Raises:
-        Contaminated: a query would be shown its own question, or one with the same text.
+        Contaminated: a query would be shown its own unit, or a unit with the same text.
     """
     chosen = choose(
         queries,
@@ -172,8 +175,9 @@ def shown(
     )
     if leaking := leaks(queries, chosen):
         raise Contaminated(
-            f"{len(leaking)} queries are shown their own question as an few-shot example "
-            f"(first: {leaking[0]}); run: invoke prepare"
+            f"{len(leaking)} queries are shown their own unit as a few-shot example "
+            f"(first: {leaking[0]})",
+            fix=("prepare",),
         )
     return chosen
 
@@ -183,86 +187,80 @@ def for_batch(
 ) -> tuple[Example, ...]:
     """Return the few-shot examples that all queries of a training batch share.
 
-    None is from, or has the text of, any question of the batch. They depend on the batch's query
-    ids, not on their order, and on the seed.
+    They share no unit and no text with the batch. They depend on the batch's query ids, not on
+    their order, and on the seed.
     """
     name = "/".join((str(seed), "batch", *sorted(query.query_id for query in queries)))
-    return _draw(sorted(pool, key=_place), name, queries, count)
+    return _draw(sorted(pool, key=lambda example: example.query.order), name, queries, count)
 
 
 class _Choice:
-    """What one prompt shows so far: `count` at most, no text twice, none that leaks."""
+    """Examples that one prompt shows so far: at most `count`, no text twice, no leak."""
 
-    def __init__(self, asked: Iterable[Query], count: int) -> None:
+    def __init__(self, queries: Iterable[Query], count: int) -> None:
         self.shown: list[Example] = []
         self._count = count
-        queries = list(asked)
-        self._questions = {query.question_id for query in queries}
-        self._texts = {normalize(query.question) for query in queries}
+        rows = list(queries)
+        self._units = {query.unit for query in rows}
+        self._texts = {text for query in rows if (text := normalize(query.identity))}
 
     @property
     def full(self) -> bool:
         return len(self.shown) >= self._count
 
     def offer(self, example: Example) -> None:
-        text = normalize(example.query.question)
-        if not (self.full or example.query.question_id in self._questions or text in self._texts):
-            self._texts.add(text)
+        text = normalize(example.query.identity)
+        if not (self.full or example.query.unit in self._units or text in self._texts):
+            self._units.add(example.query.unit)
+            self._texts |= {text} - {""}
             self.shown.append(example)
 
 
 def _draw(
-    shelf: Sequence[Example], name: str, asked: Sequence[Query], count: int
+    shelf: Sequence[Example], name: str, queries: Sequence[Query], count: int
 ) -> tuple[Example, ...]:
-    """Return examples in an order that `name` alone gives, without those that leak to `asked`."""
-    choice = _Choice(asked, count)
+    """Return examples in an order that depends only on `name`, without leaks to `queries`."""
+    choice = _Choice(queries, count)
     tried: set[int] = set()
     draw = 0
     while not choice.full and len(tried) < len(shelf):
-        place = int(digest.of_text(f"{name}/{draw}"), 16) % len(shelf)
+        index = int(digest.of_text(f"{name}/{draw}"), 16) % len(shelf)
         draw += 1
-        if place not in tried:
-            tried.add(place)
-            choice.offer(shelf[place])
+        if index not in tried:
+            tried.add(index)
+            choice.offer(shelf[index])
     return tuple(choice.shown)
 
 
 def _nearest(
     queries: Sequence[Query], shelf: Sequence[Example], count: int
 ) -> dict[QueryId, tuple[Example, ...]]:
-    first: dict[int, Example] = {}
+    first: dict[UnitId, Example] = {}
     for example in shelf:
-        first.setdefault(example.query.question_id, example)
+        first.setdefault(example.query.unit, example)
     shown = list(first.values())
-    # Fitted on the pool alone, or the words of one query would weigh in the choice of another.
-    # Every sign is a word, so that no text is without one.
+    # Fit on the pool only: otherwise one query's words would change another query's examples.
+    # Every sign counts as a word, so that every text has one.
     vectorizer = TfidfVectorizer(token_pattern=r"\w+|[^\w\s]", sublinear_tf=True)
-    weights = vectorizer.fit_transform(_text(one.query) for one in shown).T.tocsr()
+    weights = vectorizer.fit_transform(example.query.nearest_text for example in shown).T.tocsr()
     chosen: dict[QueryId, tuple[Example, ...]] = {}
     for start in range(0, len(queries), _ROWS):
         block = queries[start : start + _ROWS]
-        cosine = (vectorizer.transform(_text(query) for query in block) @ weights).toarray()
-        # A stable sort over ascending ids is what sends ties to the smaller id.
-        order = np.argsort(-np.round(cosine, _DECIMALS), axis=1, kind="stable")  # (b, questions)
-        for query, places in zip(block, order.tolist(), strict=True):
+        cosine = (vectorizer.transform(query.nearest_text for query in block) @ weights).toarray()
+        # A stable sort sends ties to the first unit.
+        order = np.argsort(-np.round(cosine, _DECIMALS), axis=1, kind="stable")  # (b, units)
+        for query, indices in zip(block, order.tolist(), strict=True):
             choice = _Choice([query], count)
-            for place in places:
+            for index in indices:
                 if choice.full:
                     break
-                choice.offer(shown[place])
+                choice.offer(shown[index])
             chosen[query.query_id] = tuple(choice.shown)
     return chosen
 
 
-def _text(query: Query) -> str:
-    return f"{query.subject} {query.construct} {query.question}"
-
-
-def _place(example: Example) -> tuple[int, str]:
-    return example.query.question_id, example.query.answer
-
-
-def _alike(one: Query, other: Query) -> bool:
-    if one.question_id == other.question_id:
+def _alike(query: Query, other: Query) -> bool:
+    if query.unit == other.unit:
         return True
-    return normalize(one.question) == normalize(other.question)
+    text = normalize(query.identity)
+    return bool(text) and text == normalize(other.identity)

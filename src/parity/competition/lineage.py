@@ -1,6 +1,6 @@
-"""What an adapter was trained on, and whether a score on given questions is still a score.
+"""The lineage of an adapter: the units it was trained on, and whether a score is clean.
 
-Two questions with the same text are one question here: to have trained on either is to know both.
+Two units with the same text count as one: training on one of them contaminates the other.
 """
 
 import unicodedata
@@ -9,33 +9,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from parity.competition.query import Query
+from parity.competition.query import Query, UnitId
 from parity.run import digest, files
 from parity.run.errors import BadData, Contaminated
 
-Groups = Mapping[int, int]
-"""Question id → the smallest question id with the same normalized text."""
+Groups = Mapping[UnitId, UnitId]
+"""Unit → the first unit with the same normalized text."""
 Status = Literal["clean", "contaminated"]
 
-_NAMED = 5  # ids that a refusal names
+_NAMED = 5  # ids in an error message
 
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """The questions that weights were trained on, their parents' included.
+    """The units (such as questions) that weights were trained on, their parents' included.
 
     Attributes:
-        trained_on: question ids; empty for weights that saw none of the competition's, None where
-            nobody knows, as for a downloaded adapter.
+        trained_on: ids of units; empty for weights trained on no unit of the competition, None if
+            unknown, as for a downloaded adapter.
     """
 
-    trained_on: frozenset[int] | None
+    trained_on: frozenset[UnitId] | None
 
     def union(self, other: "Lineage") -> "Lineage":
-        """Return the lineage of weights that come from both; one unknown makes it unknown.
+        """Return the lineage of weights that come from both; unknown if either is unknown.
 
-        >>> Lineage(frozenset({1})).union(Lineage(frozenset({2}))).trained_on
-        frozenset({1, 2})
+        >>> first, second = (Lineage(frozenset({UnitId(name)})) for name in "12")
+        >>> sorted(first.union(second).trained_on or ())
+        ['1', '2']
         """
         if self.trained_on is None or other.trained_on is None:
             return Lineage(None)
@@ -49,8 +50,8 @@ class Lineage:
         """Write what `as_json` returns."""
         files.write_json(path, self.as_json())
 
-    def as_json(self) -> dict[str, list[int] | None]:
-        """Return `{"trained_on": [ids]}`, ascending, or null where unknown."""
+    def as_json(self) -> dict[str, list[UnitId] | None]:
+        """Return `{"trained_on": [ids]}`, sorted as text, or null where unknown."""
         return {"trained_on": self._ids()}
 
     @classmethod
@@ -66,11 +67,11 @@ class Lineage:
         ids = record["trained_on"]
         if ids is None:
             return cls(None)
-        if not isinstance(ids, list) or any(type(question_id) is not int for question_id in ids):
-            raise BadData(f"{path}: `trained_on` is neither null nor a list of question ids")
+        if not isinstance(ids, list) or any(type(unit) is not str for unit in ids):
+            raise BadData(f"{path}: `trained_on` is neither null nor a list of ids as text")
         return cls(frozenset(ids))
 
-    def _ids(self) -> list[int] | None:
+    def _ids(self) -> list[UnitId] | None:
         return None if self.trained_on is None else sorted(self.trained_on)
 
 
@@ -80,76 +81,79 @@ def normalize(text: str) -> str:
     >>> normalize("Work out\n 1/2 ＋ X")
     'work out 1/2 + x'
     """
-    # Folding can undo the composed form, so that it is restored afterwards.
+    # Case folding can undo the composed form, so the text is composed again.
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     return " ".join(folded.split())
 
 
-def groups(queries: Iterable[Query]) -> dict[int, int]:
-    """Return question id → the smallest question id with the same normalized text, by id.
+def groups(queries: Iterable[Query]) -> dict[UnitId, UnitId]:
+    """Return unit → the first unit with the same normalized text, in the competition's order.
+
+    A unit without a text is a group of its own.
 
     Raises:
-        BadData: one question comes with two texts.
+        BadData: a unit has two texts.
     """
-    texts: dict[int, str] = {}
-    for query in queries:
-        if texts.setdefault(query.question_id, query.question) != query.question:
-            raise BadData(f"question {query.question_id} comes with two texts")
-    first: dict[str, int] = {}
+    texts: dict[UnitId, str] = {}
+    for query in sorted(queries, key=lambda query: query.order):
+        if texts.setdefault(query.unit, query.identity) != query.identity:
+            raise BadData(f"unit {query.unit} comes with two texts")
+    first: dict[str, UnitId] = {}
     return {
-        question_id: first.setdefault(normalize(texts[question_id]), question_id)
-        for question_id in sorted(texts)
+        unit: first.setdefault(normalize(text), unit) if text else unit
+        for unit, text in texts.items()
     }
 
 
-def overlap(lineage: Lineage, question_ids: Iterable[int], *, groups: Groups) -> tuple[int, ...]:
-    """Return those of `question_ids`, ascending, that were trained on, by id or by equal text.
+def overlap(lineage: Lineage, units: Iterable[UnitId], *, groups: Groups) -> tuple[UnitId, ...]:
+    """Return those of `units`, sorted as text, that were trained on, by id or by equal text.
 
-    All of them where the lineage is unknown: any may have been.
+    Returns all of them if the lineage is unknown.
 
     Args:
-        lineage: what the weights were trained on.
-        question_ids: what is to be scored.
-        groups: of all labeled questions, trained and scored; an id that it lacks stands alone.
+        lineage: units that the weights were trained on.
+        units: units to score.
+        groups: groups of all labeled units, trained and scored; a missing id is a group of its own.
     """
-    asked = sorted(set(question_ids))
+    units = sorted(set(units))
     if lineage.trained_on is None:
-        return tuple(asked)
-    known = {groups.get(question_id, question_id) for question_id in lineage.trained_on}
-    return tuple(one for one in asked if groups.get(one, one) in known)
+        return tuple(units)
+    trained = {groups.get(unit, unit) for unit in lineage.trained_on}
+    return tuple(unit for unit in units if groups.get(unit, unit) in trained)
 
 
 def guard(
     lineage: Lineage,
-    question_ids: Iterable[int],
+    units: Iterable[UnitId],
     *,
     groups: Groups,
     accept_contaminated: bool = False,
 ) -> Status:
-    """Return whether a score on `question_ids` is clean; refuse one that is not.
+    """Return whether a score on `units` is clean.
 
     Args:
-        lineage: what the weights were trained on.
-        question_ids: what is to be scored.
+        lineage: units that the weights were trained on.
+        units: units to score.
         groups: as for `overlap`.
-        accept_contaminated: return "contaminated" where the score would be refused.
+        accept_contaminated: return "contaminated" instead of raising.
 
     Raises:
-        Contaminated: some were trained on, or nobody knows; says how many and names the first.
+        Contaminated: some units were trained on, or the lineage is unknown; the message counts them
+            and names the first.
     """
-    asked = frozenset(question_ids)
-    known = overlap(lineage, asked, groups=groups)
-    if not known and lineage.trained_on is not None:
+    scored = frozenset(units)
+    trained = overlap(lineage, scored, groups=groups)
+    if not trained and lineage.trained_on is not None:
         return "clean"
     if accept_contaminated:
         return "contaminated"
     if lineage.trained_on is None:
         raise Contaminated(
-            f"lineage unknown: any of the {len(asked)} questions to score may have been trained "
+            f"lineage unknown: any of the {len(scored)} units to score may have been trained "
             "on; --accept-contaminated scores them, outside tables and charts"
         )
-    named = ", ".join(map(str, known[:_NAMED])) + (", …" if len(known) > _NAMED else "")
+    names = ", ".join(map(str, trained[:_NAMED])) + (", …" if len(trained) > _NAMED else "")
     raise Contaminated(
-        f"{len(known)} of {len(asked)} questions to score were trained on (by id or by equal "
-        f"text: {named}); --accept-contaminated scores them, outside tables and charts"
+        f"{len(trained)} of {len(scored)} units to score were trained on (by id or by equal "
+        f"text: {names}); --accept-contaminated scores them, outside tables and charts"
     )

@@ -1,29 +1,27 @@
-"""The probe: the same few rows in every environment, to compare environments by; never a CV."""
+"""The probe: a few fixed queries that compare environments; never a CV score."""
 
 from collections.abc import Iterable
 
-from parity.competition.query import Query
+from parity.competition.query import Query, UnitId
 from parity.run import digest
 
 SIZE = 64
 
 
 def choose(queries: Iterable[Query], size: int = SIZE) -> list[Query]:
-    """Return one query each of `size` questions, picked by the hash of the question id alone.
+    """Return one query each of `size` units, picked by the hash of the unit's id.
 
     They may lie on either side of any split: a probe is compared, never scored as a CV.
 
     Args:
         queries: all labeled queries.
-        size: number of questions; all of them where there are fewer.
+        size: number of units; all of them if there are fewer.
 
     Returns:
-        By question id; of each question the wrong answer with the smallest letter.
+        The first query of each unit, in the competition's order.
     """
-    first: dict[int, Query] = {}
-    for query in queries:
-        known = first.setdefault(query.question_id, query)
-        if query.answer < known.answer:
-            first[query.question_id] = query
-    picked = sorted(first, key=lambda question_id: digest.of_text(str(question_id)))[:size]
-    return [first[question_id] for question_id in sorted(picked)]
+    first: dict[UnitId, Query] = {}
+    for query in sorted(queries, key=lambda query: query.order):
+        first.setdefault(query.unit, query)
+    units = sorted(first, key=digest.of_text)[:size]
+    return sorted((first[unit] for unit in units), key=lambda query: query.order)

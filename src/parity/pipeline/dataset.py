@@ -1,33 +1,40 @@
-"""Read what `prepare` wrote, and choose the few-shot examples of each query."""
+"""Dataset that `prepare` wrote, and the few-shot examples of each query."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from parity.competition import corpus as misconceptions
-from parity.competition import few_shot as shelf
-from parity.competition import query as questions
+from parity.competition import few_shot
+from parity.competition.base import Competition
+from parity.competition.corpus import Corpus, read_corpus, read_qrels
 from parity.competition.few_shot import Example
-from parity.competition.query import Corpus, MisconceptionId, Qrels, Query, QueryId
+from parity.competition.kinds import competition_of
+from parity.competition.query import Position, Qrels, Query, QueryId, UnitId, read_queries
+from parity.competition.scoring.row_metrics import Metric
 from parity.competition.splits.split import Split
+from parity.retrieval import prompts
 from parity.run import files
-from parity.run.config.run_file import PromptConfig
-from parity.run.experiment import Run
+from parity.run.config.competition import CompetitionConfig
+from parity.run.config.prompt import PromptConfig
+from parity.run.config.run_file import Config
+from parity.run.paths import RunPaths
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """The competition as the run's split parts it.
+    """Competition data of one run with its split.
 
     Attributes:
-        queries: labeled rows.
-        qrels: their right misconceptions.
-        test: rows of the sample submission.
-        corpus: all misconceptions.
-        split: train, valid, unseen.
+        competition: metric, fields and submission format.
+        queries: labeled queries.
+        qrels: positives of each labeled query.
+        test: queries to predict.
+        corpus: all passages.
+        split: ids of the train and validation sets, and the unseen rows.
         pool: few-shot examples that may be shown.
-        probe: queries that compare environments.
+        probe: queries for comparing environments.
     """
 
+    competition: Competition
     queries: list[Query]
     qrels: Qrels
     test: list[Query]
@@ -38,64 +45,87 @@ class Dataset:
 
     @property
     def train(self) -> list[Query]:
-        """Labeled rows of the train side."""
-        return self._side(self.split.train)
+        """Labeled queries of the training set."""
+        return self._queries_of(self.split.train)
 
     @property
     def valid(self) -> list[Query]:
-        """Labeled rows of the valid side."""
-        return self._side(self.split.valid)
+        """Labeled queries of the validation set."""
+        return self._queries_of(self.split.valid)
 
     @property
     def valid_qrels(self) -> Qrels:
-        """Labels of `valid`."""
+        """Positives of each query of `valid`."""
         return {query.query_id: self.qrels[query.query_id] for query in self.valid}
 
     @property
-    def positives(self) -> frozenset[MisconceptionId]:
-        """Misconceptions that are right in a row of train."""
+    def positives(self) -> frozenset[Position]:
+        """Passages that are positives of a query of `train`."""
         rows = (self.qrels[query.query_id] for query in self.train)
-        return frozenset[MisconceptionId]().union(*rows)
+        return frozenset[Position]().union(*rows)
 
-    def _side(self, ids: Sequence[int]) -> list[Query]:
-        kept = frozenset(ids)
-        return [query for query in self.queries if query.question_id in kept]
+    @property
+    def metric(self) -> Metric:
+        """Metric of the competition, with a depth no larger than the corpus."""
+        return self.competition.metric.within(len(self.corpus))
+
+    def _queries_of(self, ids: Sequence[UnitId]) -> list[Query]:
+        units = frozenset(ids)
+        return [query for query in self.queries if query.unit in units]
 
 
-def load(run: Run) -> Dataset:
-    """Read what `prepare` wrote for this run's split."""
-    place = run.workspace.prepare
-    queries = questions.read_queries(place / "queries.jsonl")
-    corpus = misconceptions.read_corpus(place / "corpus.jsonl")
-    known = {query.query_id: query for query in queries}
+def load(config: Config, paths: RunPaths) -> Dataset:
+    """Read what `prepare` wrote for the config's split.
+
+    Raises:
+        BadConfig: a template names a field that the competition does not have.
+    """
+    competition = open_competition(config.competition, config.prompt)
+    folder = paths.prepare
+    queries = read_queries(folder / "queries.jsonl")
+    corpus = read_corpus(folder / "corpus.jsonl")
+    by_id = {query.query_id: query for query in queries}
     return Dataset(
+        competition=competition,
         queries=queries,
-        qrels=questions.read_qrels(place / "qrels.jsonl"),
-        test=questions.read_queries(place / "test_queries.jsonl"),
+        qrels=read_qrels(folder / "qrels.jsonl", corpus),
+        test=read_queries(folder / "test_queries.jsonl"),
         corpus=corpus,
-        split=Split.read(run.workspace.split(run.config.split.name)),
-        pool=shelf.read(place / "examples.jsonl", queries, corpus),
-        probe=[known[row["query_id"]] for row in files.read_jsonl(place / "probe.jsonl")],
+        split=Split.read(paths.split(config.split.name)),
+        pool=few_shot.read(folder / "examples.jsonl", queries, corpus),
+        probe=[by_id[row["query_id"]] for row in files.read_jsonl(folder / "probe.jsonl")],
     )
 
 
-def shown(
-    nouns: Dataset, config: PromptConfig, queries: Sequence[Query]
-) -> dict[QueryId, tuple[Example, ...]]:
-    """Return each query's few-shot examples, proven to be of train and not of its own question.
+def open_competition(config: CompetitionConfig, prompt: PromptConfig) -> Competition:
+    """Return the competition, after checking the templates of a prompt against its fields.
 
     Raises:
-        Contaminated: an few-shot example is of the valid side, or shows a query its own answer.
+        BadConfig: a template names a field that the competition does not have.
     """
-    shelf.guard(nouns.pool, nouns.split)
-    return shelf.shown(queries, nouns.pool, config)
+    competition = competition_of(config)
+    prompts.check(
+        prompt,
+        fields=competition.fields,
+        required=competition.required_field,
+        passage_fields=competition.passage_fields,
+    )
+    return competition
 
 
-def texts(nouns: Dataset) -> list[str]:
-    """Return every text of the competition, which may not leave unless a license lets it."""
-    queries = [*nouns.queries, *nouns.test]
-    said = [
-        (query.subject, query.construct, query.question, query.correct, query.wrong)
-        for query in queries
-    ]
-    return [*nouns.corpus.values(), *(text for row in said for text in row)]
+def shown(
+    data: Dataset, config: PromptConfig, queries: Sequence[Query]
+) -> dict[QueryId, tuple[Example, ...]]:
+    """Return each query's few-shot examples, after checking that they are from other train rows.
+
+    Raises:
+        Contaminated: an example is from the validation set, or shows a query its own answer.
+    """
+    few_shot.guard(data.pool, data.split)
+    return few_shot.shown(queries, data.pool, config)
+
+
+def texts(data: Dataset) -> list[str]:
+    """Return every text of the competition; publishing them requires a license."""
+    queries = [*data.queries, *data.test]
+    return [*data.corpus.values(), *(text for query in queries for text in query.fields.values())]

@@ -1,21 +1,23 @@
-"""The three datasets of a run: what they are called on Kaggle, and their folders here, sealed."""
+"""The three Kaggle datasets of a run: bundle, wheelhouse and base model, as sealed folders."""
 
 import re
 from pathlib import Path
 
 from parity.deploy.bundle import scan, sealed_folder
-from parity.deploy.bundle.sealed_folder import Sealed
+from parity.deploy.bundle.sealed_folder import SealedFolder
 from parity.deploy.kaggle_api.publish import DatasetUpload
-from parity.pipeline import dag, encoder_loading
+from parity.pipeline import encoder_loading
 from parity.retrieval.models import base_model
 from parity.retrieval.models.base_model import BaseModel
 from parity.run import files
+from parity.run.config.run_file import Config
+from parity.run.config.shipping import ShippingConfig
 from parity.run.errors import BadConfig
-from parity.run.experiment import Run
+from parity.run.paths import RunPaths
 
 WHEELHOUSE = "kaggle-parity-wheelhouse"
-"""One for all runs: what it holds changes with its lock."""
-_KAGGLES = {
+"""One dataset for all runs; its content changes with the wheel lock."""
+_LICENSES = {
     "apache-2.0": "apache-2.0",
     "mit": "MIT",
     "cc0-1.0": "CC0-1.0",
@@ -25,86 +27,86 @@ _OTHER = "other"
 _LONGEST = 50
 
 
-def owner(run: Run, user: str) -> str:
-    """Return the account that owns the datasets: the run's, else whoever is logged in."""
-    return run.config.shipping.owner or user
+def dataset_owner(config: ShippingConfig, user: str) -> str:
+    """Return the account that owns the datasets: the configured owner, else the user."""
+    return config.owner or user
 
 
-def slug(*words: str) -> str:
-    """Return a name as Kaggle writes it in an address, at most 50 characters.
+def kaggle_slug(*words: str) -> str:
+    """Return a name as a Kaggle slug, at most 50 characters.
 
-    >>> slug("qwen2.5-14b", "bundle")
+    >>> kaggle_slug("qwen2.5-14b", "bundle")
     'qwen2-5-14b-bundle'
     """
     name = re.sub(r"[^a-z0-9]+", "-", "-".join(words).lower()).strip("-")
     return name[:_LONGEST].rstrip("-")
 
 
-def bundle(run: Run, user: str) -> DatasetUpload:
-    """Return the run's bundle as a parcel.
+def bundle_upload(config: Config, package: Path, user: str) -> DatasetUpload:
+    """Return the run's bundle, in the folder of the stage `package`, as an upload.
 
     Raises:
-        BadConfig: the run names no license for it.
+        BadConfig: the run has no license for it.
     """
-    folder = dag.folder(run, "package") / "bundle"
-    name = slug(run.config.name, "bundle")
-    license = run.config.shipping.license
-    return _parcel(sealed_folder.read(folder), f"{owner(run, user)}/{name}", license)
+    shipping = config.shipping
+    ref = f"{dataset_owner(shipping, user)}/{kaggle_slug(config.name, 'bundle')}"
+    return _upload(sealed_folder.read(package / "bundle"), ref, shipping.license)
 
 
-def wheelhouse(run: Run, user: str) -> DatasetUpload:
-    """Return the run's wheelhouse as a parcel; its wheels have licenses of their own."""
-    folder = dag.folder(run, "package") / "wheelhouse"
-    return _parcel(sealed_folder.read(folder), f"{owner(run, user)}/{WHEELHOUSE}", _OTHER)
+def wheelhouse_upload(config: ShippingConfig, package: Path, user: str) -> DatasetUpload:
+    """Return the run's wheelhouse as an upload; each wheel has its own license."""
+    ref = f"{dataset_owner(config, user)}/{WHEELHOUSE}"
+    return _upload(sealed_folder.read(package / "wheelhouse"), ref, _OTHER)
 
 
-def base_ref(run: Run, user: str) -> str:
-    """Return owner/slug of the dataset that holds the run's base."""
-    return f"{owner(run, user)}/{slug('parity-base', encoder_loading.base(run).name)}"
+def base_ref(config: Config, paths: RunPaths, user: str) -> str:
+    """Return owner/slug of the dataset with the run's base model."""
+    name = kaggle_slug("parity-base", encoder_loading.load_base(config.encoder, paths).name)
+    return f"{dataset_owner(config.shipping, user)}/{name}"
 
 
-def base_digest(run: Run) -> str:
-    """Return the digest of the sealed base, from what is known of its files."""
-    base = encoder_loading.base(run)
-    return sealed_folder.digest_of("base", _facts(run, base), base.files)
+def base_digest(config: Config, paths: RunPaths) -> str:
+    """Return the digest of the sealed base model, without reading its files."""
+    model = encoder_loading.load_base(config.encoder, paths)
+    return sealed_folder.compute_digest("base", _facts(config.shipping, model), model.files)
 
 
-def base(run: Run, user: str) -> DatasetUpload:
-    """Return the run's base as a parcel, its files linked into a sealed folder.
+def base_upload(config: Config, paths: RunPaths, user: str) -> DatasetUpload:
+    """Return the run's base model as an upload, its files linked into a sealed folder.
 
     Raises:
-        BadConfig: its license is not known.
-        BadData: a file of it is a pickle.
-        Mismatch: a file is not the one its record names.
+        BadConfig: its license is unknown.
+        BadData: one of its files is a pickle.
+        Mismatch: a file does not match its record.
     """
-    found = encoder_loading.base(run)
-    facts = _facts(run, found)
+    model = encoder_loading.load_base(config.encoder, paths)
+    facts = _facts(config.shipping, model)
     if not facts["license"]:
         raise BadConfig(
-            f"base {found.name}: its license is not known and its dataset needs one; name it: "
-            '--set shipping.base_license="Apache-2.0"'
+            f"base model {model.name} has no known license, which its dataset needs; set "
+            "shipping.base_license, for example to Apache-2.0"
         )
-    base_model.verify(found)
-    folder = run.workspace.root / "base"
+    base_model.verify(model)
+    folder = paths.root / "base"
     with files.replacing(folder) as temporary:
-        sealed_folder.link([found.folder / name for name in found.files], temporary)
+        sealed_folder.link_files([model.folder / name for name in model.files], temporary)
         scan.refuse_pickles(temporary)
         sealed_folder.seal(temporary, "base", facts)
-    license = _KAGGLES.get(facts["license"].lower(), _OTHER)
-    return _parcel(sealed_folder.read(folder), base_ref(run, user), license)
+    license = _LICENSES.get(facts["license"].lower(), _OTHER)
+    return _upload(sealed_folder.read(folder), base_ref(config, paths, user), license)
 
 
-def _facts(run: Run, base: BaseModel) -> dict[str, str]:
-    license = base.license or run.config.shipping.base_license
-    return {"name": Path(base.name).name, "license": license}
+def _facts(config: ShippingConfig, model: BaseModel) -> dict[str, str]:
+    license = model.license or config.base_license
+    return {"name": Path(model.name).name, "license": license}
 
 
-def _parcel(found: Sealed, ref: str, license: str) -> DatasetUpload:
+def _upload(sealed: SealedFolder, ref: str, license: str) -> DatasetUpload:
     return DatasetUpload(
         ref=ref,
         title=ref.partition("/")[2].replace("-", " "),
         license=license,
-        folder=found.folder,
-        sizes=found.sizes(),
-        digest=found.digest,
+        folder=sealed.folder,
+        sizes=sealed.sizes(),
+        digest=sealed.digest,
     )

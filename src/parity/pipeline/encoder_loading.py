@@ -1,4 +1,4 @@
-"""Load the run's encoder: the bare base, or with an adapter, in this process or among several."""
+"""Loading of the run's encoder: base model or adapter, in one or several processes."""
 
 import os
 from dataclasses import replace
@@ -9,48 +9,61 @@ from parity.retrieval.encoder import Encoder
 from parity.retrieval.engine.distributed import ProcessGroup
 from parity.retrieval.models import base_model
 from parity.retrieval.models.base_model import BaseModel
-from parity.run.experiment import Run
+from parity.run.config.encoder import EncoderConfig
+from parity.run.config.run_file import Config
+from parity.run.paths import RunPaths
 
 
-def base(run: Run) -> BaseModel:
-    """Return the base that the run names, converted or downloaded when first asked for."""
-    config = run.config.encoder
-    found = base_model.resolve(config.base, config.revision, run.workspace.bases)
-    return replace(found, name=portable(found.name))
+def load_base(config: EncoderConfig, paths: RunPaths) -> BaseModel:
+    """Return the run's base model; the first call converts or downloads it."""
+    base = base_model.resolve(config.base, config.revision, paths.bases)
+    return replace(base, name=portable_name(base.name))
 
 
-def portable(name: str) -> str:
-    """Return the name of a base less where this machine keeps it: of a whole path the last part."""
+def portable_name(name: str) -> str:
+    """Return the name of a base model without this machine's folders: the last part of a path."""
     return Path(name).name if Path(name).is_absolute() else name
 
 
-def encoder(run: Run, adapter: Path | None = None, workers: ProcessGroup | None = None) -> Encoder:
-    """Return the run's encoder, with the adapter in a folder or bare; it keeps no embeddings."""
-    return _loaded(run, adapter, workers, None)
-
-
-def keeping(run: Run, adapter: Path | None = None, workers: ProcessGroup | None = None) -> Encoder:
-    """Return the run's encoder for weights that stay as they are: embeddings are kept on disk."""
-    return _loaded(run, adapter, workers, EmbeddingCache(run.workspace.embeddings))
-
-
-def _loaded(
-    run: Run, adapter: Path | None, workers: ProcessGroup | None, cache: EmbeddingCache | None
+def load_encoder(
+    config: EncoderConfig,
+    paths: RunPaths,
+    adapter: Path | None = None,
+    workers: ProcessGroup | None = None,
 ) -> Encoder:
-    # Read when a layer is first compiled: what one command compiled, the next need not.
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(run.workspace.compiled.resolve()))
-    config = run.config.encoder
-    return Encoder(base(run), config, adapter=adapter, workers=workers, cache=cache)
+    """Return the run's encoder without a cache, with or without the adapter in a folder."""
+    return _load(config, paths, adapter, workers, None)
 
 
-def mining(run: Run) -> Run:
-    """Return the run as its mining computes: perhaps in fewer bits than all else."""
-    config = run.config
+def load_caching_encoder(
+    config: EncoderConfig,
+    paths: RunPaths,
+    adapter: Path | None = None,
+    workers: ProcessGroup | None = None,
+) -> Encoder:
+    """Return the run's encoder with an embedding cache on disk, for weights that do not change."""
+    return _load(config, paths, adapter, workers, EmbeddingCache(paths.embeddings))
+
+
+def _load(
+    config: EncoderConfig,
+    paths: RunPaths,
+    adapter: Path | None,
+    workers: ProcessGroup | None,
+    cache: EmbeddingCache | None,
+) -> Encoder:
+    # torch reads this at the first compilation; later commands reuse the compiled layers.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(paths.compiled.resolve()))
+    return Encoder(load_base(config, paths), config, adapter=adapter, workers=workers, cache=cache)
+
+
+def mining_config(config: Config) -> Config:
+    """Return the config with the encoder settings of mining, which may use fewer bits."""
     chosen = {"quantize": config.mining.quantize or config.encoder.quantize}
     encoder = config.encoder.model_copy(update=chosen)
-    return replace(run, config=config.model_copy(update={"encoder": encoder}))
+    return config.model_copy(update={"encoder": encoder})
 
 
-def parent(run: Run) -> Path | None:
-    """Return the folder of the adapter that mines for this round and that it starts from."""
-    return run.workspace.adapter(run.round - 1) if run.round else None
+def parent_adapter(paths: RunPaths, round_: int) -> Path | None:
+    """Return the folder of the previous round's adapter, which mines for this round; or None."""
+    return paths.adapter(round_ - 1) if round_ else None

@@ -1,7 +1,7 @@
-"""What a training leaves after each epoch: the adapter, its scores, its probe embeddings.
+"""Outputs of each training epoch: the adapter, its scores and its probe embeddings.
 
-`epoch-N.json` is written last and holds the digests of the rest, so an epoch that it proves is
-whole; it is then never touched again.
+`epoch-N.json` is written last and holds the digests of the other files, which shows that an epoch
+is complete. A complete epoch is never changed.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from parity.retrieval.models import adapter as adapters
 from parity.run import digest, files
 from parity.run.config.run_file import Config
 
-_PLACES = ("data.source", "encoder.base")
+_PATH_KEYS = ("data.source", "encoder.base")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +29,9 @@ class SavedEpoch:
     """One finished epoch.
 
     Attributes:
-        number: from 1.
-        step: optimizer steps done at its end.
-        scores: on the valid side; None where the split has none.
+        number: number of the epoch, from 1.
+        step: number of optimizer steps at its end.
+        scores: scores of the validation set; None if the split has no validation set.
     """
 
     number: int
@@ -40,56 +40,56 @@ class SavedEpoch:
 
     @property
     def value(self) -> float:
-        """Return what epochs are chosen by: the projection, or MAP where there is none."""
+        """Return the value to choose epochs by: the projection, else the score of all rows."""
         if self.scores is None:
-            return float(self.number)  # nothing was scored: the last one
-        judged = self.scores.projection or self.scores.all.map
-        return judged.value if judged else 0.0
+            return float(self.number)  # without scores the last epoch is chosen
+        estimate = self.scores.projection or self.scores.all.score
+        return estimate.value if estimate else 0.0
 
     @property
     def line(self) -> str:
-        """One line for a person."""
-        if self.scores is None or self.scores.all.map is None:
+        """Return the epoch's line of output."""
+        if self.scores is None or self.scores.all.score is None:
             return f"epoch {self.number}: step {self.step}, saved; the split has nothing to score"
         projection = self.scores.projection
-        told = f"{projection.value:.4f}" if projection else "-"
+        projected = f"{projection.value:.4f}" if projection else "-"
         return (
-            f"epoch {self.number}: step {self.step}, MAP@{self.scores.k} "
-            f"{self.scores.all.map.value:.4f}, projection {told}"
+            f"epoch {self.number}: step {self.step}, {self.scores.metric.title} "
+            f"{self.scores.all.score.value:.4f}, projection {projected}"
         )
 
 
 def save(
     encoder: Encoder,
     config: Config,
-    known: Dataset,
+    data: Dataset,
     folder: Path,
     *,
     epoch: SavedEpoch,
     lineage: Lineage,
 ) -> SavedEpoch:
-    """Save the adapter of an epoch, score it, and keep its probe embeddings.
+    """Save the adapter of an epoch, score it, and store its probe embeddings.
 
     Args:
-        encoder: as trained so far; every process takes part, the main one writes.
-        config: the resolved run.
-        known: the competition.
-        folder: the stage's.
-        epoch: number and step; its scores are filled in.
-        lineage: what the adapter is trained on.
+        encoder: encoder as trained so far; every process takes part, only the main one writes.
+        config: resolved config.
+        data: dataset of the competition.
+        folder: folder of the stage.
+        epoch: number and step; scores are added.
+        lineage: questions the adapter is trained on.
     """
-    scored = score(encoder, config, known)
+    scored = score(encoder, config, data)
     done = SavedEpoch(epoch.number, epoch.step, scored.scores)
-    if encoder.workers.main:
+    if encoder.workers.is_main:
         saved = adapters.save(
             encoder.model,
             folder / f"epoch-{epoch.number}",
             encoder.base,
             layers=encoder.config.num_layers,
             template=prompts.template_digest(config.prompt),
-            beside={"lineage.json": lineage.as_json(), "run.json": frozen(config)},
+            extra_files={"lineage.json": lineage.as_json(), "run.json": frozen(config)},
         )
-        files.write_array(folder / f"probe-{epoch.number}.npy", scored.probed.found.vectors)
+        files.write_array(folder / f"probe-{epoch.number}.npy", scored.probed.retrieval.vectors)
         if scored.ranking is not None:
             rankings.write(folder / f"ranking-{epoch.number}.jsonl", scored.ranking)
         record = {
@@ -98,51 +98,58 @@ def save(
             "layers": {**scored.probed.layers, "adapter": saved.weights},
         }
         path = folder / f"epoch-{epoch.number}.json"
-        files.remove(path)  # one that was changed since
-        made = digest.of_tree(folder, outputs(folder, epoch.number))
-        sealed = {**record, "files": made, "digest": digest.of_value([record, made])}
+        files.remove(path)  # it may be of a changed epoch
+        digests = digest.of_tree(folder, outputs(folder, epoch.number))
+        sealed = {**record, "files": digests, "digest": digest.of_value([record, digests])}
         files.write_json(path, sealed)
     encoder.workers.wait()
     return done
 
 
 def read(folder: Path, number: int) -> SavedEpoch | None:
-    """Return a finished epoch, or None where it is not whole or was changed since."""
+    """Return a finished epoch, or None if it is incomplete or was changed."""
     path = folder / f"epoch-{number}.json"
     if not path.is_file():
         return None
     sealed = files.read_json(path)
     record = {key: sealed.get(key) for key in ("step", "scores", "layers")}
-    made = sealed.get("files", {})
-    there = [name for name in made if (folder / name).is_file()]
-    if digest.of_value([record, digest.of_tree(folder, there)]) != sealed.get("digest"):
+    digests = sealed.get("files", {})
+    names = [name for name in digests if (folder / name).is_file()]
+    if digest.of_value([record, digest.of_tree(folder, names)]) != sealed.get("digest"):
         return None
     scores = Scores.from_json(record["scores"]) if record["scores"] else None
     return SavedEpoch(number, record["step"], scores)
 
 
 def outputs(folder: Path, number: int) -> list[str]:
-    """Return the names of the files an epoch left, relative to `folder`."""
+    """Return the names of an epoch's files, relative to `folder`."""
     names = [f"epoch-{number}.json", f"probe-{number}.npy", f"ranking-{number}.jsonl"]
-    inside = sorted((folder / f"epoch-{number}").iterdir())
+    paths = sorted((folder / f"epoch-{number}").iterdir())
     return [
         *(name for name in names if (folder / name).is_file()),
-        *(path.relative_to(folder).as_posix() for path in inside),
+        *(path.relative_to(folder).as_posix() for path in paths),
     ]
 
 
-def verdict(
-    folder: Path, config: Config, known: Dataset, best: SavedEpoch, last: SavedEpoch
+def describe_best(
+    folder: Path, config: Config, data: Dataset, best: SavedEpoch, last: SavedEpoch
 ) -> str:
-    """Say whether the best epoch is shown to be better than the last, by a paired bootstrap."""
+    """Return whether the best epoch is better than the last one, by a paired bootstrap."""
     if best.number == last.number or best.scores is None:
         return f"epoch {best.number} is the best"
-    one, other = (rankings.read(folder / f"ranking-{e.number}.jsonl") for e in (best, last))
-    found = compare(
-        one, other, known.valid_qrels, known.split.unseen, config.scoring, k=best.scores.k
+    best_ranking, last_ranking = (
+        rankings.read(folder / f"ranking-{e.number}.jsonl") for e in (best, last)
     )
-    told = found.verdict.replace("a is", f"epoch {best.number} is")
-    return f"epoch {best.number} has the best projection; against epoch {last.number}: {told}"
+    result = compare(
+        best_ranking,
+        last_ranking,
+        data.valid_qrels,
+        data.split.unseen,
+        config.scoring,
+        best.scores.metric,
+    )
+    conclusion = result.result.replace("a is", f"epoch {best.number} is")
+    return f"epoch {best.number} has the best projection; against epoch {last.number}: {conclusion}"
 
 
 def flat(config: Config) -> dict[str, str | int | float | bool]:
@@ -156,16 +163,16 @@ def flat(config: Config) -> dict[str, str | int | float | bool]:
 
 
 def frozen(config: Config) -> dict[str, Any]:
-    """Return the resolved config as plain values, less where this machine keeps its files."""
+    """Return the resolved config as plain values, without local paths."""
     plain = config.model_dump(mode="json")
     plain["data"]["source"] = ""
-    del plain["shipping"]  # how it travels is no part of what an adapter is
+    del plain["shipping"]  # shipping does not change the adapter
     plain["encoder"]["parallelism"] = "queries"
-    plain["encoder"]["base"] = encoder_loading.portable(config.encoder.base)
-    kept = [
+    plain["encoder"]["base"] = encoder_loading.portable_name(config.encoder.base)
+    overrides = [
         override
         for override in config.overrides
-        if override.partition("=")[0].strip() not in _PLACES
+        if override.partition("=")[0].strip() not in _PATH_KEYS
     ]
-    plain["overrides"] = kept
+    plain["overrides"] = overrides
     return plain

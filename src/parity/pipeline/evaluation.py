@@ -1,4 +1,4 @@
-"""Score an encoder on the valid side: the same few lines in training and in `eval`."""
+"""Scoring of an encoder on the validation set, shared by training and `eval`."""
 
 from dataclasses import dataclass
 
@@ -14,63 +14,65 @@ from parity.retrieval.search import Embeddings
 from parity.run.config.run_file import Config
 from parity.run.errors import BadConfig
 
-K = 25
-
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What an encoder is worth, and what it did on the probe.
+    """Scores of an encoder on the validation set, and its measurement on the probe.
 
     Attributes:
-        ranking: of the valid rows; None where the split holds none out.
-        scores: of that ranking.
-        probed: the probe's layers and embeddings.
-        passages: the corpus as it was embedded.
-        asked: how the valid rows were rendered, for a person; empty where there are none.
+        ranking: ranking of the validation rows; None if the split has none.
+        scores: scores of the ranking; None if the split has no validation rows.
+        probed: layers and embeddings of the probe.
+        passages: (m, d) float32, embeddings of the corpus.
+        rendering: summary of how the validation rows were rendered; empty if there are none.
     """
 
     ranking: Ranking | None
     scores: Scores | None
     probed: ProbeResult
     passages: Embeddings
-    asked: str = ""
+    rendering: str = ""
 
 
-def score(encoder: Encoder, config: Config, known: Dataset) -> Evaluation:
-    """Rank and score the valid rows, and measure the probe over the same embedded corpus."""
-    embedded = index(encoder, config.prompt, known.corpus)
-    shown = dataset.shown(known, config.prompt, known.probe)
-    probed = measure(encoder, config.prompt, known.probe, embedded, shown)
-    if not known.valid:
+def score(encoder: Encoder, config: Config, data: Dataset) -> Evaluation:
+    """Rank and score the validation rows, and measure the probe on the same embedded corpus."""
+    embedded = index(encoder, config.prompt, data.corpus)
+    shown = dataset.shown(data, config.prompt, data.probe)
+    probed = measure(encoder, config.prompt, data.probe, embedded, shown, k=data.metric.k)
+    if not data.valid:
         return Evaluation(None, None, probed, embedded.vectors)
-    chosen = dataset.shown(known, config.prompt, known.valid)
-    found = retrieve(encoder, config.prompt, known.valid, embedded, chosen, k=K)
-    scores = evaluated(found.ranking, config, known)
-    return Evaluation(found.ranking, scores, probed, embedded.vectors, found.asked.summary())
+    chosen = dataset.shown(data, config.prompt, data.valid)
+    retrieved = retrieve(encoder, config.prompt, data.valid, embedded, chosen, k=data.metric.k)
+    scores = score_ranking(retrieved.ranking, config, data)
+    return Evaluation(
+        retrieved.ranking, scores, probed, embedded.vectors, retrieved.queries.summary()
+    )
 
 
-def evaluated(ranking: Ranking, config: Config, known: Dataset) -> Scores:
-    """Return the scores of a ranking of the valid rows, at 25 or all a small corpus has."""
-    k = min(K, len(known.corpus))
-    return metrics.evaluate(ranking, known.valid_qrels, known.split.unseen, config.scoring, k=k)
+def score_ranking(ranking: Ranking, config: Config, data: Dataset) -> Scores:
+    """Return the scores of a ranking of the validation rows by the competition's metric."""
+    return metrics.evaluate(
+        ranking, data.valid_qrels, data.split.unseen, config.scoring, data.metric
+    )
 
 
-def lexical(config: Config, known: Dataset) -> dict[str, Scores]:
-    """Return the scores of the lexical baselines on the valid rows, by method."""
+def lexical(config: Config, data: Dataset) -> dict[str, Scores]:
+    """Return the scores of the lexical baselines on the validation rows, by method."""
+    k = data.metric.k
     return {
-        method: evaluated(baselines.rank(method, known.valid, known.corpus, k=K), config, known)
+        method: score_ranking(baselines.rank(method, data.valid, data.corpus, k=k), config, data)
         for method in baselines.METHODS
     }
 
 
-def need_valid(known: Dataset) -> None:
-    """Check that the split holds something out.
+def need_valid(data: Dataset) -> None:
+    """Check that the split has a validation set.
 
     Raises:
-        BadConfig: it does not, so there is nothing to score on.
+        BadConfig: the split has no validation rows to score.
     """
-    if not known.split.valid:
+    if not data.split.valid:
         raise BadConfig(
-            f"split {known.split.name} holds nothing out: it is for a last training before a "
-            "submission; choose another split.kind to score on"
+            f"split {data.split.name} holds nothing out: it is for the last training before a "
+            "submission. Choose another split.kind to compute scores"
         )

@@ -1,4 +1,4 @@
-"""What all stages do: check inputs first, work, and write the manifest last."""
+"""Run a stage: check its inputs first, let it work, and write its manifest last."""
 
 import time
 from collections.abc import Iterator
@@ -15,22 +15,22 @@ from parity.run.manifest import Manifest
 
 @dataclass(slots=True)
 class StageContext:
-    """A stage under way.
+    """A stage that is running.
 
     Attributes:
-        folder: where it writes.
-        found: the manifests of what it reads, by noun.
-        outputs: names of the files it wrote, relative to `folder`.
-        facts: numbers worth keeping in its manifest.
+        folder: folder that it writes to.
+        required: label → manifest of the stages that it reads.
+        outputs: names of the files that it wrote, relative to `folder`.
+        facts: numbers for its manifest.
     """
 
     folder: Path
-    found: dict[str, Manifest]
+    required: dict[str, Manifest]
     outputs: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
     def out(self, name: str) -> Path:
-        """Return the path of an output, noted for the manifest."""
+        """Return the path of an output and note it for the manifest."""
         self.outputs.append(name)
         return self.folder / name
 
@@ -44,33 +44,33 @@ def stage_context(
     inputs: dict[str, str] | None = None,
     main: bool = True,
 ) -> Iterator[StageContext]:
-    """Yield the work of one stage; its manifest is written when the block ends without an error.
+    """Yield the context of a stage; write its manifest when the block ends without an error.
 
     Args:
-        run: the run at its round.
-        stage: its name.
-        folder: where it writes, if not where the stage usually does.
-        inputs: digests of what it reads that no stage has made.
-        main: whether this process writes (of several, one does).
+        run: run at its round.
+        stage: name of the stage.
+        folder: folder to write to, if not the stage's usual one.
+        inputs: name → digest of inputs that no stage made.
+        main: whether this process writes; of several, one does.
 
     Raises:
-        StaleInput: what it reads is missing or stale.
+        StaleInput: an input is missing or stale.
     """
     started = time.monotonic()
-    found = dag.StageGraph().require(run, stage)
-    place = folder or dag.folder(run, stage)
+    required = dag.StageGraph().require(run, stage)
+    target = folder or dag.folder(run, stage)
     if main:
-        place.mkdir(parents=True, exist_ok=True)
-        manifests.forget(place)  # until the new one is there, nothing here is to be trusted
-    work = StageContext(place, found)
-    yield work
+        target.mkdir(parents=True, exist_ok=True)
+        manifests.forget(target)  # until the new one is written, nothing here can be trusted
+    context = StageContext(target, required)
+    yield context
     if main:
-        done = Manifest(
+        manifest = Manifest(
             stage=stage,
             config=dag.config_of(run, stage),
-            inputs={**dag.inputs(found), **(inputs or {})},
+            inputs={**dag.inputs(required), **(inputs or {})},
             outputs={},
-            facts=work.facts,
+            facts=context.facts,
             seconds=time.monotonic() - started,
         )
-        manifests.write(place, done, work.outputs)
+        manifests.write(target, manifest, context.outputs)

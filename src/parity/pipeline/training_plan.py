@@ -1,8 +1,8 @@
-"""Turn negatives into a course of training: every epoch's batches, and each batch as token ids."""
+"""Training plan of a run: the batches of every epoch, and the token ids of each batch."""
 
 from collections.abc import Callable, Sequence
 
-from parity.competition import few_shot as shelf
+from parity.competition import few_shot
 from parity.pipeline import dataset
 from parity.pipeline.dataset import Dataset
 from parity.retrieval.retrieve import (
@@ -21,48 +21,50 @@ from parity.training.gradcache import Tokens
 from parity.training.negatives import Negatives
 from parity.training.trainer import TrainingPlan
 
-Asking = Callable[[Batch], Tokens]
+QueryTokens = Callable[[Batch], Tokens]
 """Batch → token ids of its queries."""
-Telling = Callable[[Sequence[Batch]], str]
-"""First epoch → how queries were rendered, for a person."""
+DescribeRendering = Callable[[Sequence[Batch]], str]
+"""Batches of the first epoch → summary of how queries were rendered."""
 
 
 def build_training_plan(
-    encoder: Tokenizer, config: Config, known: Dataset, negatives: Negatives, key: str
+    encoder: Tokenizer, config: Config, data: Dataset, negatives: Negatives, key: str
 ) -> tuple[TrainingPlan, list[str]]:
     """Plan all epochs and render all texts before the first step.
 
     Args:
-        encoder: tokenizes; its weights are not asked.
-        config: the resolved run.
-        known: the competition.
-        negatives: of every train row.
-        key: digest of all that the training depends on.
+        encoder: tokenizer; its weights are not used.
+        config: resolved config of the run.
+        data: dataset of the run.
+        negatives: negatives of every train query.
+        key: digest of everything that the training depends on.
 
     Returns:
-        The course, and lines for a person: how queries were rendered, what each epoch is made of,
-        and how many tokens the first one shares.
+        The plan, and summary lines: rendering of the queries, statistics of each epoch, and tokens
+        of the first epoch without and with prefix sharing.
 
     Raises:
-        BadConfig: few-shot examples are on and no query carries one.
+        BadConfig: few-shot examples are on, but not a single query has one.
     """
-    texts = passages(encoder, config.prompt, known.corpus)
-    answers = dict(zip(sorted(known.corpus), texts, strict=True))
+    texts = passages(encoder, config.prompt, data.corpus)
+    answers = dict(zip(sorted(data.corpus), texts, strict=True))
     render_all = _by_batch if config.prompt.examples == "batch" else _by_row
-    asked, told = render_all(encoder, config, known)
+    query_tokens, describe = render_all(encoder, config, data)
 
     def tokens(batch: Batch) -> tuple[Tokens, Tokens]:
-        return asked(batch), [answers[key] for key in batch.passages]
+        return query_tokens(batch), [answers[key] for key in batch.passages]
 
     def sizes(batch: Batch) -> tuple[int, int]:
         sequences = [ids for side in tokens(batch) for ids in side]
         packs = encoder.packs(sequences, config.training.token_budget)
         return sum(map(len, sequences)), sum(map(len, packs))
 
-    lessons = TrainingData(known.train, known.qrels, known.corpus, negatives)
+    training_data = TrainingData(data.train, data.qrels, data.corpus, negatives)
     epochs = tuple(
         tuple(
-            batching.plan(lessons, config.training, epoch=epoch, cost=lambda item: sizes(item)[1])
+            batching.plan(
+                training_data, config.training, epoch=epoch, cost=lambda item: sizes(item)[1]
+            )
         )
         for epoch in range(1, config.training.epochs + 1)
     )
@@ -70,46 +72,53 @@ def build_training_plan(
         f"epoch {number}: {batch_stats.batch_stats(batches).text}"
         for number, batches in enumerate(epochs, start=1)
     ]
-    flat, packed = (sum(column) for column in zip(*map(sizes, epochs[0]), strict=True))
-    shared = f"epoch 1: {flat:,} tokens flat, {packed:,} packed: shared {flat / packed:.2f} times"
-    return TrainingPlan(epochs, tokens, key), [told(epochs[0]), *planned, shared]
+    unshared, packed = (sum(column) for column in zip(*map(sizes, epochs[0]), strict=True))
+    shared = (
+        f"epoch 1: {unshared:,} tokens without prefix sharing, {packed:,} with it "
+        f"({unshared / packed:.2f} times fewer)"
+    )
+    return TrainingPlan(epochs, tokens, key), [describe(epochs[0]), *planned, shared]
 
 
-def _by_row(encoder: Tokenizer, config: Config, known: Dataset) -> tuple[Asking, Telling]:
+def _by_row(
+    encoder: Tokenizer, config: Config, data: Dataset
+) -> tuple[QueryTokens, DescribeRendering]:
     """Render each query once; its few-shot examples do not depend on the batch."""
-    shown = dataset.shown(known, config.prompt, known.train)
-    asked = render_queries(encoder, config.prompt, known.train, shown)
-    ids = {query.query_id: row for query, row in zip(known.train, asked.tokens, strict=True)}
-    line = f"train: {asked.summary()}"
+    shown = dataset.shown(data, config.prompt, data.train)
+    rendered = render_queries(encoder, config.prompt, data.train, shown)
+    ids = {query.query_id: row for query, row in zip(data.train, rendered.tokens, strict=True)}
+    line = f"train: {rendered.summary()}"
     return lambda batch: [ids[id_] for id_ in batch.query_ids], lambda _: line
 
 
-def _by_batch(encoder: Tokenizer, config: Config, known: Dataset) -> tuple[Asking, Telling]:
-    """Render queries batch by batch, all of a batch behind the same examples."""
-    shelf.guard(known.pool, known.split)
-    by_id = {query.query_id: query for query in known.train}
+def _by_batch(
+    encoder: Tokenizer, config: Config, data: Dataset
+) -> tuple[QueryTokens, DescribeRendering]:
+    """Render queries batch by batch; the queries of a batch have the same examples."""
+    few_shot.guard(data.pool, data.split)
+    by_id = {query.query_id: query for query in data.train}
 
-    def asked(batch: Batch) -> RenderedQueries:
+    def render_batch(batch: Batch) -> RenderedQueries:
         queries = [by_id[id_] for id_ in batch.query_ids]
-        shared = shelf.for_batch(
+        shared = few_shot.for_batch(
             queries,
-            known.pool,
+            data.pool,
             count=config.prompt.example_count,
             seed=config.prompt.example_seed,
         )
         chosen = {query.query_id: shared for query in queries}
         return render(encoder, config.prompt, queries, chosen)
 
-    def told(first: Sequence[Batch]) -> str:
-        whole = _together([asked(batch) for batch in first])
-        need_examples(config.prompt, whole)
-        return f"train, first epoch: {whole.summary()}"
+    def describe(first: Sequence[Batch]) -> str:
+        rendered = _concatenate([render_batch(batch) for batch in first])
+        need_examples(config.prompt, rendered)
+        return f"train, first epoch: {rendered.summary()}"
 
-    return lambda batch: asked(batch).tokens, told
+    return lambda batch: render_batch(batch).tokens, describe
 
 
-def _together(parts: Sequence[RenderedQueries]) -> RenderedQueries:
-    """Return the queries of several batches as one list."""
+def _concatenate(parts: Sequence[RenderedQueries]) -> RenderedQueries:
+    """Return the queries of several batches in one list."""
     return RenderedQueries(
         [text for part in parts for text in part.texts],
         [ids for part in parts for ids in part.tokens],

@@ -1,8 +1,8 @@
-"""Embeddings kept on disk, so that to mine or to score again costs seconds.
+"""Cache of embeddings on disk, so that repeated mining and scoring take seconds.
 
-A kept list is named by all that decides its bytes: weights, tokens, budget, precision, machine and
-code. Nothing is ever looked up by less, so nothing ever has to be thrown away for being stale; the
-oldest lists go when the folder outgrows its limit, and the whole folder may be removed at any time.
+The key of a list covers everything that affects its bytes: weights, tokens, budget, precision,
+machine and code. So entries never become stale. The oldest ones are deleted when the folder exceeds
+its limit, and the folder may be deleted at any time.
 """
 
 import hashlib
@@ -20,24 +20,24 @@ from parity.retrieval.engine.distributed import ProcessGroup
 from parity.retrieval.search import Embeddings
 from parity.run import digest, files
 from parity.run.errors import BadData
-from parity.run.progress import tell
+from parity.run.progress import log
 
-LIMIT = 2 << 30
-"""Bytes that kept lists may take together; the oldest are removed past it."""
+MAX_BYTES = 2 << 30
+"""Largest size of the cache in bytes; the oldest entries are deleted beyond it."""
 
 _SUFFIX = ".safetensors"
 _VECTORS, _NAME, _DIGEST = "vectors", "name", "sha256"
 
 
-def name(identity: Sequence[str], sequences: Sequence[Sequence[int]]) -> str:
-    """Return the name of a list's embeddings, 64 hex digits.
+def cache_key(identity: Sequence[str], sequences: Sequence[Sequence[int]]) -> str:
+    """Return the cache key of a list of sequences, 64 hex digits.
 
-    >>> name(["weights"], [[1, 2], [3]]) == name(["weights"], [[1], [2, 3]])
+    >>> cache_key(["weights"], [[1, 2], [3]]) == cache_key(["weights"], [[1], [2, 3]])
     False
 
     Args:
-        identity: all that decides an embedding but the tokens.
-        sequences: token ids, in order.
+        identity: everything that affects an embedding, except the tokens.
+        sequences: token ids of each sequence, in order.
     """
     state = hashlib.sha256(digest.canonical(list(identity)).encode())
     for tokens in sequences:
@@ -49,86 +49,96 @@ def name(identity: Sequence[str], sequences: Sequence[Sequence[int]]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingCache:
-    """A folder of embeddings, one file a list.
+    """A folder of embeddings, one file for each list.
 
     Attributes:
-        folder: where they lie; made when the first is kept.
-        limit: bytes of all files.
+        folder: folder of the files, created at the first write.
+        limit: largest total size of the files in bytes.
     """
 
     folder: Path
-    limit: int = LIMIT
+    limit: int = MAX_BYTES
 
-    def shared(
+    def read_in_all(
         self, name: str, shape: tuple[int, int], workers: ProcessGroup, device: torch.device
     ) -> Embeddings | None:
-        """Return in every process what the main one can `read`, so that all go the same way."""
-        found = self.read(name, shape) if workers.main else None
-        there = torch.tensor(int(found is not None), device=device)
-        if not workers.share([there])[0].item():
+        """Return in every process what the main process reads, so that all take the same branch."""
+        stored = self.read(name, shape) if workers.is_main else None
+        is_stored = torch.tensor(int(stored is not None), device=device)
+        if not workers.share([is_stored])[0].item():
             return None
-        values = torch.zeros(shape) if found is None else torch.from_numpy(found)
+        values = torch.zeros(shape) if stored is None else torch.from_numpy(stored)
         return workers.share([values.to(device)])[0].cpu().numpy()
 
     def read(self, name: str, shape: tuple[int, int]) -> Embeddings | None:
-        """Return the (n, d) float32 embeddings kept under a name, proven whole, or None.
+        """Return the verified embeddings, (n, d) float32, of a key; None if they are not cached.
 
-        A file that is damaged is told of in one line; it is written anew by whoever asked.
+        A damaged file is reported in one line and counts as missing.
+
+        Args:
+            name: key of the list.
+            shape: (n, d).
         """
         path = self._path(name)
         try:
-            return _proven(path, name, shape)
+            return _verified(path, name, shape)
         except FileNotFoundError:
             return None
         except (SafetensorError, OSError, BadData) as error:
-            tell(f"{path.name[:12]}…: kept embeddings are damaged ({error}); computes them again")
+            log(f"{path.name[:12]}…: cached embeddings are damaged ({error}); computing them again")
             return None
 
     def write(self, name: str, vectors: Embeddings) -> None:
-        """Keep embeddings under a name, and let go of the oldest past the limit.
+        """Write embeddings to the cache and delete the oldest entries beyond the limit.
 
-        What the disk does not take is told of and not kept: they were costly, and are not lost.
+        A failed write is reported in one line and is not an error: the caller has the embeddings.
+
+        Args:
+            name: key of the list.
+            vectors: (n, d) float32.
         """
         if vectors.nbytes > self.limit:
             return
         about = {_NAME: name, _DIGEST: digest.of_bytes(vectors.tobytes())}
-        # One entry, for the format does not keep several in one order.
+        # One entry: safetensors does not preserve the order of several.
         metadata = {"about": digest.canonical(about)}
         try:
             with files.replacing(self._path(name)) as temporary:
                 save_file({_VECTORS: vectors}, temporary, metadata=metadata)
         except (SafetensorError, OSError) as error:
-            tell(f"embeddings are not kept for the next time ({error})")
+            log(f"embeddings are not cached ({error})")
         self._prune()
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}{_SUFFIX}"
 
     def _prune(self) -> None:
-        """Remove the oldest files until the rest fit the limit."""
-        found = [(path.stat(), path) for path in self.folder.glob(f"[!.]*{_SUFFIX}")]
-        newest = sorted(found, key=lambda item: (item[0].st_mtime_ns, item[1].name), reverse=True)
+        """Delete the oldest files until the size is within the limit."""
+        sizes = [(path.stat(), path) for path in self.folder.glob(f"[!.]*{_SUFFIX}")]
+        newest_first = sorted(
+            sizes, key=lambda item: (item[0].st_mtime_ns, item[1].name), reverse=True
+        )
         total = 0
-        for stat, path in newest:
+        for stat, path in newest_first:
             total += stat.st_size
             if total > self.limit:
                 path.unlink(missing_ok=True)
 
 
-def _proven(path: Path, name: str, shape: tuple[int, int]) -> Embeddings:
-    """Read one file.
+def _verified(path: Path, name: str, shape: tuple[int, int]) -> Embeddings:
+    """Return the embeddings of one file, (n, d) float32, after checking their digest.
 
     Raises:
-        FileNotFoundError: there is none.
-        BadData: it is not what was written under this name.
+        FileNotFoundError: the file does not exist.
+        BadData: the file differs from what was written with this key.
     """
     with safe_open(str(path), framework="numpy") as file:  # type: ignore[no-untyped-call]
         about = (file.metadata() or {}).get("about", "")
         vectors: Embeddings = file.get_tensor(_VECTORS)
     if vectors.shape != shape or vectors.dtype != np.float32:
-        raise BadData(f"{vectors.dtype} {vectors.shape}, wanted float32 {shape}")
+        raise BadData(f"{vectors.dtype} {vectors.shape} instead of float32 {shape}")
     if not np.isfinite(vectors).all():
-        raise BadData("values that are no numbers")
+        raise BadData("non-finite values")
     if about != digest.canonical({_NAME: name, _DIGEST: digest.of_bytes(vectors.tobytes())}):
-        raise BadData("its digest is another")
+        raise BadData("wrong digest")
     return vectors

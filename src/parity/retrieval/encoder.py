@@ -1,7 +1,7 @@
-"""One encoder: base weights, adapter, tokens in, unit vectors out.
+"""Encoder: base model and adapter, from token sequences to unit vectors.
 
-Causal models run as packed prefix tries (last-token pooling); other encoders as batches of equal
-length, so nothing is ever padded.
+Causal models run on packed prefix tries (last-token pooling), other models on batches of equal
+length, so there is no padding.
 """
 
 import time
@@ -26,55 +26,55 @@ from parity.retrieval.models.base_model import BaseModel
 from parity.retrieval.search import Embeddings
 from parity.retrieval.tokenizer import Tokenizer, Tokens
 from parity.run import digest, environment
-from parity.run.config.run_file import EncoderConfig
+from parity.run.config.encoder import EncoderConfig
 from parity.run.errors import BadConfig
-from parity.run.progress import progress, tell
+from parity.run.progress import log, progress
 
 _POOLINGS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "last": lambda hidden: hidden[:, -1],
     "cls": lambda hidden: hidden[:, 0],
     "mean": lambda hidden: hidden.mean(dim=1),
 }
-"""Pooling → how (u, t, d) states of equally long sequences become (u, d)."""
+"""Pooling → function from hidden states, (u, t, d), of equally long sequences to (u, d)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Embedded:
-    """What one `embed` took, over all processes.
+class EmbeddingStats:
+    """Cost of one `embed`, over all processes.
 
     Attributes:
-        tokens: that were computed, shared prefixes once; 0 where the answer was kept.
-        packs: in how many packs.
+        tokens: number of tokens computed, with prefix sharing; 0 if the embeddings were cached.
+        packs: number of packs.
         seconds: wall time.
-        sequences: that were asked.
-        flat: tokens of all of them, each prefix as often as it stands there.
-        kept: how many of `flat` were answered from disk, and tell nothing of speed.
-        budget: tokens allowed in a pack, in the end: less than the run says where memory ran out.
-        peak: bytes on the GPU beside the weights; 0 where it is not known.
+        sequences: number of sequences.
+        tokens_without_sharing: tokens in all sequences.
+        cached: tokens without sharing whose embeddings came from the cache.
+        budget: largest number of tokens in a pack, after halving if memory ran out.
+        peak: bytes on the GPU in addition to the weights; 0 if unknown.
     """
 
     tokens: int = 0
     packs: int = 0
     seconds: float = 0.0
     sequences: int = 0
-    flat: int = 0
-    kept: int = 0
+    tokens_without_sharing: int = 0
+    cached: int = 0
     budget: int = 0
     peak: int = 0
 
 
 class Encoder(Tokenizer):
-    """A loaded model, which reads texts as its `Reader` does.
+    """A loaded model with its tokenizer.
 
     Attributes:
-        model: the Hugging Face module, with the adapter where there is one.
-        device: where it lies.
+        model: Hugging Face module, with the adapter if there is one.
+        device: device of the model.
         dtype: compute dtype.
-        adapter: sha256 of the adapter's weights, empty for the bare base.
-        workers: the processes that share its packs.
-        embedded: what the last `embed` took.
-        forward: runs a pack of a model whose prefixes are shared.
-        lists: label → what the last `embed` under it took.
+        adapter: sha256 of the adapter's weights; empty for the base model.
+        workers: processes that share the packs.
+        embedded: cost of the last `embed`.
+        forward: forward pass of packs, for models that share prefixes.
+        stats_by_label: label → cost of the last `embed` with that label.
     """
 
     def __init__(
@@ -86,137 +86,155 @@ class Encoder(Tokenizer):
         workers: ProcessGroup | None = None,
         cache: EmbeddingCache | None = None,
     ) -> None:
-        """Load base and adapter.
+        """Load the base model and the adapter.
 
         Args:
-            base: the base weights.
+            base: base model.
             config: layers, pooling, precision, device.
-            adapter: the adapter's folder; None runs the bare base.
-            workers: the processes that share its packs; None means alone.
-            cache: keeps embeddings on disk, unless the weights are changed; None keeps none.
+            adapter: folder of the adapter; None means the base model without adapter.
+            workers: processes that share the packs; None means a single process.
+            cache: cache of embeddings on disk, used while the weights are unchanged; None means no
+                cache.
 
         Raises:
-            BadConfig: the pooling does not fit the model, or the device cannot do the precision.
-            Mismatch: weights would be newly initialized, or the adapter does not fit.
+            BadConfig: the pooling does not fit the model, or the device does not support the
+                precision.
+            Mismatch: a weight is missing, or the adapter does not fit the base model.
         """
         self.workers = workers or ProcessGroup()
-        self.embedded = Embedded()
-        self.lists: dict[str, Embedded] = {}
-        self.device = loading.device_of(config)
-        self.dtype = loading.dtype_of(config, self.device)
+        self.embedded = EmbeddingStats()
+        self.stats_by_label: dict[str, EmbeddingStats] = {}
+        self.device = loading.choose_device(config)
+        self.dtype = loading.choose_dtype(config, self.device)
         self.model = loading.load(base, config, self.device, self.dtype)
-        causal = attention.causal(self.model, self.device)
-        if causal != (config.pooling == "last"):
+        is_causal = attention.is_causal(self.model, self.device)
+        if is_causal != (config.pooling == "last"):
             raise BadConfig(
                 f"encoder.pooling = {config.pooling!r}: {self.model.config.model_type} is "
-                f"{'causal and needs last' if causal else 'no causal model; mean or cls'}"
+                f"{'causal, use last' if is_causal else 'not causal, use mean or cls'}"
             )
-        super().__init__(base, config, self.model.config, causal=causal)
-        whole = not device.spread(self.model, base.name)
-        self.shares = causal and attention.adopt(self.model, self.device)
-        if causal and not self.shares:
-            tell(
-                f"{self.model.config.model_type}: its attention cannot be replaced, so no prefix "
-                "is shared; equally long texts run together, unpadded"
+        super().__init__(base, config, self.model.config, is_causal=is_causal)
+        on_one_device = not device.is_split(self.model, base.name)
+        self.shares_prefixes = is_causal and attention.replace_attention(self.model, self.device)
+        if is_causal and not self.shares_prefixes:
+            log(
+                f"{self.model.config.model_type}: its attention cannot be replaced, so prefixes "
+                "are not shared; texts of equal length run together without padding"
             )
-        plain = whole and not getattr(self.model, "is_quantized", False)
-        kind = attention.backend(config.attention, self.device, plain=plain)
-        tail = LastLayer(self.model) if self.shares else None
-        self.forward = Forward(self.device, self.dtype, kind, tail)
+        can_compile = on_one_device and not getattr(self.model, "is_quantized", False)
+        kind = attention.choose_backend(config.attention, self.device, can_compile=can_compile)
+        last_layer = LastLayer(self.model) if self.shares_prefixes else None
+        self.forward = Forward(self.device, self.dtype, kind, last_layer)
         self.adapter = self._settings = ""
         if adapter is not None:
             self.model, record = adapters.load(self.model, adapter, base, layers=config.num_layers)
-            if whole:
+            if on_one_device:
                 self.model.to(self.device)
             self.adapter, self._settings = record.weights, record.settings
         self.model.eval()
         if config.quantize == "fp8":
-            fp8.convert(self.model)
-        self._cache, self._at_rest = cache, self.model
+            fp8.round_layers(self.model)
+        self._cache, self._loaded_model = cache, self.model
 
     def digest(self) -> str:
-        """Return the digest of everything that decides an embedding but texts and hardware."""
-        apart = {"base", "revision", "device", "parallelism", "attention"}
-        how = self.config.model_dump(mode="json", exclude=apart)
-        return digest.of_value([self.base.digest(), self.adapter, how, str(self.dtype)])
+        """Return the digest of everything that affects embeddings, except texts and hardware."""
+        irrelevant = {"base", "revision", "device", "parallelism", "attention"}
+        settings = self.config.model_dump(mode="json", exclude=irrelevant)
+        return digest.of_value([self.base.digest(), self.adapter, settings, str(self.dtype)])
 
     def embed(self, sequences: Sequence[Tokens], label: str = "encode") -> Embeddings:
-        """Return (n, d) float32 unit vectors, without gradients, in the order asked.
+        """Return unit vectors, (n, d) float32, without gradients, in the order of `sequences`.
 
-        The result depends on the sequences and the token budget only. Where memory runs out, the
-        budget is halved, for this list and all later ones: `config` and `digest` say so.
+        The result depends only on the sequences and the token budget. If memory runs out, the
+        budget is halved for this and all later lists, which changes `config` and `digest`.
+
+        Args:
+            sequences: token ids of n sequences.
+            label: label of the progress bar and of `stats_by_label`.
 
         Raises:
-            BadConfig: memory runs out at the smallest budget that can help.
+            BadConfig: memory runs out with the smallest budget too.
         """
-        return budget.halving(
+        return budget.retry_with_half(
             self.config.token_budget,
-            lambda most: self._embed(sequences, most, label),
+            lambda token_budget: self._embed(sequences, token_budget, label),
             floor=max(map(len, sequences), default=0),
             release=self.release,
         )
 
     def release(self) -> None:
-        """Give back what was kept on the device for packs of the sizes there were."""
+        """Free the memory that is reserved on the device for packs of earlier sizes."""
         self.forward.release()
 
-    def _embed(self, sequences: Sequence[Tokens], most: int, label: str) -> Embeddings:
+    def _embed(self, sequences: Sequence[Tokens], token_budget: int, label: str) -> Embeddings:
         started = time.monotonic()
-        self.config = self.config.model_copy(update={"token_budget": most})
-        cache, name = self._keeping(sequences)
-        shape, flat = (len(sequences), self.model.config.hidden_size), sum(map(len, sequences))
-        vectors = cache.shared(name, shape, self.workers, self.device) if cache else None
-        took = Embedded(sequences=len(sequences), flat=flat, kept=flat, budget=most)
+        self.config = self.config.model_copy(update={"token_budget": token_budget})
+        cache, name = self._cache_entry(sequences)
+        shape, token_count = (
+            (len(sequences), self.model.config.hidden_size),
+            sum(map(len, sequences)),
+        )
+        vectors = cache.read_in_all(name, shape, self.workers, self.device) if cache else None
+        stats = EmbeddingStats(
+            sequences=len(sequences),
+            tokens_without_sharing=token_count,
+            cached=token_count,
+            budget=token_budget,
+        )
         if vectors is None:
-            packs, before = self.packs(sequences), device.taken(self.device)
+            packs, before = self.packs(sequences), device.allocated_bytes(self.device)
             tokens = sum(map(len, packs))
             with torch.inference_mode(), progress(label, tokens, "tok") as bar:
                 vectors = self._vectors(packs, bar.update).cpu().numpy()
-            peak = device.risen(self.device, before)
-            took = replace(took, tokens=tokens, packs=len(packs), kept=0, peak=peak)
-            if cache and self.workers.main:
+            peak = device.peak_increase(self.device, before)
+            stats = replace(stats, tokens=tokens, packs=len(packs), cached=0, peak=peak)
+            if cache and self.workers.is_main:
                 cache.write(name, vectors)
-        self.embedded = replace(took, seconds=round(time.monotonic() - started, 3))
-        self.lists[label] = self.embedded
+        self.embedded = replace(stats, seconds=round(time.monotonic() - started, 3))
+        self.stats_by_label[label] = self.embedded
         return vectors
 
-    def _keeping(self, sequences: Sequence[Tokens]) -> tuple[EmbeddingCache | None, str]:
-        """Return where embeddings are kept and under what name; None where they are not.
+    def _cache_entry(self, sequences: Sequence[Tokens]) -> tuple[EmbeddingCache | None, str]:
+        """Return the cache and the key of a list; None if the list must not be cached.
 
-        Weights that training may change, or did, are no longer those that the digests name: the
-        module is another one, or wants gradients. Nothing of them is kept, nor looked up.
+        The digests do not describe weights that training changes or has changed: then the module is
+        another one, or a weight requires gradients.
         """
         changing = any(weight.requires_grad for weight in self.model.parameters())
-        if self._cache is None or changing or self.model is not self._at_rest or not sequences:
+        if self._cache is None or changing or self.model is not self._loaded_model or not sequences:
             return None, ""
-        where = [*device.kind(self.device), self.forward.kind, self.config.parallelism]
-        return self._cache, caches.name([self.digest(), self._settings, *where], sequences)
+        hardware = [
+            *device.compute_identity(self.device),
+            self.forward.kind,
+            self.config.parallelism,
+        ]
+        return self._cache, caches.cache_key([self.digest(), self._settings, *hardware], sequences)
 
     def speed(self) -> dict[str, Any]:
-        """Return what the last `embed` took, and on what: a fact for `plan`.
+        """Return the cost of the last `embed` and its hardware, which `plan` uses.
 
-        No tokens were computed of a list that was kept on disk, which tells nothing of speed.
+        A cached list has 0 tokens and does not measure speed.
         """
-        last = self.embedded
+        stats = self.embedded
         return {
-            "tokens": last.tokens,
-            "packs": last.packs,
-            "seconds": last.seconds,
-            "budget": last.budget,
-            "processes": self.workers.world,
+            "tokens": stats.tokens,
+            "packs": stats.packs,
+            "seconds": stats.seconds,
+            "budget": stats.budget,
+            "processes": self.workers.world_size,
             "precision": f"{str(self.dtype).removeprefix('torch.')}/{self.config.quantize}",
             "gpu": environment.gpu() if self.device.type == "cuda" else "",
         }
 
-    def took(self) -> dict[str, dict[str, Any]]:
-        """Return label → what its list took, plain values of `Embedded`: facts for `plan`."""
-        return {label: asdict(one) for label, one in self.lists.items()}
+    def embedding_stats(self) -> dict[str, dict[str, Any]]:
+        """Return label → cost of its last `embed` as a dict of `EmbeddingStats`, for `plan`."""
+        return {label: asdict(stats) for label, stats in self.stats_by_label.items()}
 
     def _vectors(self, packs: list[trie.Pack], done: Callable[[int], object]) -> torch.Tensor:
         width = self.model.config.hidden_size
-        owners = self.workers.deal([len(pack) for pack in packs])
+        owners = self.workers.assign_ranks([len(pack) for pack in packs])
         parts: list[torch.Tensor] = []
-        with budget.together(self.workers, self.device):
+        with budget.raise_in_all(self.workers, self.device):
             for pack, rank in zip(packs, owners, strict=True):
                 if rank == self.workers.rank:
                     parts.append(self.states(pack))
@@ -224,20 +242,20 @@ class Encoder(Tokenizer):
                     parts.append(torch.zeros(len(pack.owner), width, device=self.device))
                 done(len(pack))
         owner = np.concatenate([np.zeros(0, np.int64), *(pack.owner for pack in packs)])
-        back = torch.as_tensor(np.argsort(owner, kind="stable"), device=self.device)
-        none = torch.zeros(0, width, device=self.device)
-        return torch.cat([none, *self.workers.share(parts, owners)])[back]  # (n, d)
+        order = torch.as_tensor(np.argsort(owner, kind="stable"), device=self.device)
+        empty = torch.zeros(0, width, device=self.device)
+        return torch.cat([empty, *self.workers.share(parts, owners)])[order]  # (n, d)
 
     def states(self, pack: trie.Pack) -> torch.Tensor:
-        """Return (m, d) float32 unit vectors of a pack's own sequences, in the pack's order."""
+        """Return unit vectors, (m, d) float32, of a pack's sequences in the order of the pack."""
         return torch.nn.functional.normalize(self._states(pack).float(), dim=-1)
 
     def _states(self, pack: trie.Pack) -> torch.Tensor:
-        """Return the pooled states (m, d) of a pack's owned sequences."""
-        if self.shares:
+        """Return the pooled states, (m, d), of a pack's sequences."""
+        if self.shares_prefixes:
             return self.forward.states(self.model, pack)  # (m, d)
         width = int(pack.depth[-1]) + 1
-        ids = device.sent(pack.ids, self.device).view(-1, width)  # (u, width)
+        ids = device.to_device(pack.ids, self.device).view(-1, width)  # (u, width)
         hidden = self.model(input_ids=ids).last_hidden_state  # (u, width, d)
         pooled = _POOLINGS[self.config.pooling](hidden)  # (u, d)
-        return pooled[device.sent(pack.last // width, self.device)]  # (m, d)
+        return pooled[device.to_device(pack.last // width, self.device)]  # (m, d)

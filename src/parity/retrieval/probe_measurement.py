@@ -1,6 +1,6 @@
-"""Measure an encoder on the probe: the layers of evidence that any environment can be asked for.
+"""Measurement of an encoder on the probe: the layers of evidence that all environments share.
 
-Local runs and the kernel call the same function, so a layer that differs is a difference in fact.
+Local runs and the kernel call the same function, so layers differ only if the measurements do.
 """
 
 from collections.abc import Sequence
@@ -11,22 +11,21 @@ from parity.retrieval import prompts
 from parity.retrieval.encoder import Encoder
 from parity.retrieval.retrieve import Examples, Index, Retrieval, retrieve
 from parity.run import digest, environment
-from parity.run.config.run_file import PromptConfig
+from parity.run.config.prompt import PromptConfig
 
-_K = 25
 _MODEL_PACKAGES = tuple(name for name in environment.PACKAGES if name != "kaggle-parity")
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """What the probe showed.
+    """Result of a measurement on the probe.
 
     Attributes:
-        found: texts, token ids, embeddings and ranking of the probe's queries.
+        retrieval: texts, token ids, embeddings and ranking of the probe's queries.
         layers: evidence layer → digest or value, from `template` to `ranking`.
     """
 
-    found: Retrieval
+    retrieval: Retrieval
     layers: dict[str, str]
 
 
@@ -36,36 +35,39 @@ def measure(
     probe: Sequence[Query],
     passages: Index,
     examples: Examples,
+    *,
+    k: int,
 ) -> ProbeResult:
-    """Ask the probe's queries and digest every layer on the way.
+    """Rank the probe's queries and compute the digest of every layer.
 
     Args:
-        encoder: base and adapter.
-        config: the prompt's templates and lengths.
-        probe: its queries, in order.
-        passages: the corpus as this encoder embeds it.
-        examples: the probe's few-shot examples.
+        encoder: base model and adapter.
+        config: templates and lengths of the prompt.
+        probe: queries of the probe, in order.
+        passages: corpus embedded by this encoder.
+        examples: few-shot examples of the queries.
+        k: number of passages per query in the ranking.
     """
-    found = retrieve(encoder, config, probe, passages, examples, k=_K)
+    retrieval = retrieve(encoder, config, probe, passages, examples, k=k)
     layers = {
         "template": prompts.template_digest(config),
         "examples": examples_digest(config, examples),
-        **found.asked.digests(),
+        **retrieval.queries.digests(),
         "base": encoder.base.digest(),
         "adapter": encoder.adapter,
         "precision": f"{str(encoder.dtype).removeprefix('torch.')}/{encoder.config.quantize}",
         "device": encoder.device.type,
         "packages": digest.of_value({name: environment.version(name) for name in _MODEL_PACKAGES}),
-        "embeddings": digest.of_bytes(found.vectors.tobytes() + passages.vectors.tobytes()),
-        "ranking": found.ranking.digest(),
+        "embeddings": digest.of_bytes(retrieval.vectors.tobytes() + passages.vectors.tobytes()),
+        "ranking": retrieval.ranking.digest(),
     }
-    return ProbeResult(found, layers)
+    return ProbeResult(retrieval, layers)
 
 
 def examples_digest(config: PromptConfig, examples: Examples) -> str:
-    """Return the digest of which few-shot examples each query is shown, and by which policy."""
+    """Return the digest of the policy and of the few-shot examples of each query."""
     shown = {
-        query_id: [[one.query.query_id, one.misconception_id] for one in chosen]
+        query_id: [[example.query.query_id, example.position] for example in chosen]
         for query_id, chosen in examples.items()
     }
     return digest.of_value([config.examples, config.example_count, config.example_seed, shown])

@@ -1,14 +1,14 @@
-"""The one retrieval: render, tokenize, pack, embed, search.
+"""Retrieval: render, tokenize, pack, embed and search.
 
-Mining, evaluation, in-training evaluation, prediction and the kernel call it; it reads no files
-and knows no labels.
+Mining, evaluation, in-training evaluation, prediction and the kernel all call it. It reads no files
+and uses no labels.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from parity.competition.few_shot import Example
-from parity.competition.query import Corpus, MisconceptionId, Query, QueryId
+from parity.competition.query import Passages, Query, QueryId
 from parity.competition.ranking import Ranking
 from parity.retrieval import prompts, search
 from parity.retrieval.encoder import Encoder
@@ -16,22 +16,22 @@ from parity.retrieval.prompts import Rendered
 from parity.retrieval.search import Embeddings
 from parity.retrieval.tokenizer import Tokenizer
 from parity.run import digest
-from parity.run.config.run_file import PromptConfig
+from parity.run.config.prompt import PromptConfig
 from parity.run.errors import BadConfig
 
 Examples = Mapping[QueryId, Sequence[Example]]
-"""Query id → its few-shot examples; queries without an entry carry none."""
+"""Query id → its few-shot examples; queries without an entry have none."""
 
 
 @dataclass(frozen=True, slots=True)
 class RenderedQueries:
-    """Queries as token ids, with what rendering did to them.
+    """Queries as texts and token ids.
 
     Attributes:
-        texts: one prompt a query.
-        tokens: one list of ids a query.
-        carrying: how many carry examples.
-        cut: how many lost part of their question text.
+        texts: prompt of each query.
+        tokens: token ids of each query.
+        carrying: number of queries with few-shot examples.
+        cut: number of queries whose text was shortened.
     """
 
     texts: list[str]
@@ -40,7 +40,7 @@ class RenderedQueries:
     cut: int
 
     def summary(self) -> str:
-        """Return one line for a person."""
+        """Return a summary in one line."""
         rows = len(self.texts)
         return f"{rows} queries, {self.carrying} with few-shot examples, {self.cut} cut to fit"
 
@@ -51,98 +51,96 @@ class RenderedQueries:
 
 
 def render_queries(
-    reader: Tokenizer, config: PromptConfig, queries: Sequence[Query], examples: Examples
+    tokenizer: Tokenizer, config: PromptConfig, queries: Sequence[Query], examples: Examples
 ) -> RenderedQueries:
     """Render and tokenize queries.
 
     Raises:
-        BadConfig: few-shot examples are switched on and not one query carries any.
+        BadConfig: few-shot examples are on, but not a single query has one.
     """
-    asked = render(reader, config, queries, examples)
-    need_examples(config, asked)
-    return asked
+    rendered = render(tokenizer, config, queries, examples)
+    need_examples(config, rendered)
+    return rendered
 
 
 def render(
-    reader: Tokenizer, config: PromptConfig, queries: Sequence[Query], examples: Examples
+    tokenizer: Tokenizer, config: PromptConfig, queries: Sequence[Query], examples: Examples
 ) -> RenderedQueries:
-    """Do as `ask` does for queries that are a part of what is asked: none need carry examples."""
-    prompts.check(config)
+    """Render and tokenize part of the queries; they may all be without examples."""
+    if queries:
+        first = queries[0]
+        prompts.check_query(config, fields=first.fields, required=first.layout.shorten[-1])
     shown = [examples.get(query.query_id, ()) for query in queries]
     rendered = [
-        Rendered(prompts.whole(config, one, own), len(own), cut=False)
-        for one, own in zip(queries, shown, strict=True)
+        Rendered(prompts.full_prompt(config, query, chosen), len(chosen), cut=False)
+        for query, chosen in zip(queries, shown, strict=True)
     ]
-    # To read a text takes long, and most of them fit: all are read at once, those that turn out
-    # longer than a prompt may be are shortened, each by itself, and read again.
-    tokens = reader.tokenize([one.text for one in rendered], config.query_max_length + 1)
-    long = [place for place, ids in enumerate(tokens) if len(ids) > config.query_max_length]
-    for place in long:
-        rendered[place] = prompts.query(config, queries[place], shown[place], count=reader.count)
-    again = reader.tokenize([rendered[place].text for place in long], config.query_max_length)
-    for place, ids in zip(long, again, strict=True):
-        tokens[place] = ids
+    # Tokenization is slow and most prompts fit, so all are tokenized at once. Only prompts that are
+    # too long are shortened one by one and tokenized a second time.
+    tokens = tokenizer.tokenize([item.text for item in rendered], config.query_max_length + 1)
+    long = [row for row, ids in enumerate(tokens) if len(ids) > config.query_max_length]
+    for row in long:
+        rendered[row] = prompts.query(config, queries[row], shown[row], count=tokenizer.count)
+    shortened = tokenizer.tokenize([rendered[row].text for row in long], config.query_max_length)
+    for row, ids in zip(long, shortened, strict=True):
+        tokens[row] = ids
     return RenderedQueries(
-        [one.text for one in rendered],
+        [item.text for item in rendered],
         tokens,
-        sum(one.examples > 0 for one in rendered),
-        sum(one.cut for one in rendered),
+        sum(item.examples > 0 for item in rendered),
+        sum(item.cut for item in rendered),
     )
 
 
-def need_examples(config: PromptConfig, asked: RenderedQueries) -> None:
-    """Check that a query carries few-shot examples, where they are switched on.
+def need_examples(config: PromptConfig, rendered: RenderedQueries) -> None:
+    """Check that at least one query has few-shot examples, if they are on.
 
     Raises:
-        BadConfig: not one does.
+        BadConfig: not a single query has one.
     """
-    if asked.texts and config.examples != "none" and asked.carrying == 0:
+    if rendered.texts and config.examples != "none" and rendered.carrying == 0:
         raise BadConfig(
-            f"prompt.examples = {config.examples!r}, but none of {len(asked.texts)} queries "
-            f"carries one: raise prompt.query_max_length (now {config.query_max_length}) or set "
+            f"prompt.examples = {config.examples!r}, but 0 of {len(rendered.texts)} queries "
+            f"have one. Raise prompt.query_max_length (now {config.query_max_length}) or set "
             "prompt.examples to none"
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """The corpus as one encoder embeds it.
+    """Corpus embedded by one encoder.
 
     Attributes:
-        ids: m misconception ids, ascending.
-        vectors: (m, d) float32, unit norm.
+        vectors: (m, d) float32, unit norm, in the corpus' order.
     """
 
-    ids: list[MisconceptionId]
     vectors: Embeddings
 
 
 @dataclass(frozen=True, slots=True)
 class Retrieval:
-    """What one search asked and answered.
+    """Queries, embeddings and ranking of one search.
 
     Attributes:
-        asked: the queries as texts and token ids.
-        vectors: (n, d) float32, the queries' embeddings.
-        ranking: the answer.
+        queries: queries as texts and token ids.
+        vectors: (n, d) float32, unit norm, embeddings of the queries.
+        ranking: best passages of each query.
     """
 
-    asked: RenderedQueries
+    queries: RenderedQueries
     vectors: Embeddings
     ranking: Ranking
 
 
-def index(encoder: Encoder, config: PromptConfig, corpus: Corpus) -> Index:
-    """Embed the corpus once, for searches that share it."""
-    return Index(
-        sorted(corpus), encoder.embed(passages(encoder, config, corpus), "encode the corpus")
-    )
+def index(encoder: Encoder, config: PromptConfig, corpus: Passages) -> Index:
+    """Embed the corpus, so that several searches can share it."""
+    return Index(encoder.embed(passages(encoder, config, corpus), "encode the corpus"))
 
 
-def passages(reader: Tokenizer, config: PromptConfig, corpus: Corpus) -> list[list[int]]:
-    """Return the token ids of every passage, in ascending order of misconception id."""
+def passages(tokenizer: Tokenizer, config: PromptConfig, corpus: Passages) -> list[list[int]]:
+    """Return the token ids of every passage, in the corpus' order."""
     texts = [prompts.passage(config, corpus[key]) for key in sorted(corpus)]
-    return reader.tokenize(texts, config.passage_max_length)
+    return tokenizer.tokenize(texts, config.passage_max_length)
 
 
 def retrieve(
@@ -157,18 +155,18 @@ def retrieve(
     """Rank the corpus for every query.
 
     Args:
-        encoder: base and adapter.
-        config: the prompt's templates and lengths.
-        queries: what is asked, in the order of the answer.
-        corpus: as `index` embedded it with this encoder; searches may share it.
-        examples: few-shot examples for each query.
-        k: how many ids to keep; the whole corpus where it is smaller.
+        encoder: base model and adapter.
+        config: templates and lengths of the prompt.
+        queries: queries, in the order of the ranking.
+        corpus: result of `index` with this encoder; several searches may share it.
+        examples: few-shot examples of each query.
+        k: number of passages per query; the size of the corpus if that is smaller.
 
     Raises:
-        BadConfig: few-shot examples are switched on and not one query carries any.
+        BadConfig: few-shot examples are on, but not a single query has one.
     """
-    asked = render_queries(encoder, config, queries, examples)
-    vectors = encoder.embed(asked.tokens, "encode the queries")
-    ids, scores = search.top(vectors, corpus.vectors, corpus.ids, k=k)
-    ranking = Ranking(tuple(query.query_id for query in queries), ids, scores)
-    return Retrieval(asked, vectors, ranking)
+    rendered = render_queries(encoder, config, queries, examples)
+    vectors = encoder.embed(rendered.tokens, "encode the queries")
+    positions, scores = search.top(vectors, corpus.vectors, k=k)
+    ranking = Ranking(tuple(query.query_id for query in queries), positions, scores)
+    return Retrieval(rendered, vectors, ranking)

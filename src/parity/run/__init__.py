@@ -1,1 +1,1 @@
-"""Run files, digests, manifests, paths, progress and the evidence ledger; no model, no data."""
+"""Run files, digests, manifests, paths, progress, layers and the evidence ledger."""

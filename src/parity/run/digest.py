@@ -1,4 +1,4 @@
-"""sha256 of values, files and folders; canonical JSON so that equal values have equal bytes."""
+"""Compute sha256 digests of values, files and folders; equal values have equal digests."""
 
 import hashlib
 import json
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-_CHUNK = 1 << 20  # bytes read at a time
+_CHUNK = 1 << 20  # bytes
 
 
 def canonical(value: Any) -> str:
@@ -35,12 +35,12 @@ def of_text(text: str) -> str:
 
 
 def of_value(value: Any) -> str:
-    """Return the sha256 of a JSON value's canonical form."""
+    """Return the sha256 of a JSON value in canonical form."""
     return of_text(canonical(value))
 
 
 def of_lines(lines: Iterable[str]) -> str:
-    """Return the sha256 of texts in order, each after its length so that no two lists meet."""
+    """Return the sha256 of a list of texts, each preceded by its length to avoid collisions."""
     state = hashlib.sha256()
     for line in lines:
         data = line.encode("utf-8")

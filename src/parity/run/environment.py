@@ -1,4 +1,4 @@
-"""What is: Python, packages, threads and device of this process, for manifests and evidence."""
+"""Describe Python, packages, threads and GPUs of this process, for manifests and evidence."""
 
 import importlib.metadata
 import importlib.resources
@@ -26,13 +26,13 @@ PACKAGES = (
     "pandas",
     "kaggle-parity",
 )
-"""Packages whose version can move a score."""
+"""Packages whose version can change a score."""
 
 
-def found() -> dict[str, Any]:
-    """Return Python, package versions, machine and threads as they are here.
+def describe() -> dict[str, Any]:
+    """Return Python, package versions, machine and threads of this process.
 
-    Nothing that names a person or a place: no host, no user, no path.
+    It names no person and no machine: no host, no user, no path.
     """
     return {
         "code": code(),
@@ -46,7 +46,7 @@ def found() -> dict[str, Any]:
 
 
 def code() -> str:
-    """Return the digest of the project's own source, the same from a checkout and from a wheel."""
+    """Return the digest of this project's source, the same for a checkout and a wheel."""
     root = importlib.resources.files("parity")
     return digest.of_value(dict(sorted(_sources(root, ""))))
 
@@ -60,7 +60,7 @@ def _sources(folder: Traversable, prefix: str) -> Iterator[tuple[str, str]]:
 
 
 def version(package: str) -> str:
-    """Return the installed version of `package`, empty where it is not installed."""
+    """Return the installed version of `package`, empty if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -68,12 +68,12 @@ def version(package: str) -> str:
 
 
 def gpu() -> str:
-    """Return the GPUs' names by `nvidia-smi`, empty where there are none."""
+    """Return names and memory of the GPUs by `nvidia-smi`, empty if there are no GPUs."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return ""
     try:
-        answer = subprocess.run(
+        result = subprocess.run(
             [tool, "--query-gpu=name,memory.total", "--format=csv,noheader"],
             capture_output=True,
             text=True,
@@ -81,5 +81,5 @@ def gpu() -> str:
             timeout=30,
         )
     except (OSError, subprocess.TimeoutExpired):
-        return ""  # a driver that hangs must not cost a finished stage its manifest
-    return "; ".join(answer.stdout.split("\n")).strip("; ") if answer.returncode == 0 else ""
+        return ""  # a driver that hangs must not fail a finished stage
+    return "; ".join(result.stdout.split("\n")).strip("; ") if result.returncode == 0 else ""

@@ -1,15 +1,15 @@
-"""The errors this package raises on purpose, each with the exit code of the command line.
+"""Expected errors, each with an exit code of the command line.
 
-    ParityError (1)
-    ├── BadConfig (2)        a run file or an override is wrong
-    ├── BadData (3)          a competition file is wrong
-    ├── StaleInput (4)       an input is missing or out of date
-    ├── Contaminated (5)     a score on rows the adapter was trained on
-    ├── Mismatch (6)         two things that must be equal differ
-    ├── KaggleRejected (7)   Kaggle refused the request; nothing changed there
-    ├── OutcomeUnknown (8)   the request may or may not have succeeded
-    ├── RunFailed (9)        the kernel or the submission ended in an error
-    └── ResultsDiffer (10)   two measurements differ by more than noise
+ParityError (1)
+├── BadConfig (2)        a run file or an override is wrong
+├── BadData (3)          a competition file is wrong
+├── StaleInput (4)       an input is missing or out of date
+├── Contaminated (5)     a score on rows the adapter was trained on
+├── Mismatch (6)         two things that must be equal differ
+├── KaggleRejected (7)   Kaggle refused the request; nothing changed there
+├── OutcomeUnknown (8)   the request may or may not have succeeded
+├── RunFailed (9)        the kernel or the submission ended in an error
+└── ResultsDiffer (10)   two measurements differ by more than noise
 """
 
 
@@ -42,37 +42,37 @@ class BadData(ParityError):
 
 
 class StaleInput(ParityError):
-    """A stage's input is missing or was made from something else; names the command to run."""
+    """An input of a stage is missing or out of date; `fix` makes it."""
 
     exit_code = 4
 
 
 class Contaminated(ParityError):
-    """A score was asked for rows the adapter was trained on, or its lineage is unknown."""
+    """A score on rows that the adapter was trained on, or whose lineage is unknown."""
 
     exit_code = 5
 
 
 class Mismatch(ParityError):
-    """Two things that must be equal (digests, embeddings, weights, rows) are not."""
+    """Two things that must be equal (digests, embeddings, weights, rows) differ."""
 
     exit_code = 6
 
 
 class KaggleRejected(ParityError):
-    """Kaggle said no: nothing was changed there; the message has its words."""
+    """Kaggle refused a request and changed nothing; the message quotes the reply."""
 
     exit_code = 7
 
 
 class OutcomeUnknown(ParityError):
-    """Kaggle may or may not have taken it, or has not ended in time; the same command finds out."""
+    """A request may or may not have succeeded, or timed out; repeating the command finds out."""
 
     exit_code = 8
 
 
 class RunFailed(ParityError):
-    """Kaggle ran it, and the kernel or the submission ended in an error."""
+    """The kernel or the submission ended in an error on Kaggle."""
 
     exit_code = 9
 

@@ -1,4 +1,4 @@
-"""Write whole files or nothing: to a temporary name beside the target, then rename."""
+"""Read and write files; writes are atomic: to a temporary file in the same folder, then renamed."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from parity.run.errors import BadData
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path that becomes `path` when the block ends without an error.
 
-    The parent folder is made. `path` may be a file or a folder; a folder is replaced whole.
+    The parent folder is created. `path` may be a file or a folder; a folder is replaced entirely.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -34,16 +34,16 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder, if there; whoever is killed in between leaves no half of it."""
+    """Remove a file or a folder if it exists; a killed process never leaves half of a folder."""
     if path.exists() or path.is_symlink():
-        dying = path.with_name(f".{path.name}.{os.getpid()}.old")
-        _remove(dying)
-        path.replace(dying)
-        _remove(dying)
+        doomed = path.with_name(f".{path.name}.{os.getpid()}.old")
+        _remove(doomed)
+        path.replace(doomed)
+        _remove(doomed)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 with newlines as they are."""
+    """Write `text` as UTF-8, with its newlines unchanged."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")
 
@@ -55,7 +55,7 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON value, keys sorted, indented for a person."""
+    """Write a JSON value, indented, with sorted keys."""
     write_text(path, json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -74,12 +74,12 @@ def read_json(path: Path) -> Any:
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
-    """Write one canonical JSON value a line."""
+    """Write JSON values in canonical form, one on each line."""
     write_text(path, "".join(canonical(row) + "\n" for row in rows))
 
 
 def read_jsonl(path: Path) -> list[Any]:
-    """Return the JSON values of `path`, one a line.
+    """Return the JSON values of `path`, one from each line.
 
     Raises:
         BadData: a line is not JSON; names file and line.
@@ -98,12 +98,12 @@ def read_jsonl(path: Path) -> list[Any]:
 
 
 def link(source: Path, target: Path) -> None:
-    """Make `target` the same file as `source`, copied where the disk has no links."""
+    """Hard-link `target` to `source`; copy it if the disk cannot link."""
     try:
         os.link(source.resolve(), target)
     except FileExistsError:
         raise
-    except OSError:  # another disk, or a disk without links
+    except OSError:  # another disk, or a file system without hard links
         shutil.copy2(source, target)
 
 

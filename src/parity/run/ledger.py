@@ -1,7 +1,7 @@
-"""Evidence: one record of one measurement in one environment; digests, ids and scores only.
+"""The ledger: an append-only file with one evidence record for each measurement.
 
-The layers stand in the order in which one decides the next, so that the first that differs
-between two records is the cause. Append-only; a field that is not known is empty.
+A record holds digests, ids and scores, never a text. Its layers are those of `run.layers`; the
+first layer that differs between two records is the cause. Unknown fields are empty.
 """
 
 import json
@@ -15,37 +15,16 @@ from typing import Any, Literal
 from parity.run import digest, files
 from parity.run.digest import canonical
 from parity.run.errors import BadData
+from parity.run.layers import IDENTITY, RECORDED
 
 SCHEMA = 2
-"""Of records written now: 2 added `facts`. Whatever is older is read as it is."""
-
-LAYERS = (
-    "data",
-    "split",
-    "lineage",
-    "examples",
-    "template",
-    "texts",
-    "tokens",
-    "base",
-    "adapter",
-    "precision",
-    "device",
-    "packages",
-    "embeddings",
-    "ranking",
-    "submission",
-)
-"""Names of the digests of an evidence record, in causal order; the score follows them."""
+"""Schema of new records; 2 added `facts`. Older records are read as they are."""
 
 FORECASTS = 3
-"""Schema of a forecast's row: a version that knows none refuses the line with a word."""
-
-SAME = ("adapter", "base", "template")
-"""Layers by which a score, its CV and its forecast are of one thing."""
+"""Schema of a forecast; versions without forecasts refuse the line instead of misreading it."""
 
 _SINCE_2 = {"facts"}
-"""Keys that records of schema 1 lack."""
+"""Keys that records of schema 1 do not have."""
 
 StepName = Literal["publish", "push", "follow", "submit"]
 Kind = Literal["cv", "rehearsal", "image", "kernel", "public", "private"]
@@ -62,11 +41,11 @@ class Evidence:
         round: its round.
         label: what was scored: `adapter`, `base`, `epoch-N`, `bm25`, `tfidf`, `test`.
         kind: where it was measured.
-        status: `clean` or `contaminated` (kept out of tables and charts) or `unscored`.
-        layers: layer → digest or value, empty where unknown; keys are `LAYERS`.
-        score: the scores as plain values, empty where there is none.
-        facts: what the digests hide (versions, lengths, a digest for each row of the probe), as
-            `deploy/kernel/fingerprint.py` writes it; empty in records of schema 1.
+        status: `clean`, `contaminated` (left out of tables and charts) or `unscored`.
+        layers: layer → digest or value, empty if unknown; keys are `layers.RECORDED`.
+        score: the scores as plain values, empty if there are none.
+        facts: details that a digest cannot show (versions, lengths, a digest of each probe row),
+            from `deploy/kernel/fingerprint.py`; empty in records of schema 1.
         made: ISO date and time, UTC.
         schema: version of this record.
     """
@@ -83,21 +62,21 @@ class Evidence:
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
-        """Refuse layers that are not in `LAYERS`."""
-        if odd := sorted(set(self.layers) - set(LAYERS)):
-            raise BadData(f"evidence of {self.run}: unknown layer {odd[0]!r}")
+        """Refuse layers that are not in `layers.RECORDED`."""
+        if unknown := sorted(set(self.layers) - set(RECORDED)):
+            raise BadData(f"evidence of {self.run}: unknown layer {unknown[0]!r}")
 
 
 @dataclass(frozen=True, slots=True)
 class KaggleStep:
-    """Something that was done on Kaggle, and what Kaggle calls it.
+    """An action on Kaggle, and Kaggle's references to its result.
 
     Attributes:
         run: the run's name.
         round: its round.
         step: `publish`, `push`, `follow` or `submit`.
-        key: digest or key of what it was done with; joins it to the evidence.
-        refs: what Kaggle calls it, versions and all.
+        key: digest or key of its input; joins it to the evidence.
+        refs: Kaggle's names and versions of the result.
         made: ISO date and time, UTC.
         schema: version of this record.
     """
@@ -113,17 +92,17 @@ class KaggleStep:
 
 @dataclass(frozen=True, slots=True)
 class ForecastRecord:
-    """A leaderboard's score as it was forecast before it was known.
+    """A forecast of a leaderboard score, recorded before the score.
 
     Attributes:
         run: the run's name.
         round: its round.
         label: what was forecast, as in `Evidence`.
-        board: which leaderboard: `public` or `private`.
-        layers: of the CV that it follows from; `SAME` joins it to the score.
-        key: digest of everything it was computed from.
-        forecast: `reconcile.forecast.Forecast` as plain values.
-        facts: what went in, as plain values: the CV's id and means, p's prior, the size, the pairs.
+        board: leaderboard, `public` or `private`.
+        layers: layers of the CV behind it; `layers.IDENTITY` joins it to the score.
+        key: digest of all its inputs.
+        forecast: `analysis.forecast.forecast.Forecast` as plain values.
+        facts: inputs as plain values: the CV's id and means, p's prior, number of rows, pairs.
         made: ISO date and time, UTC.
         schema: version of this record.
     """
@@ -140,113 +119,112 @@ class ForecastRecord:
     schema: int = FORECASTS
 
 
-def now() -> str:
-    """Return the time as ISO, UTC, whole seconds: a record's `made`."""
+def utc_now() -> str:
+    """Return the current time in UTC as ISO 8601, to the second."""
     return datetime.now(tz=UTC).isoformat(timespec="seconds")
 
 
 def append(path: Path, evidence: Evidence) -> None:
-    """Add one line to the ledger, in one write."""
-    _add(path, _row(evidence))
+    """Append one line to the ledger in a single write."""
+    _append_row(path, _row(evidence))
 
 
 def append_step(path: Path, step: KaggleStep) -> None:
-    """Add a step to the ledger, in one write, unless it stands there already."""
-    known = [_content(step) for step in steps(path)]
-    if _content(step) not in known:
-        _add(path, asdict(step))
+    """Append a step to the ledger in a single write, unless the ledger has it already."""
+    if _content(step) not in map(_content, read_steps(path)):
+        _append_row(path, asdict(step))
 
 
-def append_forecast(path: Path, made: ForecastRecord) -> bool:
-    """Add a forecast to the ledger, in one write, unless it stands there; return whether it did."""
-    new = all(_said(made) != _said(forecast) for forecast in forecasts(path))
-    if new:
-        _add(path, asdict(made))
-    return new
+def append_forecast(path: Path, forecast: ForecastRecord) -> bool:
+    """Append a forecast in a single write, unless the ledger has it; return whether it is new."""
+    is_new = _untimed(forecast) not in map(_untimed, read_forecasts(path))
+    if is_new:
+        _append_row(path, asdict(forecast))
+    return is_new
 
 
 def read(path: Path) -> list[Evidence]:
-    """Return all records, oldest first; an empty list where there is no ledger.
+    """Return all records, oldest first; an empty list if there is no ledger.
 
     Raises:
-        BadData: a record of a newer schema.
+        BadData: a record has a newer schema.
     """
-    return [record(row, str(path)) for row in _rows(path) if not _is_other(row)]
+    return [parse_record(row, str(path)) for row in _rows(path) if not _is_other(row)]
 
 
-def steps(path: Path) -> list[KaggleStep]:
-    """Return all steps taken on Kaggle, oldest first; an empty list where there is no ledger.
+def read_steps(path: Path) -> list[KaggleStep]:
+    """Return all steps on Kaggle, oldest first; an empty list if there is no ledger.
 
     Raises:
-        BadData: a record of a newer schema.
+        BadData: a step has another schema.
     """
-    found = []
+    read_steps = []
     for row in filter(_is_step, _rows(path)):
-        known = type(row.get("schema")) is int and row["schema"] <= SCHEMA
-        if not known or set(row) != set(KaggleStep.__dataclass_fields__):
+        is_known = type(row.get("schema")) is int and row["schema"] <= SCHEMA
+        if not is_known or set(row) != set(KaggleStep.__dataclass_fields__):
             raise BadData(f"{path}: a step of another schema; this version reads {SCHEMA}")
-        found.append(KaggleStep(**row))
-    return found
+        read_steps.append(KaggleStep(**row))
+    return read_steps
 
 
-def forecasts(path: Path) -> list[ForecastRecord]:
-    """Return all forecasts, oldest first; an empty list where there is no ledger.
+def read_forecasts(path: Path) -> list[ForecastRecord]:
+    """Return all forecasts, oldest first; an empty list if there is no ledger.
 
     Raises:
-        BadData: a record of another schema.
+        BadData: a forecast has another schema.
     """
-    found = []
+    read_forecasts = []
     for row in filter(_is_forecast, _rows(path)):
         if row.get("schema") != FORECASTS or set(row) != set(ForecastRecord.__dataclass_fields__):
             raise BadData(f"{path}: a forecast of another schema; this version reads {FORECASTS}")
-        found.append(ForecastRecord(**row))
-    return found
+        read_forecasts.append(ForecastRecord(**row))
+    return read_forecasts
 
 
-def same(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
-    """Return whether layers are of one adapter, base and template."""
-    return identity(one) == identity(other)
+def is_same_model(a: Mapping[str, str], b: Mapping[str, str]) -> bool:
+    """Return whether two records have the same base, adapter and template."""
+    return identity(a) == identity(b)
 
 
 def identity(layers: Mapping[str, str]) -> tuple[str, ...]:
-    """Return what tells one adapter, base and template from others."""
-    return tuple(layers.get(name, "") for name in SAME)
+    """Return the digests of base, adapter and template, which identify a model."""
+    return tuple(layers.get(name, "") for name in IDENTITY)
 
 
 def from_json(text: str) -> Evidence:
-    """Return the record in `text`, one JSON object.
+    """Return the record in `text`, a JSON object.
 
     Raises:
-        BadData: it is no record of a schema this version reads.
+        BadData: it is not a record of a schema that this version reads.
     """
-    return record(json.loads(text), "evidence")
+    return parse_record(json.loads(text), "evidence")
 
 
 def id_of(evidence: Evidence) -> str:
-    """Return what a record is called: the digest of all it says, when it was made too."""
+    """Return the id of a record: the digest of all its fields, its time included."""
     return digest.of_value(_row(evidence))
 
 
-def record(row: Any, origin: str) -> Evidence:
-    """Return a row of plain values as evidence; `origin` names it in an error.
+def parse_record(row: Any, origin: str) -> Evidence:
+    """Return a row of plain values as evidence; `origin` names the row in errors.
 
     Raises:
-        BadData: it is no record of a schema this version reads.
+        BadData: it is not a record of a schema that this version reads.
     """
     schema = row.get("schema") if isinstance(row, dict) else None
     if not isinstance(schema, int):
-        raise BadData(f"{origin}: a line is no evidence")
+        raise BadData(f"{origin}: a line is not an evidence record")
     if schema > SCHEMA:
         raise BadData(f"{origin}: evidence of schema {schema}; this version reads {SCHEMA}")
-    known = set(Evidence.__dataclass_fields__) - (_SINCE_2 if schema < SCHEMA else set())
-    if odd := sorted(set(row) ^ known):
-        raise BadData(f"{origin}: evidence with a missing or unknown key, {odd[0]!r}")
+    keys = set(Evidence.__dataclass_fields__) - (_SINCE_2 if schema < SCHEMA else set())
+    if unexpected := sorted(set(row) ^ keys):
+        raise BadData(f"{origin}: evidence with a missing or unknown key, {unexpected[0]!r}")
     return Evidence(**row)
 
 
 def _row(evidence: Evidence) -> dict[str, Any]:
     row = asdict(evidence)
-    row["layers"] = {name: evidence.layers.get(name, "") for name in LAYERS}
+    row["layers"] = {name: evidence.layers.get(name, "") for name in RECORDED}
     for name in _SINCE_2 if evidence.schema < SCHEMA else ():
         del row[name]
     return row
@@ -268,18 +246,19 @@ def _is_other(row: Any) -> bool:
     return _is_step(row) or _is_forecast(row)
 
 
-def _said(made: ForecastRecord) -> str:
-    return canonical(asdict(replace(made, made="")))
+def _untimed(forecast: ForecastRecord) -> str:
+    """Return a forecast as the file holds it, without its time."""
+    return canonical(asdict(replace(forecast, made="")))
 
 
 def _content(step: KaggleStep) -> str:
-    """Return a step as the file holds it, less its time and the version that wrote it."""
+    """Return a step as the file holds it, without its time and schema."""
     return canonical(asdict(replace(step, made="", schema=SCHEMA)))
 
 
-def _add(path: Path, record: dict[str, Any]) -> None:
+def _append_row(path: Path, row: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    line = (canonical(record) + "\n").encode("utf-8")
+    line = (canonical(row) + "\n").encode("utf-8")
     handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         os.write(handle, line)

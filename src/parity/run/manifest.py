@@ -1,4 +1,4 @@
-"""A finished stage's record: inputs, outputs, config, environment. Written last, or not at all."""
+"""The manifest of a finished stage: inputs, outputs, config, environment. It is written last."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,15 +13,15 @@ _FILE = "manifest.json"
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What one stage made, and of what.
+    """Outputs of a stage, and what it made them from.
 
     Attributes:
-        stage: the stage's name.
-        config: the resolved sections the stage depends on.
-        inputs: noun → digest of what was read.
+        stage: name of the stage.
+        config: sections of the run file that the stage depends on.
+        inputs: name of an input → its digest.
         outputs: file name (relative to the stage's folder) → sha256.
         facts: numbers and texts worth keeping, such as counts and the step plan.
-        environment: `environment.found()`; outside the digest.
+        environment: `environment.describe()`; outside the digest.
         seconds: wall time; outside the digest.
     """
 
@@ -34,16 +34,16 @@ class Manifest:
     seconds: float = 0.0
 
     def digest(self) -> str:
-        """Return the digest of what was made and of what; timings and machine stay out.
+        """Return the digest of stage, inputs and outputs.
 
-        So does the config: what of it matters shows in the outputs, and where files lie or on
-        which device they were made does not.
+        Timings, machine and config are left out: settings that matter change the outputs, and
+        paths and devices do not matter.
         """
         return digest.of_value([self.stage, self.inputs, self.outputs])
 
 
 def sections(config: Config, names: tuple[str, ...]) -> dict[str, Any]:
-    """Return the named sections as plain values, with the overrides that were given."""
+    """Return sections of a config as plain values, with the overrides of the command line."""
     plain = {name: getattr(config, name).model_dump(mode="json") for name in names}
     return {**plain, "overrides": list(config.overrides)}
 
@@ -53,14 +53,14 @@ def write(
     manifest: Manifest,
     names: list[str],
 ) -> Manifest:
-    """Digest the outputs `names` in `folder` and write the manifest beside them."""
+    """Write the manifest of a stage into its folder, with the digests of its outputs `names`."""
     done = Manifest(
         stage=manifest.stage,
         config=manifest.config,
         inputs=manifest.inputs,
         outputs=digest.of_tree(folder, names),
         facts=manifest.facts,
-        environment=environment.found(),
+        environment=environment.describe(),
         seconds=round(manifest.seconds, 3),
     )
     files.write_json(folder / _FILE, asdict(done))
@@ -68,32 +68,36 @@ def write(
 
 
 def read(folder: Path) -> Manifest | None:
-    """Return the manifest of the stage in `folder`, or None where it has not finished."""
+    """Return the manifest of the stage in `folder`, None if the stage has not finished."""
     path = folder / _FILE
     if not path.is_file():
         return None
     record = files.read_json(path)
     if not isinstance(record, dict) or record.keys() != set(Manifest.__dataclass_fields__):
-        return None  # of another version: what it says cannot be trusted
+        return None  # written by another version
     return Manifest(**record)
 
 
-def require(folder: Path, command: str) -> Manifest:
-    """Return the manifest of a finished stage whose outputs are still what it wrote.
+def require(folder: Path, fix: tuple[str, ...]) -> Manifest:
+    """Return the manifest of a finished stage with unchanged outputs.
+
+    Args:
+        folder: folder of the stage.
+        fix: command that runs the stage, for the error.
 
     Raises:
-        StaleInput: the stage has not finished, or an output was changed since; names `command`.
+        StaleInput: the stage has not finished, or an output has changed since.
     """
     manifest = read(folder)
     if manifest is None:
-        raise StaleInput(f"{folder.name} has not been made; run: {command}")
+        raise StaleInput(f"stage {folder.name} has not finished", fix=fix)
     for name, expected in manifest.outputs.items():
         path = folder / name
         if not path.is_file() or digest.of_file(path) != expected:
-            raise StaleInput(f"{path}: missing or changed since it was made; run: {command}")
+            raise StaleInput(f"{path} is missing or has changed since it was written", fix=fix)
     return manifest
 
 
 def forget(folder: Path) -> None:
-    """Remove the manifest before a stage writes anew, so that half a result is never trusted."""
+    """Remove the manifest before a stage runs again, so that partial outputs are never used."""
     (folder / _FILE).unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from parity.run.errors import BadConfig
+from parity.run.resources import find_checkout, resource
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class RunPaths:
         return self.data / "cache" / "compiled"
 
     @property
-    def taken(self) -> Path:
+    def bytes_per_token(self) -> Path:
         """What a token was seen to take of a device's memory, of all runs."""
         return self.data / "cache" / "bytes_per_token.json"
 
@@ -112,33 +113,26 @@ class RunPaths:
         return self.root / "report.html"
 
     @property
-    def checkout(self) -> Path:
-        """The project's own checkout, which holds the kernel's script and builds the wheel.
-
-        Raises:
-            BadConfig: the project was installed without it.
-        """
-        root = Path(__file__).resolve().parents[3]
-        if not (root / "pyproject.toml").is_file():
-            raise BadConfig(
-                "this needs a checkout of the project, not only its wheel: git clone it"
-            )
-        return root
-
-    @property
     def image_lock(self) -> Path:
         """The lock of Kaggle's image."""
-        return self.checkout / "kaggle" / "image.lock"
+        return resource("kaggle/image.lock")
 
     @property
     def wheelhouse(self) -> Path:
-        """Folder of the wheels that the image lacks, with their lock."""
-        return self.checkout / "offline_wheels"
+        """Folder of the wheels missing from the image: the checkout's, or one in this folder."""
+        return (find_checkout() or Path()) / "offline_wheels"
+
+    @property
+    def wheels_lock(self) -> Path:
+        """The lock of these wheels; for an installed package, its own until one is written here."""
+        path = self.wheelhouse / "wheels.lock"
+        is_own = path.is_file() or find_checkout() is not None
+        return path if is_own else resource("offline_wheels/wheels.lock")
 
     @property
     def kernel(self) -> Path:
         """The kernel's script."""
-        return self.checkout / "kaggle" / "kernel.py"
+        return resource("kaggle/kernel.py")
 
     def relative(self, path: Path) -> str:
         """Return `path` relative to the data folder, for manifests; absolute ones stay out."""

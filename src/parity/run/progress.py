@@ -1,4 +1,4 @@
-"""Progress with time left: a bar on a terminal, a line now and then in a pipe."""
+"""Show progress with time left: a bar on a terminal, a line every 15 s in a pipe."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ from tqdm import tqdm
 Bar: TypeAlias = "tqdm[NoReturn]"
 
 _COLUMNS = 78
-_LINE_SECONDS = 15.0  # in a pipe a bar is a line; more often would drown the log
+_LINE_SECONDS = 15.0  # between two lines in a pipe
 
 
 @contextmanager
@@ -20,10 +20,10 @@ def progress(label: str, total: int, unit: str = "it", done: int = 0) -> Iterato
     """Yield a bar; call `.update(n)` on it.
 
     Args:
-        label: what is going on, in a few words.
-        total: how many units the work has.
-        unit: the name of one unit.
-        done: units finished before (a resumed stage).
+        label: name of the work, in a few words.
+        total: number of units.
+        unit: name of a unit.
+        done: number of units finished before (in a resumed stage).
     """
     terminal = sys.stderr.isatty()
     bar = tqdm(
@@ -34,26 +34,26 @@ def progress(label: str, total: int, unit: str = "it", done: int = 0) -> Iterato
         ncols=_COLUMNS,
         ascii=not terminal,
         mininterval=0.2 if terminal else _LINE_SECONDS,
-        disable=os.environ.get("RANK", "0") != "0",  # of several processes one talks
-        delay=1.0,  # silent when the work takes less
+        disable=os.environ.get("RANK", "0") != "0",  # of several processes, only the first
+        delay=1.0,  # shorter work shows no bar
         leave=terminal,
-        position=None if terminal else 0,  # a bar within a bar would move the cursor
+        position=None if terminal else 0,  # a nested bar would move the cursor
         file=sys.stderr if terminal else _Lines(sys.stderr),
     )
     with bar:
         yield bar
 
 
-def wrapped(text: str, indent: str = "", hang: str = "  ") -> list[str]:
-    r"""Return a long line as lines of at most 78 columns; none of an empty one.
+def wrap_lines(text: str, indent: str = "", hang: str = "  ") -> list[str]:
+    r"""Return a long line as lines of at most 78 columns; an empty line as an empty list.
 
-    >>> wrapped("one " * 20 + "two", "- ")
+    >>> wrap_lines("one " * 20 + "two", "- ")
     ['- one one one one one one one one one one one one one one one one one one one', '-   one two']
 
     Args:
         text: the line.
-        indent: before each line.
-        hang: further before the later ones.
+        indent: prefix of each line.
+        hang: further prefix of the later lines.
     """
     return textwrap.wrap(
         text,
@@ -64,23 +64,23 @@ def wrapped(text: str, indent: str = "", hang: str = "  ") -> list[str]:
     )
 
 
-def folded(text: str) -> str:
-    r"""Return a long line as lines of at most 78 columns, the later ones set in.
+def wrap(text: str) -> str:
+    r"""Return a long line wrapped to 78 columns, later lines indented.
 
-    >>> folded("a line that fits")
+    >>> wrap("a line that fits")
     'a line that fits'
     """
-    return "\n".join(wrapped(text))
+    return "\n".join(wrap_lines(text))
 
 
-def tell(line: str) -> None:
-    """Say one line beside the bars, on standard error; of several processes one talks."""
+def log(line: str) -> None:
+    """Print a line to standard error without breaking bars, in the first process only."""
     if os.environ.get("RANK", "0") == "0":
         tqdm.write(line, file=sys.stderr)
 
 
 class _Lines:
-    """A pipe in which each state of a bar is a line, with no carriage returns."""
+    """A stream that writes each state of a bar as a line, without carriage returns."""
 
     def __init__(self, pipe: TextIO) -> None:
         self._pipe = pipe

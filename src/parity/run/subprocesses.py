@@ -1,4 +1,4 @@
-"""Run a child process whose progress a person sees, and whose last words an error can quote."""
+"""Run a child process: pass on its progress, and keep its last error line for messages."""
 
 import os
 import signal
@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import IO
 
 TIMED_OUT = 124
-"""Exit code of a child that was ended because its time was over."""
+"""Exit code of a child that exceeded its time limit."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
-    """How a child ended.
+class ProcessResult:
+    """The result of a child process.
 
     Attributes:
-        code: its exit code.
-        output: what it wrote to standard output.
-        last: the last line it wrote to standard error.
+        code: exit code.
+        output: standard output.
+        last: last line of standard error.
     """
 
     code: int
@@ -37,41 +37,42 @@ def run_with_progress(
     env: Mapping[str, str],
     cwd: Path | None = None,
     seconds: float | None = None,
-) -> Ended:
-    """Run a child to its end, passing on its progress as it comes.
+) -> ProcessResult:
+    """Run a child process and pass on its progress lines.
 
-    Only lines of progress are passed on; what else it says on standard error is noise unless it
-    fails, and then its last line tells.
+    Other lines on standard error are dropped; the last one explains a failure.
 
     Args:
         words: program and arguments.
-        env: its whole environment.
-        cwd: where it runs.
-        seconds: when it is ended, with all that it started; None lets it run.
+        env: complete environment of the child.
+        cwd: working directory.
+        seconds: time limit, after which the child and its children are killed; None for no limit.
     """
-    # A file takes any amount of output; a pipe that nobody reads meanwhile would fill and block.
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as told:
+    # A file takes any amount of output; an unread pipe would fill up and block the child.
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
         with subprocess.Popen(
             words,
             env=env,
             cwd=cwd,
-            stdout=told,
+            stdout=output,
             stderr=subprocess.PIPE,
             text=True,
-            process_group=None if seconds is None else 0,  # so that its own children end with it
+            process_group=None if seconds is None else 0,  # to kill its children with it
         ) as child:
             assert child.stderr is not None
             with _limit(child, seconds) as over:
                 last = _pass_on(child.stderr)
-        told.seek(0)
+        output.seek(0)
         if over.is_set():
-            return Ended(TIMED_OUT, told.read(), f"it had not ended after {seconds:.0f} s")
-        return Ended(child.returncode, told.read(), last)
+            return ProcessResult(
+                TIMED_OUT, output.read(), f"it exceeded the limit of {seconds:.0f} s"
+            )
+        return ProcessResult(child.returncode, output.read(), last)
 
 
 @contextmanager
 def _limit(child: "subprocess.Popen[str]", seconds: float | None) -> Iterator[threading.Event]:
-    """Yield what is set once the time was over; a child with a limit never outlives the block."""
+    """Yield an event that is set at the time limit; a child with a limit ends with the block."""
     over = threading.Event()
     if seconds is None:
         yield over
@@ -85,7 +86,7 @@ def _limit(child: "subprocess.Popen[str]", seconds: float | None) -> Iterator[th
     timer.start()
     try:
         yield over
-    except BaseException:  # Ctrl-C reaches us alone: the child is in a group of its own
+    except BaseException:  # Ctrl-C does not reach the child in its own process group
         _kill(child)
         raise
     finally:
@@ -98,7 +99,7 @@ def _kill(child: "subprocess.Popen[str]") -> None:
 
 
 def _pass_on(errors: IO[str]) -> str:
-    last = "no word of why"
+    last = "no error message"
     for line in errors:
         if line.strip():
             last = line.strip()

@@ -1,4 +1,4 @@
-"""What an epoch is made of: its size, and which false negatives were masked or left in."""
+"""Statistics of an epoch's batches: size, and false negatives that are masked or left in."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,16 +8,16 @@ from parity.training.batches import Batch
 
 @dataclass(frozen=True, slots=True)
 class BatchStats:
-    """What an epoch is made of.
+    """Statistics of an epoch's batches.
 
     Attributes:
-        steps: batches.
-        queries: queries over all batches.
-        passages: passages to encode over all batches.
-        distinct: different misconceptions among them.
-        masked: (query, passage) pairs kept from being false negatives.
-        unmasked: pairs in which a query's own positive stands as a negative (`flagembedding`).
-        meetings: batches in which two queries share a positive or its sentence.
+        steps: number of batches.
+        queries: number of queries over all batches.
+        passages: number of passages to encode over all batches.
+        distinct: number of different passages.
+        masked: number of masked (query, passage) pairs, which would be false negatives.
+        unmasked: number of pairs with a query's own positive as a negative (`flagembedding`).
+        meetings: number of batches in which two queries share a positive or its text.
     """
 
     steps: int
@@ -30,7 +30,7 @@ class BatchStats:
 
     @property
     def text(self) -> str:
-        """One line for a person."""
+        """Summary in one line."""
         return (
             f"{self.steps} batches of {self.queries} queries and {self.passages} passages "
             f"({self.distinct} distinct ids); a positive is shared in {self.meetings} of them; "
@@ -39,7 +39,7 @@ class BatchStats:
 
 
 def batch_stats(batches: Iterable[Batch]) -> BatchStats:
-    """Count steps, queries, passages and what would have been false negatives."""
+    """Count steps, queries, passages and false negatives."""
     batches = list(batches)
     return BatchStats(
         steps=len(batches),
@@ -53,7 +53,7 @@ def batch_stats(batches: Iterable[Batch]) -> BatchStats:
 
 
 def _unmasked(batch: Batch) -> int:
-    """Return how often a query's own positive stands elsewhere in the batch, not masked."""
+    """Return how often a query's own positive is an unmasked negative in the batch."""
     return sum(
         batch.passages.count(batch.passages[target])
         - 1
@@ -63,7 +63,7 @@ def _unmasked(batch: Batch) -> int:
 
 
 def _meets(batch: Batch) -> bool:
-    """Return whether two queries have one positive, or one masks the other's."""
+    """Return whether two queries share a positive, or a query masks the target of another."""
     answers = [batch.passages[target] for target in batch.target]
     targets = set(batch.target)
     return len(set(answers)) < len(answers) or any(

@@ -1,6 +1,6 @@
-"""Checkpoints that survive kill -9: each a new folder, whole or absent, the newest kept.
+"""Checkpoints that survive kill -9: each is a new folder, complete or absent; the newest stays.
 
-Tensors are safetensors and the rest JSON; nothing is pickled.
+Tensors are safetensors files and the state is JSON; there is no pickle.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -19,16 +19,16 @@ _STATE, _TRAINED, _OPTIMIZER = "state.json", "trained.safetensors", "optimizer.s
 
 @dataclass(frozen=True, slots=True)
 class CheckpointState:
-    """How far training has come.
+    """Progress of a training.
 
     Attributes:
-        step: optimizer steps done.
-        steps: optimizer steps to do in all, the time cap applied.
-        capped: whether the time cap has been turned into `steps`.
-        key: digest of everything the run depends on; another key is another training.
-        budget: tokens in a pack; less than the run says once memory has run out.
+        step: number of optimizer steps done.
+        steps: total number of optimizer steps, after the cap on minutes.
+        capped: whether the cap on minutes has been converted to `steps`.
+        key: digest of everything that the training depends on.
+        budget: largest number of tokens in a pack, after halving if memory ran out.
         losses: mean loss of each step done.
-        spent: what the steps done took.
+        spent: cost of the steps done.
     """
 
     step: int
@@ -43,21 +43,21 @@ class CheckpointState:
 def save(
     folder: Path, progress: CheckpointState, model: Any, optimizer: torch.optim.Optimizer
 ) -> None:
-    """Write a checkpoint for `progress.step`, then drop the older ones."""
+    """Write the checkpoint of `progress.step`, then delete all others."""
     target = folder / f"step-{progress.step:07d}"
     if newest(folder, progress.key) != target:
         with files.replacing(target) as temporary:
             temporary.mkdir()
-            save_file(adapter.trained(model), temporary / _TRAINED)
-            save_file(_flat(optimizer), temporary / _OPTIMIZER)
+            save_file(adapter.trained_weights(model), temporary / _TRAINED)
+            save_file(_optimizer_tensors(optimizer), temporary / _OPTIMIZER)
             files.write_json(temporary / _STATE, asdict(progress))
-    for other in sorted(folder.iterdir()):
-        if other != target:
-            files.remove(other)
+    for path in sorted(folder.iterdir()):
+        if path != target:
+            files.remove(path)
 
 
 def newest(folder: Path, key: str) -> Path | None:
-    """Return the newest whole checkpoint made with `key`, or None."""
+    """Return the newest complete checkpoint of `key`, or None."""
     for path in sorted(folder.glob("step-*"), reverse=True):
         if files.read_json(path / _STATE)["key"] == key:
             return path
@@ -65,21 +65,25 @@ def newest(folder: Path, key: str) -> Path | None:
 
 
 def load(path: Path, model: Any, optimizer: torch.optim.Optimizer) -> CheckpointState:
-    """Restore model and optimizer from the checkpoint at `path` and return its progress."""
+    """Restore model and optimizer from the checkpoint at `path` and return its state.
+
+    Raises:
+        Mismatch: the weights do not fit the model.
+    """
     adapter.restore(model, load_file(path / _TRAINED), str(path))
-    flat = load_file(path / _OPTIMIZER)
+    tensors = load_file(path / _OPTIMIZER)
     state = optimizer.state_dict()
     state["state"] = {}
-    for name, tensor in flat.items():
+    for name, tensor in tensors.items():
         index, key = name.split(".", 1)
         state["state"].setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict(state)
-    row = files.read_json(path / _STATE)
-    spent = TrainingStats(**row.get("spent", {}))  # not in checkpoints of versions before
-    return CheckpointState(**{**row, "losses": tuple(row["losses"]), "spent": spent})
+    values = files.read_json(path / _STATE)
+    spent = TrainingStats(**values.get("spent", {}))  # missing in checkpoints of older versions
+    return CheckpointState(**{**values, "losses": tuple(values["losses"]), "spent": spent})
 
 
-def _flat(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     state: dict[int, dict[str, torch.Tensor]] = optimizer.state_dict()["state"]
     return {
         f"{index}.{key}": tensor.detach().cpu().contiguous().clone()

@@ -1,14 +1,14 @@
-"""Negatives as FlagEmbedding's training file, and back.
+"""Conversion of negatives to and from FlagEmbedding's training file.
 
-There a row is texts only: `query, pos, neg, prompt` and, for distillation, `pos_scores,
-neg_scores`. Texts come rendered from `retrieval.prompts`; here they are only matched to ids.
+A row of the file has only texts: `query, pos, neg, prompt` and, for distillation, `pos_scores,
+neg_scores`. `retrieval.prompts` renders the texts; this module matches them to ids.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NotRequired, TypedDict
 
-from parity.competition.query import MisconceptionId, Qrels, QueryId
+from parity.competition.query import Position, Qrels, QueryId
 from parity.competition.ranking import Ranking
 from parity.run.errors import BadData, Mismatch
 from parity.training.mining_strategies import sentence_keys
@@ -16,7 +16,7 @@ from parity.training.negatives import Negatives, QueryNegatives
 
 
 class TrainingRow(TypedDict):
-    """One line of the file; `query_instruction_format.format(prompt, query)` is what it trains on.
+    """One line of the file; training uses `query_instruction_format.format(prompt, query)`.
 
     Source: FlagOpen/FlagEmbedding: FlagEmbedding/abc/finetune/embedder/AbsDataset.py.
     """
@@ -31,11 +31,11 @@ class TrainingRow(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """Negatives read from a foreign file.
+    """Negatives read from a file of FlagEmbedding.
 
     Attributes:
-        negatives: without ranks, which the file does not keep.
-        dropped: negatives left out: repeats, and those that say the same as a right one.
+        negatives: negatives without ranks, which the file does not have.
+        dropped: number of negatives left out: repeats, and those with the text of a positive.
     """
 
     negatives: Negatives
@@ -47,47 +47,47 @@ def export_rows(
     qrels: Qrels,
     *,
     texts: Mapping[QueryId, str],
-    passages: Mapping[MisconceptionId, str],
+    passages: Mapping[Position, str],
     instruction: str,
     ranking: Ranking | None = None,
 ) -> list[TrainingRow]:
     """Return the rows of FlagEmbedding's file, in the order of the negatives.
 
-    Scores are the ranking's, or else a teacher's. They are written only where every passage of the
-    file has one: FlagEmbedding wants a number for each, or no such column at all.
+    Scores come from the ranking, or from a teacher. They are written only if every passage of the
+    file has a score, because FlagEmbedding requires a number for each passage or no such column.
 
     Args:
-        negatives: what was mined.
-        qrels: the right misconceptions.
+        negatives: mined negatives.
+        qrels: positives of each query.
         texts: query id → rendered query, without instruction and examples.
-        passages: misconception id → rendered passage.
-        instruction: becomes `prompt`.
-        ranking: where scores are taken from; best over the whole corpus. None asks the teacher.
+        passages: position → rendered passage.
+        instruction: text of `prompt`.
+        ranking: source of the scores, best over the entire corpus; None uses the teacher's scores.
 
     Raises:
-        BadData: a query has no negative, on which FlagEmbedding divides by zero.
+        BadData: a query has no negatives, which makes FlagEmbedding divide by zero.
     """
     scores = _scores(ranking, negatives)
     rows: list[TrainingRow] = []
     complete = bool(scores)
     for mined in negatives.rows:
-        if not mined.ids:
-            raise BadData(f"query {mined.query_id} has no negative; mine from a larger scope")
-        right, known = sorted(qrels[mined.query_id]), scores.get(mined.query_id, {})
-        complete = complete and known.keys() >= {*right, *mined.ids}
+        if not mined.positions:
+            raise BadData(f"query {mined.query_id} has no negatives. Mine from a larger scope")
+        right, score_of = sorted(qrels[mined.query_id]), scores.get(mined.query_id, {})
+        complete = complete and score_of.keys() >= {*right, *mined.positions}
         rows.append(
             {
                 "query": texts[mined.query_id],
                 "pos": [passages[key] for key in right],
-                "neg": [passages[key] for key in mined.ids],
+                "neg": [passages[key] for key in mined.positions],
                 "prompt": instruction,
             }
         )
     if complete:
         for mined, row in zip(negatives.rows, rows, strict=True):
-            known = scores[mined.query_id]
-            row["pos_scores"] = [known[key] for key in sorted(qrels[mined.query_id])]
-            row["neg_scores"] = [known[key] for key in mined.ids]
+            score_of = scores[mined.query_id]
+            row["pos_scores"] = [score_of[key] for key in sorted(qrels[mined.query_id])]
+            row["neg_scores"] = [score_of[key] for key in mined.positions]
     return rows
 
 
@@ -96,123 +96,119 @@ def import_rows(
     qrels: Qrels,
     *,
     texts: Mapping[QueryId, str],
-    passages: Mapping[MisconceptionId, str],
+    passages: Mapping[Position, str],
     instruction: str,
     miner: str,
 ) -> Imported:
-    """Return the negatives of a file as `export_rows` or FlagEmbedding's own mining writes it.
+    """Return the negatives of a file that `export_rows` or FlagEmbedding's mining wrote.
 
-    Queries of one text are told apart by their positives, then by order. A passage text that two
-    ids share stands for the smaller id.
+    Queries with equal texts are distinguished by their positives, then by order. A text that two
+    passages share is matched to the first of them.
 
     Args:
-        rows: the file's lines.
-        qrels: the right misconceptions; each row's `pos` must be among them.
+        rows: lines of the file.
+        qrels: positives of each query; they must include each row's `pos`.
         texts: query id → rendered query, without instruction and examples.
-        passages: misconception id → rendered passage.
-        instruction: what `prompt` must be.
-        miner: digest of the encoder that mined the file; empty where unknown.
+        passages: position → rendered passage.
+        instruction: expected text of `prompt`.
+        miner: digest of the encoder that mined the file; empty if unknown.
 
     Raises:
-        BadData: a missing key, a text that is no query or no passage, or scores that do not fit.
-        Mismatch: another prompt, or positives that the labels do not have.
+        BadData: a missing key, an unknown query or passage, or a wrong number of scores.
+        Mismatch: another prompt, or positives that are not labels of the query.
     """
     waiting: dict[str, list[QueryId]] = {}
     for query_id in texts:
         waiting.setdefault(texts[query_id], []).append(query_id)
-    ids: dict[str, MisconceptionId] = {}
+    ids: dict[str, Position] = {}
     for key in sorted(passages):
         ids.setdefault(passages[key], key)
     keys = sentence_keys(dict(passages))
     mined, dropped = [], 0
     for number, row in enumerate(rows, start=1):
         if missing := sorted({"query", "pos", "neg"} - row.keys()):
-            raise BadData(f"row {number}: no {missing[0]!r}")
+            raise BadData(f"row {number}: key {missing[0]!r} is missing")
         if row.get("prompt", instruction) != instruction:
-            raise Mismatch(f"row {number}: its prompt is not the run's prompt.instruction")
+            raise Mismatch(f"row {number}: the prompt is not the run's prompt.instruction")
         right = {keys[key] for key in _ids(row["pos"], ids, number)}
         query_id = _claim(waiting.get(row["query"], []), right, qrels, keys, number)
-        found = _negatives(row, ids, number)
-        said = {keys[key] for key in qrels[query_id]}
-        kept = {key: score for key, score in found.items() if keys[key] not in said}
-        dropped += len(row["neg"]) - len(kept)
+        scores = _negatives(row, ids, number)
+        right_keys = {keys[key] for key in qrels[query_id]}
+        chosen = {key: score for key, score in scores.items() if keys[key] not in right_keys}
+        dropped += len(row["neg"]) - len(chosen)
         positives = _positives(row, ids, keys, number)
-        teacher = tuple(score for score in kept.values() if score is not None)
-        if not positives or len(teacher) < len(kept):  # a teacher scores both or is none
+        teacher = tuple(score for score in chosen.values() if score is not None)
+        if not positives or len(teacher) < len(chosen):  # teacher scores need both columns
             positives, teacher = {}, ()
         right_scores = tuple(
             (key, positives[keys[key]]) for key in sorted(qrels[query_id]) if keys[key] in positives
         )
-        blank = (0,) * len(kept)
+        ranks = (0,) * len(chosen)
         mined.append(
             QueryNegatives(
-                query_id, tuple(kept), blank, tuple(kept.values()), teacher, right_scores
+                query_id, tuple(chosen), ranks, tuple(chosen.values()), teacher, right_scores
             )
         )
     return Imported(Negatives(tuple(mined), miner, "imported"), dropped)
 
 
-def _scores(
-    ranking: Ranking | None, negatives: Negatives
-) -> dict[QueryId, dict[MisconceptionId, float]]:
+def _scores(ranking: Ranking | None, negatives: Negatives) -> dict[QueryId, dict[Position, float]]:
     if ranking is None:
         return {row.query_id: row.scored() for row in negatives.rows}
     return {
-        query_id: dict(zip(map(MisconceptionId, ids.tolist()), scores.tolist(), strict=True))
+        query_id: dict(zip(map(Position, ids.tolist()), scores.tolist(), strict=True))
         for query_id, ids, scores in zip(
-            ranking.query_ids, ranking.ids, ranking.scores, strict=True
+            ranking.query_ids, ranking.positions, ranking.scores, strict=True
         )
     }
 
 
-def _ids(
-    sentences: Sequence[str], ids: Mapping[str, MisconceptionId], number: int
-) -> list[MisconceptionId]:
-    for place, sentence in enumerate(sentences):
+def _ids(sentences: Sequence[str], ids: Mapping[str, Position], number: int) -> list[Position]:
+    for index, sentence in enumerate(sentences):
         if sentence not in ids:
-            raise BadData(f"row {number}: passage {place + 1} is no passage of this corpus")
+            raise BadData(f"row {number}: passage {index + 1} is not in the corpus")
     return [ids[sentence] for sentence in sentences]
 
 
 def _claim(
     waiting: list[QueryId],
-    right: set[MisconceptionId],
+    right: set[Position],
     qrels: Qrels,
-    keys: Mapping[MisconceptionId, MisconceptionId],
+    keys: Mapping[Position, Position],
     number: int,
 ) -> QueryId:
-    """Take the first query of this text whose labels hold the row's positives."""
+    """Remove and return the first query of this text whose labels include the row's positives."""
     if not waiting:
-        raise BadData(f"row {number}: its query is none of this run's, or comes once too often")
+        raise BadData(f"row {number}: the query is not in this run, or it occurs too often")
     for query_id in waiting:
         if right and right <= {keys[key] for key in qrels[query_id]}:
             waiting.remove(query_id)
             return query_id
-    raise Mismatch(f"row {number}: its positives are not the labels of query {waiting[0]}")
+    raise Mismatch(f"row {number}: the positives are not labels of query {waiting[0]}")
 
 
 def _negatives(
-    row: TrainingRow, ids: Mapping[str, MisconceptionId], number: int
-) -> dict[MisconceptionId, float | None]:
-    found = _ids(row["neg"], ids, number)
-    scores: Sequence[float | None] = row.get("neg_scores") or [None] * len(found)
-    if len(scores) != len(found):
-        raise BadData(f"row {number}: {len(scores)} neg_scores for {len(found)} negatives")
-    kept: dict[MisconceptionId, float | None] = {}
-    for key, score in zip(found, scores, strict=True):
-        kept.setdefault(key, score)
-    return kept
+    row: TrainingRow, ids: Mapping[str, Position], number: int
+) -> dict[Position, float | None]:
+    positions = _ids(row["neg"], ids, number)
+    scores: Sequence[float | None] = row.get("neg_scores") or [None] * len(positions)
+    if len(scores) != len(positions):
+        raise BadData(f"row {number}: {len(scores)} neg_scores for {len(positions)} negatives")
+    score_of: dict[Position, float | None] = {}
+    for key, score in zip(positions, scores, strict=True):
+        score_of.setdefault(key, score)
+    return score_of
 
 
 def _positives(
     row: TrainingRow,
-    ids: Mapping[str, MisconceptionId],
-    keys: Mapping[MisconceptionId, MisconceptionId],
+    ids: Mapping[str, Position],
+    keys: Mapping[Position, Position],
     number: int,
-) -> dict[MisconceptionId, float]:
-    """Return sentence key → its teacher's score."""
+) -> dict[Position, float]:
+    """Return the teacher's score of each sentence key."""
     scores = row.get("pos_scores") or []
     if scores and len(scores) != len(row["pos"]):
         raise BadData(f"row {number}: {len(scores)} pos_scores for {len(row['pos'])} positives")
-    found = [keys[key] for key in _ids(row["pos"], ids, number)]
-    return dict(zip(found, scores, strict=False))
+    right_keys = [keys[key] for key in _ids(row["pos"], ids, number)]
+    return dict(zip(right_keys, scores, strict=False))

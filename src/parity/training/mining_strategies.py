@@ -1,7 +1,7 @@
-"""How one query's negatives are chosen from its ranking; each query draws from its own generator.
+"""Choice of a query's negatives from its ranking; each query has its own random generator.
 
-Ids decide everywhere; a sentence is compared only to keep out an id that says the same as a right
-one.
+Passages are compared by position. Texts are compared only to exclude passages with the text of a
+positive.
 """
 
 import hashlib
@@ -12,22 +12,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.competition.query import Corpus, MisconceptionId, QueryId
-from parity.run.config.run_file import MiningConfig
+from parity.competition.query import Passages, Position, QueryId
+from parity.run.config.mining import MiningConfig
 
-Places = NDArray[np.int64]
-"""(k,) places in the corpus, best ranked first."""
+CorpusIndices = NDArray[np.int64]
+"""(k,) indices into the corpus, best ranked first."""
 Scores = NDArray[np.float64]
 """(k,) scores, not increasing."""
 
 
-def sentence_keys(corpus: Corpus) -> dict[MisconceptionId, MisconceptionId]:
-    """Return each id's key: the smallest id with the same sentence, case and space aside.
+def sentence_keys(corpus: Passages) -> dict[Position, Position]:
+    """Return each passage's key: the first passage whose text is equal up to case and white space.
 
-    >>> sentence_keys({MisconceptionId(4): "Adds  both", MisconceptionId(7): "adds both "})
+    >>> sentence_keys({Position(4): "Adds  both", Position(7): "adds both "})
     {4: 4, 7: 4}
     """
-    first: dict[str, MisconceptionId] = {}
+    first: dict[str, Position] = {}
     return {
         key: first.setdefault(" ".join(corpus[key].split()).casefold(), key)
         for key in sorted(corpus)
@@ -35,13 +35,13 @@ def sentence_keys(corpus: Corpus) -> dict[MisconceptionId, MisconceptionId]:
 
 
 def generator(*parts: int | str) -> random.Random:
-    """Return a generator seeded by the sha256 of `parts` alone."""
+    """Return a random generator that is seeded only by the sha256 of `parts`."""
     name = "/".join(map(str, parts)).encode()
     return random.Random(int.from_bytes(hashlib.sha256(name).digest(), "big"))
 
 
 def random_count(config: MiningConfig) -> int:
-    """Return how many negatives of a query are meant to be drawn at random.
+    """Return how many negatives of a query the strategy draws at random.
 
     >>> random_count(MiningConfig(strategy="mix", count=15, random_share=0.5))
     8
@@ -52,32 +52,32 @@ def random_count(config: MiningConfig) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """The corpus as mining sees it; arrays run over it in ascending order of id.
+    """Passages that may be negatives; arrays have one entry per passage, in the corpus' order.
 
     Attributes:
-        ids: (c,) misconceptions.
-        keys: (c,) their sentence keys.
-        inside: (c,) whether they are in scope.
-        key_of: id → sentence key.
-        config: the strategy.
+        ids: (c,) int64, positions.
+        keys: (c,) int64, sentence keys.
+        in_scope: (c,) bool, whether the passage is in the scope.
+        key_of: position → sentence key.
+        config: mining settings.
     """
 
     ids: NDArray[np.int64]
     keys: NDArray[np.int64]
-    inside: NDArray[np.bool_]
-    key_of: Mapping[MisconceptionId, MisconceptionId]
+    in_scope: NDArray[np.bool_]
+    key_of: Mapping[Position, Position]
     config: MiningConfig
 
     @classmethod
     def of(
-        cls, corpus: Corpus, config: MiningConfig, positives: frozenset[MisconceptionId]
+        cls, corpus: Passages, config: MiningConfig, positives: frozenset[Position]
     ) -> "Candidates":
         """Return the candidates of `corpus`.
 
         Args:
-            corpus: all misconceptions.
-            config: the strategy and its scope.
-            positives: misconceptions that are right somewhere in train (the scope `positives`).
+            corpus: all passages.
+            config: mining settings.
+            positives: passages that are positives of a train query (the scope `positives`).
         """
         key_of = sentence_keys(corpus)
         return cls(
@@ -89,44 +89,44 @@ class Candidates:
         )
 
     def choose(
-        self, query_id: QueryId, places: Places, scores: Scores, right: frozenset[MisconceptionId]
-    ) -> tuple[list[int], list[MisconceptionId]]:
-        """Return the ranked columns (from 0) and the drawn ids, both ascending.
+        self, query_id: QueryId, indices: CorpusIndices, scores: Scores, right: frozenset[Position]
+    ) -> tuple[list[int], list[Position]]:
+        """Return the chosen ranking columns (from 0) and the random passages, both ascending.
 
         Args:
-            query_id: seeds the draws, with `config.seed`.
-            places: (k,) the ranking.
-            scores: (k,) its scores.
-            right: the query's right misconceptions.
+            query_id: seed of the draws, with `config.seed`.
+            indices: (k,) ranked passages.
+            scores: (k,) scores of the ranked passages.
+            right: positives of the query.
         """
         draws = generator(self.config.seed, query_id)
-        said = [self.key_of[key] for key in right]
-        wrong = self.inside & ~np.isin(self.keys, said)  # (c,)
+        right_keys = [self.key_of[key] for key in right]
+        is_wrong = self.in_scope & ~np.isin(self.keys, right_keys)  # (c,)
         if self.config.strategy == "range":
-            columns = self._window(wrong[places], draws)
+            columns = self._window(is_wrong[indices], draws)
         else:
-            where = np.isin(self.ids[places], list(right))  # (k,)
-            columns = self._hardest(wrong[places], scores, scores[where])
-        wrong[places[columns]] = False  # none comes twice
-        rest = [MisconceptionId(key) for key in self.ids[wrong].tolist()]
-        wanted = min(self.config.count - len(columns), len(rest))
-        return columns, sorted(draws.sample(rest, wanted))
+            is_right = np.isin(self.ids[indices], list(right))  # (k,)
+            columns = self._hardest(is_wrong[indices], scores, scores[is_right])
+        is_wrong[indices[columns]] = False  # no passage is chosen twice
+        unused = [Position(key) for key in self.ids[is_wrong].tolist()]
+        count = min(self.config.count - len(columns), len(unused))
+        return columns, sorted(draws.sample(unused, count))
 
-    def _window(self, wrong: NDArray[np.bool_], draws: random.Random) -> list[int]:
+    def _window(self, is_wrong: NDArray[np.bool_], draws: random.Random) -> list[int]:
         """Return at most `count` columns among ranks `low` to `high`, sampled."""
         low = self.config.low - 1
-        columns: list[int] = (low + np.flatnonzero(wrong[low : self.config.high])).tolist()
+        columns: list[int] = (low + np.flatnonzero(is_wrong[low : self.config.high])).tolist()
         if len(columns) <= self.config.count:
             return columns
         return sorted(draws.sample(columns, self.config.count))
 
-    def _hardest(self, wrong: NDArray[np.bool_], scores: Scores, right: Scores) -> list[int]:
+    def _hardest(self, is_wrong: NDArray[np.bool_], scores: Scores, right: Scores) -> list[int]:
         """Return the best ranked columns that score clearly below the lowest positive."""
-        wanted = self.config.count - random_count(self.config)
-        if wanted == 0:
-            return []  # nothing is taken by score, and the ranking need not hold the positive
+        count = self.config.count - random_count(self.config)
+        if count == 0:
+            return []  # no negative is chosen by score, so the ranking may not have the positive
         lowest = float(right.min())
-        # That is positive - |positive| * (1 - percpos): below a negative positive too.
+        # Equal to positive - |positive| * (1 - percpos), so it is below a negative score too.
         limit = lowest * (self.config.percpos if lowest >= 0 else 2 - self.config.percpos)
-        columns: list[int] = np.flatnonzero(wrong & (scores < limit))[:wanted].tolist()
+        columns: list[int] = np.flatnonzero(is_wrong & (scores < limit))[:count].tolist()
         return columns

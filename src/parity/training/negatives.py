@@ -1,84 +1,87 @@
-"""Negatives: which misconceptions each query is to be pushed away from, and how they were mined.
+"""Mined negatives of each query: how they are chosen, written and read.
 
-A row depends on its own ranking, the corpus, the scope and the seed alone: not on other rows, on
-their order, on the hash seed or on the process.
+A row depends only on its ranking, the corpus, the scope and the seed. It does not depend on other
+rows, on their order, on the hash seed or on the process.
 """
 
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from parity.competition.query import Corpus, MisconceptionId, Qrels, QueryId
+from parity.competition.corpus import Corpus
+from parity.competition.query import Passages, Position, Qrels, QueryId
 from parity.competition.ranking import Ranking
 from parity.run import files
-from parity.run.config.run_file import MiningConfig
+from parity.run.config.mining import MiningConfig
 from parity.run.errors import BadConfig, BadData, Mismatch, StaleInput
 from parity.training.mining_strategies import Candidates, random_count
 
-_TOP = 10  # ids whose share of all negatives tells how diverse they are
-_MINE = "run: invoke mine"
+_TOP = 10  # ids whose share of all negatives measures diversity
+_MINE = ("mine",)
+"""Command that makes new negatives."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueryNegatives:
-    """The negatives of one query: ranked ones first, best rank first, then those drawn.
+    """Negatives of one query: ranked ones first, best rank first, then random ones.
 
     Attributes:
         query_id: the query.
-        ids: distinct misconceptions, none of them right, none with a right one's sentence.
-        ranks: each one's rank from 1; 0 where it was drawn at random.
-        scores: each one's score; None where it was drawn at random.
-        teacher: a teacher's score of each; empty where there is none.
-        positives: right misconceptions with their teacher's scores; empty where there is none.
+        positions: distinct passages; no positive, and no passage with the text of a positive.
+        ranks: rank of each negative from 1; 0 if it was drawn at random.
+        scores: score of each negative; None if it was drawn at random.
+        teacher: teacher's score of each negative; empty without a teacher.
+        positives: positives with their teacher's scores; empty without a teacher.
     """
 
     query_id: QueryId
-    ids: tuple[MisconceptionId, ...]
+    positions: tuple[Position, ...]
     ranks: tuple[int, ...]
     scores: tuple[float | None, ...]
     teacher: tuple[float, ...] = ()
-    positives: tuple[tuple[MisconceptionId, float], ...] = ()
+    positives: tuple[tuple[Position, float], ...] = ()
 
     def __post_init__(self) -> None:
         """Check that every id has a rank and a score."""
-        if not len(self.ids) == len(self.ranks) == len(self.scores):
+        if not len(self.positions) == len(self.ranks) == len(self.scores):
             raise BadData(f"query {self.query_id}: negatives, ranks and scores differ in number")
-        if self.teacher and len(self.teacher) != len(self.ids):
+        if self.teacher and len(self.teacher) != len(self.positions):
             raise BadData(f"query {self.query_id}: negatives and teacher's scores differ in number")
 
-    def scored(self) -> dict[MisconceptionId, float]:
+    def scored(self) -> dict[Position, float]:
         """Return the teacher's score of each positive and negative that has one."""
-        return {**dict(self.positives), **dict(zip(self.ids, self.teacher, strict=False))}
+        return {**dict(self.positives), **dict(zip(self.positions, self.teacher, strict=False))}
 
-    def taught(self, ids: Sequence[MisconceptionId]) -> tuple[float, ...]:
+    def teacher_scores(self, ids: Sequence[Position]) -> tuple[float, ...]:
         """Return the teacher's score of each of `ids`.
 
         Raises:
-            Mismatch: one of them has none.
+            Mismatch: an id has no teacher's score.
         """
         scores = self.scored()
         if any(key not in scores for key in ids):
             raise Mismatch(
-                f"query {self.query_id} has no teacher's scores for training.distillation; run: "
-                "invoke mine --import FILE with pos_scores and neg_scores"
+                f"query {self.query_id} has no teacher's scores for training.distillation; import "
+                "a file with pos_scores and neg_scores",
+                fix=("mine", "--import", "FILE"),
             )
         return tuple(scores[key] for key in ids)
 
 
 @dataclass(frozen=True, slots=True)
 class Negatives:
-    """What `negatives.jsonl` holds.
+    """Contents of `negatives.jsonl`.
 
     Attributes:
-        rows: one a query.
-        miner: digest of the encoder that ranked.
+        rows: negatives, one row per query.
+        miner: digest of the encoder that made the ranking.
         strategy: name of the strategy, or `imported`.
-        config: how they were mined; None where they were imported.
+        config: mining settings; None if the negatives were imported.
     """
 
     rows: tuple[QueryNegatives, ...]
@@ -89,15 +92,15 @@ class Negatives:
 
 @dataclass(frozen=True, slots=True)
 class Diversity:
-    """How varied negatives are: a miner that knows nothing gives every query the same few.
+    """Diversity of negatives: an untrained miner gives every query the same few passages.
 
     Attributes:
-        rows: queries.
-        negatives: ids over all rows.
-        distinct: different ids among them.
-        top_ten: share of all negatives that the ten commonest ids make up.
-        padded: negatives drawn at random because too few ranked ones qualified.
-        short: rows with fewer negatives than asked for.
+        rows: number of queries.
+        negatives: number of ids over all rows.
+        distinct: number of different ids.
+        top_ten: share of all negatives that the ten most common ids make up, 0 to 1.
+        padded: number of negatives drawn at random because too few ranked ones qualified.
+        short: number of rows with fewer negatives than `mining.count`.
     """
 
     rows: int
@@ -109,7 +112,7 @@ class Diversity:
 
     @property
     def text(self) -> str:
-        """One line for a person."""
+        """Summary in one line."""
         return (
             f"{self.negatives} negatives for {self.rows} queries: {self.distinct} distinct ids, "
             f"the ten commonest make up {self.top_ten:.1%}; {self.padded} padded at random, "
@@ -120,7 +123,7 @@ class Diversity:
 def depth(config: MiningConfig, corpus_size: int) -> int:
     """Return how many ids a query's ranking must hold for `mine`.
 
-    A positive's score, which `percpos` wants, may lie at any rank: it takes the whole corpus.
+    `percpos` needs the score of a positive, which may be at any rank: it needs the entire corpus.
 
     >>> depth(MiningConfig(strategy="range", high=200), 2587)
     200
@@ -135,30 +138,30 @@ def depth(config: MiningConfig, corpus_size: int) -> int:
 def mine(
     ranking: Ranking,
     qrels: Qrels,
-    corpus: Corpus,
+    corpus: Passages,
     config: MiningConfig,
     *,
-    positives: frozenset[MisconceptionId],
+    positives: frozenset[Position],
     miner: str,
 ) -> Negatives:
     """Choose negatives for every ranked query.
 
-    `range` samples from ranks `low` to `high`, counted with the positives in. `percpos` takes the
-    hardest that score below `percpos` times the lowest positive's score. `random` draws. `mix`
-    draws `random_share` of them and takes the rest as `percpos` does. Too few are filled up by
-    drawing from the scope, without repeating an id.
+    `range` samples from ranks `low` to `high`; positives count as ranks. `percpos` takes the
+    hardest passages that score below `percpos` times the lowest score of a positive. `random`
+    draws from the scope. `mix` draws `random_share` of the negatives and takes the others as
+    `percpos` does. If too few qualify, random ones from the scope are added. No id repeats.
 
     Args:
-        ranking: (n, `depth` or more) ids of train queries.
-        qrels: the right misconceptions of at least these queries.
-        corpus: all misconceptions.
-        config: the strategy.
-        positives: misconceptions that are right somewhere in train (the scope `positives`).
+        ranking: (n, `depth` or more) ids of train queries, with scores.
+        qrels: positives of at least these queries.
+        corpus: all passages.
+        config: mining settings.
+        positives: passages that are positives of a train query (the scope `positives`).
         miner: digest of the encoder that made the ranking.
 
     Raises:
-        BadConfig: `low` is above `high`, or past the corpus.
-        Mismatch: the ranking is too shallow, or knows queries or ids that the others do not.
+        BadConfig: `low` is above `high` or larger than the corpus.
+        Mismatch: the ranking is too shallow, or has unknown queries or passages.
 
     Source: FlagOpen/FlagEmbedding: scripts/hn_mine.py, where `--range_for_sampling a-b` is a slice
     from 0, so ranks a+1 to b here (`range`); NV-Retriever, arXiv 2407.15831, section 3.2, TopK-
@@ -166,12 +169,12 @@ def mine(
     """
     _check(ranking, qrels, corpus, config)
     candidates = Candidates.of(corpus, config, positives)
-    places = np.searchsorted(candidates.ids, ranking.ids)  # (n, k) places in the corpus
+    indices = np.searchsorted(candidates.ids, ranking.positions)  # (n, k) indices into the corpus
     scores = ranking.scores.astype(np.float64)  # (n, k)
     rows = []
     for row, query_id in enumerate(ranking.query_ids):
-        columns, drawn = candidates.choose(query_id, places[row], scores[row], qrels[query_id])
-        ranked = [MisconceptionId(key) for key in ranking.ids[row, columns].tolist()]
+        columns, drawn = candidates.choose(query_id, indices[row], scores[row], qrels[query_id])
+        ranked = [Position(key) for key in ranking.positions[row, columns].tolist()]
         rows.append(
             QueryNegatives(
                 query_id,
@@ -184,49 +187,51 @@ def mine(
 
 
 def diversity(negatives: Negatives) -> Diversity:
-    """Count how varied the negatives are."""
+    """Return the diversity of the negatives."""
     config = negatives.config
-    often = Counter(key for row in negatives.rows for key in row.ids)
-    commonest = sorted(often.values(), reverse=True)[:_TOP]
-    wanted = config.count if config else 0
-    meant = random_count(config) if config else sys.maxsize  # imported ones have no rank at all
+    counts = Counter(key for row in negatives.rows for key in row.positions)
+    top_counts = sorted(counts.values(), reverse=True)[:_TOP]
+    count = config.count if config else 0
+    random_per_row = (
+        random_count(config) if config else sys.maxsize
+    )  # imported negatives have no ranks
     return Diversity(
         rows=len(negatives.rows),
-        negatives=often.total(),
-        distinct=len(often),
-        top_ten=sum(commonest) / max(1, often.total()),
-        padded=sum(max(0, row.ranks.count(0) - meant) for row in negatives.rows),
-        short=sum(len(row.ids) < wanted for row in negatives.rows),
+        negatives=counts.total(),
+        distinct=len(counts),
+        top_ten=sum(top_counts) / max(1, counts.total()),
+        padded=sum(max(0, row.ranks.count(0) - random_per_row) for row in negatives.rows),
+        short=sum(len(row.positions) < count for row in negatives.rows),
     )
 
 
-def write(path: Path, negatives: Negatives) -> None:
-    """Write `negatives.jsonl`: a header with miner, strategy and config, then one query a line."""
+def write(path: Path, negatives: Negatives, corpus: Corpus) -> None:
+    """Write `negatives.jsonl`: a header with miner, strategy and config, then the queries."""
     config = negatives.config.model_dump(mode="json") if negatives.config else None
     header = {"miner": negatives.miner, "strategy": negatives.strategy, "config": config}
-    files.write_jsonl(path, [header, *map(_line, negatives.rows)])
+    files.write_jsonl(path, [header, *(_line(row, corpus) for row in negatives.rows)])
 
 
-def read(path: Path) -> Negatives:
+def read(path: Path, corpus: Corpus) -> Negatives:
     """Read what `write` wrote.
 
     Raises:
-        StaleInput: there is no such file.
-        BadData: it does not start with the header.
+        StaleInput: the file does not exist.
+        BadData: the file does not start with the header.
     """
     if not path.is_file():
-        raise StaleInput(f"{path}: no negatives there; {_MINE}")
+        raise StaleInput(f"{path}: the file does not exist", fix=_MINE)
     header, *lines = files.read_jsonl(path) or [{}]
     if header.keys() != {"miner", "strategy", "config"}:
-        raise BadData(f"{path}, line 1: no header with miner, strategy and config; {_MINE}")
+        raise BadData(f"{path}, line 1: no header with miner, strategy and config", fix=_MINE)
     rows = tuple(
         QueryNegatives(
             line["query_id"],
-            tuple(line["ids"]),
+            tuple(map(corpus.at, line["passage_ids"])),
             tuple(line["ranks"]),
             tuple(line["scores"]),
             tuple(line.get("teacher", ())),
-            tuple((key, score) for key, score in line.get("positives", ())),
+            tuple((corpus.at(key), score) for key, score in line.get("positives", ())),
         )
         for line in lines
     )
@@ -234,35 +239,43 @@ def read(path: Path) -> Negatives:
     return Negatives(rows, header["miner"], header["strategy"], config)
 
 
-def _line(row: QueryNegatives) -> dict[str, Any]:
-    """Return a row's keys, without a teacher's where there is none."""
-    return {
-        key: value
-        for key, value in asdict(row).items()
-        if value or key not in ("teacher", "positives")
+def _line(row: QueryNegatives, corpus: Corpus) -> dict[str, Any]:
+    """Return a row as a JSON object with passage ids; keys of a teacher only if it has scores."""
+    line: dict[str, Any] = {
+        "query_id": row.query_id,
+        "passage_ids": [corpus.ids[position] for position in row.positions],
+        "ranks": row.ranks,
+        "scores": row.scores,
     }
+    if row.teacher:
+        line["teacher"] = row.teacher
+    if row.positives:
+        line["positives"] = [(corpus.ids[key], score) for key, score in row.positives]
+    return line
 
 
-def _check(ranking: Ranking, qrels: Qrels, corpus: Corpus, config: MiningConfig) -> None:
+def _check(ranking: Ranking, qrels: Qrels, corpus: Passages, config: MiningConfig) -> None:
     if config.strategy == "range" and not config.low <= min(config.high, len(corpus)):
         raise BadConfig(
             f"mining.low = {config.low}: above mining.high = {config.high} or past the corpus "
             f"of {len(corpus)}"
         )
-    wanted, width = depth(config, len(corpus)), ranking.ids.shape[1]
-    if width < wanted:
+    needed, width = depth(config, len(corpus)), ranking.positions.shape[1]
+    if width < needed:
         raise Mismatch(
-            f"the ranking holds {width} ids a query, strategy {config.strategy!r} needs {wanted}; "
-            f"{_MINE}"
+            f"the ranking has {width} ids per query, strategy {config.strategy!r} needs {needed}",
+            fix=_MINE,
         )
     if missing := [row for row in ranking.query_ids if row not in qrels]:
-        raise Mismatch(f"query {missing[0]} was ranked and has no label; {_MINE}")
+        raise Mismatch(f"query {missing[0]} is in the ranking but has no label", fix=_MINE)
     if len(set(ranking.query_ids)) < len(ranking.query_ids):
-        raise Mismatch(f"the ranking holds a query twice; {_MINE}")
-    if (np.diff(np.sort(ranking.ids, axis=1), axis=1) == 0).any():
-        raise Mismatch(f"the ranking repeats an id within a query; {_MINE}")
+        raise Mismatch("the ranking has a query twice", fix=_MINE)
+    if (np.diff(np.sort(ranking.positions, axis=1), axis=1) == 0).any():
+        raise Mismatch("the ranking repeats an id within a query", fix=_MINE)
     if not np.isfinite(ranking.scores).all():
-        raise Mismatch("the ranking has a score that is no number; its encoder is broken")
+        raise Mismatch(
+            "the ranking contains NaN or infinite scores. Try encoder.precision fp32 or bf16"
+        )
     right = {key for row in ranking.query_ids for key in qrels[row]}
-    if strange := sorted((right | set(np.unique(ranking.ids).tolist())) - corpus.keys()):
-        raise Mismatch(f"misconception {strange[0]} is not in the corpus; {_MINE}")
+    if unknown := sorted((right | set(np.unique(ranking.positions).tolist())) - corpus.keys()):
+        raise Mismatch(f"passage {unknown[0]} is not in the corpus", fix=_MINE)

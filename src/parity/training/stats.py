@@ -1,37 +1,42 @@
-"""What training took so far, from which the next one is planned."""
+"""Cost of a training so far, from which the next one is planned."""
 
 from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingStats:
-    """What the steps done took; a resumed training goes on counting.
+    """Cost of the steps done; a resumed training continues counting.
 
     Attributes:
-        tokens: of all batches and processes, prefixes that were shared once.
-        seconds: of the steps alone, compilation included and scoring not.
-        held: the most tokens whose graph lay in this process's memory at once.
-        node: the most bytes of a GPU that one of them was seen to take; 0 where it is not known.
+        tokens: tokens of all batches and processes, with prefix sharing.
+        seconds: time of the steps, with compilation and without scoring.
+        graph_tokens: largest number of tokens whose graph this process held at the same time.
+        token_bytes: largest measured bytes on the GPU of one of these tokens; 0 if unknown.
     """
 
     tokens: int = 0
-    seconds: float = field(default=0.0, compare=False)  # no two trainings take equally long
-    held: int = 0
-    node: float = 0.0
+    seconds: float = field(default=0.0, compare=False)  # differs between equal trainings
+    graph_tokens: int = 0
+    token_bytes: float = 0.0
 
-    def lasted(self, seconds: float) -> "TrainingStats":
-        """Return it with so much more time."""
+    def add_seconds(self, seconds: float) -> "TrainingStats":
+        """Return the stats with `seconds` added."""
         return replace(self, seconds=self.seconds + seconds)
 
-    def add(self, *, tokens: int, held: int, risen: int) -> "TrainingStats":
-        """Return it with one more step.
+    def add_step(self, *, tokens: int, graph_tokens: int, peak_increase: int) -> "TrainingStats":
+        """Return the stats with one step added.
 
         Args:
-            tokens: of the step's batches.
-            held: tokens that lay in memory at once.
-            risen: bytes of the GPU's peak beside what was taken before; 0 where it is not known.
+            tokens: tokens of the step's batches, with prefix sharing.
+            graph_tokens: largest number of tokens whose graph was held at the same time.
+            peak_increase: bytes by which the peak of the GPU exceeds the allocation before the
+                step; 0 if unknown.
         """
         added = replace(self, tokens=self.tokens + tokens)
-        if held <= self.held:  # the peak is of a larger step
+        if graph_tokens <= self.graph_tokens:  # the peak belongs to a larger step
             return added
-        return replace(added, held=held, node=max(self.node, risen / held))
+        return replace(
+            added,
+            graph_tokens=graph_tokens,
+            token_bytes=max(self.token_bytes, peak_increase / graph_tokens),
+        )

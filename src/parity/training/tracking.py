@@ -1,6 +1,6 @@
-"""Report a training's numbers to a tracker, by accelerate's own classes; none is the default.
+"""Experiment trackers for training, through the classes of accelerate. The default is none.
 
-Keys are each tracker's own affair (environment, netrc): nothing here reads or writes one.
+API keys are read by the trackers themselves (environment, netrc), never by this module.
 """
 
 import os
@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from parity.run.config.run_file import TrainingConfig
+from parity.run.config.training import TrainingConfig
 from parity.run.errors import BadConfig
 
 Log = Callable[[dict[str, float], int], None]
-"""Values and the step they belong to."""
+"""Function that logs values for a step."""
 Close = Callable[[], None]
 
 _PROJECT = "kaggle-parity"
@@ -21,26 +21,26 @@ _PROJECT = "kaggle-parity"
 def open_tracker(
     config: TrainingConfig, folder: Path, settings: dict[str, Any], *, main: bool
 ) -> tuple[Log, Close]:
-    """Return how to log and how to end; both do nothing without a tracker or beside the main.
+    """Return functions to log and to close; both do nothing without a tracker or in other ranks.
 
     Args:
-        config: names the tracker.
-        folder: where trackers that write files write them.
-        settings: plain values shown beside the curves.
-        main: whether this process reports.
+        config: training settings with the name of the tracker.
+        folder: folder for trackers that write files.
+        settings: name → value of the run's settings, shown with the curves.
+        main: whether this is the main process, which logs.
 
     Raises:
-        BadConfig: the tracker's package is not installed.
+        BadConfig: the package of the tracker is not installed.
     """
     if config.tracker == "none" or not main:
         return _ignore, _nothing
     folder.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("TRACKIO_DIR", str(folder.resolve()))
     os.environ.setdefault("WANDB_DIR", str(folder.resolve()))
-    # Imported here: each pulls in its package, and most trainings have none.
+    # Imported here: each class imports its package, and most runs have no tracker.
     from accelerate import PartialState, tracking  # noqa: PLC0415
 
-    PartialState()  # the classes ask it who the main process is
+    PartialState()  # the classes read the main process from it
     if config.tracker == "tensorboard":
         tracker: Any = tracking.TensorBoardTracker(_PROJECT, logging_dir=folder)
     else:
@@ -50,16 +50,16 @@ def open_tracker(
         tracker.start()
     except ImportError as error:
         raise BadConfig(
-            f"training.tracker = {config.tracker!r}: the package is not installed; "
-            f"run: pip install {config.tracker}"
+            f"training.tracker = {config.tracker!r}: the package is not installed. Install it with "
+            f"pip install {config.tracker}"
         ) from error
     tracker.store_init_configuration(settings)
     return (lambda values, step: tracker.log(values, step=step)), tracker.finish
 
 
 def _ignore(_: dict[str, float], __: int) -> None:
-    """Log to nowhere."""
+    """Ignore the values."""
 
 
 def _nothing() -> None:
-    """Have nothing to close."""
+    """Do nothing: no tracker is open."""

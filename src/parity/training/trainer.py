@@ -1,8 +1,8 @@
-"""The training loop: packed contrastive steps, a step plan made once, exact resume.
+"""Training loop: packed contrastive steps, exact resume, a cap on minutes.
 
-Each step depends on the weights, the batch and the step's own seed alone, so a run that was
-killed and resumed ends in the bytes of one that was not. Where memory runs out, the step is made
-again with packs of half the tokens, as are all later ones.
+Each step depends only on the weights, the batch and its own seed, so an interrupted and resumed run
+ends with the same bytes as an uninterrupted one. If memory runs out, this step and all later ones
+use packs of half the tokens.
 """
 
 import time
@@ -15,24 +15,24 @@ import torch
 from parity.retrieval.encoder import Encoder
 from parity.retrieval.engine import device as hardware
 from parity.retrieval.engine import oom_retry
-from parity.run.config.run_file import TrainingConfig
+from parity.run.config.training import TrainingConfig
 from parity.run.progress import Bar, progress
 from parity.training import checkpoint
 from parity.training.batches import Batch
 from parity.training.checkpoint import CheckpointState
-from parity.training.gradcache import StepResult, Tokens, gradient
+from parity.training.gradcache import StepResult, Tokens, add_gradient
 
-_MEASURED = 3  # first steps whose time turns the cap into a step count
+_TIMED_STEPS = 3  # first steps, whose time converts the cap on minutes to steps
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingPlan:
-    """What is learnt from, in order.
+    """The training data, in order.
 
     Attributes:
-        epochs: the batches of each epoch.
-        tokens: batch → token ids of its queries and of its passages.
-        key: digest of all inputs and settings; names the checkpoints that belong to it.
+        epochs: batches of each epoch.
+        tokens: function from a batch to the token ids of its queries and of its passages.
+        key: digest of all inputs and settings, which identifies the matching checkpoints.
     """
 
     epochs: tuple[tuple[Batch, ...], ...]
@@ -40,7 +40,7 @@ class TrainingPlan:
     key: str
 
     def steps(self, accumulate: int) -> list[list[Batch]]:
-        """Return the micro-batches of every optimizer step; a step never spans two epochs."""
+        """Return the micro-batches of each optimizer step; no step spans two epochs."""
         return [
             list(batches[start : start + accumulate])
             for batches in self.epochs
@@ -48,71 +48,74 @@ class TrainingPlan:
         ]
 
     def ends(self, accumulate: int) -> list[int]:
-        """Return how many optimizer steps are done at the end of each epoch."""
+        """Return the number of optimizer steps done at the end of each epoch."""
         counts = [-(-len(batches) // accumulate) for batches in self.epochs]
         return [sum(counts[: epoch + 1]) for epoch in range(len(counts))]
 
 
 @dataclass(frozen=True, slots=True)
 class Callbacks:
-    """Who is told what, while training goes on.
+    """Functions that `fit` calls.
 
     Attributes:
-        after_epoch: the epoch (from 1) when its steps are done, and again after a resume in case
-            it was cut short; must do nothing where its work is there.
-        log: loss and learning rate of each step.
-        say: lines for a person.
+        after_epoch: called with the epoch (from 1) and the state when its steps are done, and again
+            after a resume, since it may have been interrupted; must be idempotent.
+        log: called with loss, learning rate and epoch, and the number of each step.
+        report: called with lines for the user.
     """
 
     after_epoch: Callable[[int, CheckpointState], None]
     log: Callable[[dict[str, float], int], None]
-    say: Callable[[str], None]
+    report: Callable[[str], None]
 
 
 def fit(
-    encoder: Encoder, course: TrainingPlan, config: TrainingConfig, folder: Path, watch: Callbacks
+    encoder: Encoder, plan: TrainingPlan, config: TrainingConfig, folder: Path, callbacks: Callbacks
 ) -> CheckpointState:
-    """Train the encoder's trainable weights in place, going on from a checkpoint in `folder`.
+    """Train the encoder's trainable weights in place; resume from a checkpoint in `folder`.
 
     Args:
-        encoder: its model prepared by `adapter.attach`.
-        course: batches and tokens.
-        config: the optimization.
-        folder: where checkpoints lie.
-        watch: is told of steps and epochs.
+        encoder: encoder whose model comes from `adapter.attach`.
+        plan: batches and tokens.
+        config: optimizer settings and token budget.
+        folder: folder of the checkpoints.
+        callbacks: functions called after steps and epochs.
+
+    Returns:
+        The final state.
 
     Raises:
-        BadConfig: memory runs out with packs that are as small as helps.
+        BadConfig: memory runs out with the smallest packs too.
     """
     weights = [weight for weight in encoder.model.parameters() if weight.requires_grad]
     optimizer = _optimizer(weights, config, encoder.device)
-    steps = course.steps(config.gradient_accumulation_steps)
-    state = CheckpointState(0, len(steps), config.minutes == 0, course.key, config.token_budget)
-    if path := checkpoint.newest(folder, course.key):
+    steps = plan.steps(config.gradient_accumulation_steps)
+    state = CheckpointState(0, len(steps), config.minutes == 0, plan.key, config.token_budget)
+    if path := checkpoint.newest(folder, plan.key):
         state = checkpoint.load(path, encoder.model, optimizer)
-    losses = _Losses(watch)
+    losses = _Losses(callbacks)
     with progress("train", state.steps, "step", state.step) as bar:
-        for epoch, end in enumerate(course.ends(config.gradient_accumulation_steps), start=1):
-            encoder.model.train()  # not at each step: a model has thousands of modules to tell
+        for epoch, end in enumerate(plan.ends(config.gradient_accumulation_steps), start=1):
+            encoder.model.train()  # not at each step: it visits thousands of modules
             while state.step < min(end, state.steps):
                 began, rate = time.monotonic(), _rate(optimizer, config, state)
-                state, loss = _step(encoder, course, config, steps[state.step], state, optimizer)
+                state, loss = _step(encoder, plan, config, steps[state.step], state, optimizer)
                 _clip(encoder, weights, config)
                 optimizer.step()
                 state = losses.add(state, loss, {"learning_rate": rate, "epoch": epoch})
-                state = replace(state, spent=state.spent.lasted(time.monotonic() - began))
-                cap = not state.capped and state.step == min(_MEASURED, len(steps))
+                state = replace(state, spent=state.spent.add_seconds(time.monotonic() - began))
+                cap = not state.capped and state.step == min(_TIMED_STEPS, len(steps))
                 if cap or state.step % config.checkpoint_every == 0:
                     state = losses.read(state)
                     if cap:
-                        state = _cap(state, config, encoder, watch)
+                        state = _cap(state, config, encoder, callbacks)
                     _save(folder, state, encoder, optimizer)
-                _show(bar, state)
+                _update_bar(bar, state)
             state = losses.read(state)
             _save(folder, state, encoder, optimizer)
             encoder.model.eval()
-            watch.after_epoch(epoch, state)
-            if end >= state.steps:  # not by the step: a resume at the last one has epochs to finish
+            callbacks.after_epoch(epoch, state)
+            if end >= state.steps:  # not by the step: a resume at the last step must finish epochs
                 break
     return state
 
@@ -125,58 +128,58 @@ def _optimizer(
         lr=config.learning_rate,
         weight_decay=config.weight_decay,
         foreach=False,
-        fused=device.type == "cuda",  # one kernel in place of thousands of small ones
+        fused=device.type == "cuda",  # one kernel instead of thousands of small ones
     )
 
 
 def _rate(
     optimizer: torch.optim.Optimizer, config: TrainingConfig, state: CheckpointState
 ) -> float:
-    """Set the next step's learning rate, and return it."""
-    rate = config.learning_rate * factor(state.step, state.steps, config.warmup_steps)
+    """Set the learning rate of the next step and return it."""
+    rate = config.learning_rate * learning_rate_factor(state.step, state.steps, config.warmup_steps)
     for group in optimizer.param_groups:
         group["lr"] = rate
     return rate
 
 
 class _Losses:
-    """Reads each loss a step late: who reads waits, and a GPU that is waited for has no work."""
+    """Defers `loss.item()` by one step, so that reading it does not stall the GPU."""
 
-    def __init__(self, watch: Callbacks) -> None:
-        self._watch = watch
-        self._late: tuple[torch.Tensor, dict[str, float]] | None = None
+    def __init__(self, callbacks: Callbacks) -> None:
+        self._callbacks = callbacks
+        self._pending: tuple[torch.Tensor, dict[str, float]] | None = None
 
     def add(
-        self, state: CheckpointState, loss: torch.Tensor, told: dict[str, float]
+        self, state: CheckpointState, loss: torch.Tensor, values: dict[str, float]
     ) -> CheckpointState:
-        """Take the loss of the step that was just begun; return the progress with those before."""
+        """Store the loss of the step just queued; return the state with all earlier losses."""
         before = replace(state, step=state.step - 1)
         state = replace(self.read(before), step=state.step)
-        self._late = loss, told
+        self._pending = loss, values
         return state
 
     def read(self, state: CheckpointState) -> CheckpointState:
-        """Return the progress with all losses up to its step."""
-        if self._late is None:
+        """Return the state with all losses up to its step."""
+        if self._pending is None:
             return state
-        (loss, told), self._late = self._late, None
+        (loss, values), self._pending = self._pending, None
         value = float(loss.item())
-        self._watch.log({"loss": value, **told}, state.step)
+        self._callbacks.log({"loss": value, **values}, state.step)
         return replace(state, losses=(*state.losses, value))
 
 
-def _show(bar: Bar, state: CheckpointState) -> None:
-    """Move the bar to where training is; a cap on time may have changed its end."""
+def _update_bar(bar: Bar, state: CheckpointState) -> None:
+    """Update the bar to the current step; the cap on minutes may have changed its total."""
     bar.total = state.steps
     if state.losses:
         bar.set_postfix_str(f"loss {state.losses[-1]:.3f}", refresh=False)
     bar.update(state.step - bar.n)
 
 
-def factor(step: int, steps: int, warmup: int) -> float:
-    """Return the learning rate's factor at `step` (from 0): linear up, then linear down to 0.
+def learning_rate_factor(step: int, steps: int, warmup: int) -> float:
+    """Return the factor of the learning rate at `step` (from 0): linear warmup, linear decay.
 
-    >>> [round(factor(step, 6, 2), 2) for step in range(6)]
+    >>> [round(learning_rate_factor(step, 6, 2), 2) for step in range(6)]
     [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
     """
     if step < warmup:
@@ -186,83 +189,85 @@ def factor(step: int, steps: int, warmup: int) -> float:
 
 def _step(
     encoder: Encoder,
-    course: TrainingPlan,
+    plan: TrainingPlan,
     config: TrainingConfig,
     batches: Sequence[Batch],
     state: CheckpointState,
     optimizer: torch.optim.Optimizer,
 ) -> tuple[CheckpointState, torch.Tensor]:
-    """Leave this process's gradient of one optimizer step.
+    """Compute this process's gradient of one optimizer step into the weights' `grad`.
 
     Returns:
-        The progress with it done, but for its loss; its loss, (), which to read means to wait.
+        The state after the step, without its loss; the loss, (), which is not synchronized.
     """
-    asked = [course.tokens(batch) for batch in batches]
-    before = hardware.taken(encoder.device)
+    tokens_of = [plan.tokens(batch) for batch in batches]
+    before = hardware.allocated_bytes(encoder.device)
 
-    def attempt(most: int) -> tuple[list[StepResult], int]:
-        # Of the step before, or of an attempt that ran short. They stay where they are: a recorded
-        # step adds to them there.
+    def attempt(token_budget: int) -> tuple[list[StepResult], int]:
+        # Gradients of the previous step or of a failed attempt. Keep the buffers: a step captured
+        # as a CUDA graph adds to them in place.
         optimizer.zero_grad(set_to_none=False)
-        # The seed is of this step alone, so that a resumed run repeats it.
-        under = config.model_copy(update={"token_budget": most})
-        learnt = [
-            gradient(
+        # The seed depends only on this step, so that a resumed run repeats it.
+        settings = config.model_copy(update={"token_budget": token_budget})
+        results = [
+            add_gradient(
                 encoder,
                 tokens,
                 batch,
-                under,
-                seed=f"{config.seed}/{state.step}/{place}",
+                settings,
+                seed=f"{config.seed}/{state.step}/{index}",
                 share=1 / len(batches),
             )
-            for place, (batch, tokens) in enumerate(zip(batches, asked, strict=True))
+            for index, (batch, tokens) in enumerate(zip(batches, tokens_of, strict=True))
         ]
-        return learnt, most
+        return results, token_budget
 
-    longest = max(len(ids) for pair in asked for side in pair for ids in side)
+    longest = max(len(ids) for pair in tokens_of for side in pair for ids in side)
     name = "training.token_budget"
-    learnt, used = oom_retry.halving(
+    results, final_budget = oom_retry.retry_with_half(
         state.budget, attempt, floor=longest, name=name, release=encoder.release
     )
-    spent = state.spent.add(
-        tokens=sum(one.tokens for one in learnt),
-        held=max(one.held for one in learnt),
-        # A peak is no step's own where an attempt before it ran out of memory.
-        risen=hardware.risen(encoder.device, before) if used == state.budget else 0,
+    spent = state.spent.add_step(
+        tokens=sum(result.tokens for result in results),
+        graph_tokens=max(result.graph_tokens for result in results),
+        # After a failed attempt, the peak belongs to that attempt.
+        peak_increase=hardware.peak_increase(encoder.device, before)
+        if final_budget == state.budget
+        else 0,
     )
-    loss = torch.stack([one.loss for one in learnt]).mean()
-    return replace(state, step=state.step + 1, budget=used, spent=spent), loss
+    loss = torch.stack([result.loss for result in results]).mean()
+    return replace(state, step=state.step + 1, budget=final_budget, spent=spent), loss
 
 
 def _clip(encoder: Encoder, weights: Sequence[torch.nn.Parameter], config: TrainingConfig) -> None:
-    """Add up the gradients of all processes, and cut their norm."""
-    # A process that owns no pack of this batch has no gradient of its own to add.
+    """Sum the gradients of all processes and clip their norm."""
+    # A process without a pack of this batch has no gradient to add.
     for weight in weights:
         if weight.grad is None:
             weight.grad = torch.zeros_like(weight)
-    encoder.workers.add_up([weight.grad for weight in weights if weight.grad is not None])
+    encoder.workers.all_reduce([weight.grad for weight in weights if weight.grad is not None])
     torch.nn.utils.clip_grad_norm_(weights, config.max_grad_norm)
 
 
 def _cap(
-    state: CheckpointState, config: TrainingConfig, encoder: Encoder, watch: Callbacks
+    state: CheckpointState, config: TrainingConfig, encoder: Encoder, callbacks: Callbacks
 ) -> CheckpointState:
-    """Turn the cap on minutes into a step count, the same in every process, by seconds a step."""
+    """Convert the cap on minutes to a number of steps, the same in every process."""
     seconds = state.spent.seconds / state.step
-    allowed = max(state.step, int(config.minutes * 60 / seconds))
-    steps = torch.tensor(min(state.steps, allowed), device=encoder.device)
+    step_limit = max(state.step, int(config.minutes * 60 / seconds))
+    steps = torch.tensor(min(state.steps, step_limit), device=encoder.device)
     agreed = encoder.workers.share([steps])[0]  # the main process decides
-    known = replace(state, steps=int(agreed.item()), capped=True)
-    watch.say(
-        f"{seconds:.2f} s a step: {config.minutes:g} minutes allow {known.steps} of {state.steps} "
+    capped = replace(state, steps=int(agreed.item()), capped=True)
+    callbacks.report(
+        f"{seconds:.2f} s a step: {config.minutes:g} minutes allow {capped.steps} of {state.steps} "
         "steps"
     )
-    return known
+    return capped
 
 
 def _save(
     folder: Path, state: CheckpointState, encoder: Encoder, optimizer: torch.optim.Optimizer
 ) -> None:
-    if encoder.workers.main:
+    if encoder.workers.is_main:
         checkpoint.save(folder, state, encoder.model, optimizer)
     encoder.workers.wait()

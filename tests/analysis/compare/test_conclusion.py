@@ -1,4 +1,4 @@
-"""Faults of the list of pitfalls, planted one at a time, are named; honest pairs are let be."""
+"""Every planted fault is named as the first difference; honest pairs have no difference."""
 
 import json
 from dataclasses import replace
@@ -6,54 +6,57 @@ from typing import Any
 
 import pytest
 import tiny
-from analysis.records import CORPUS, KNOWN, PACKAGES, POOL, PROMPT, Setup, measure
+from analysis.records import ARTIFACTS, PACKAGES, PASSAGES, POOL, PROMPT, Setup, measure
 
 from parity.analysis.compare import conclusion, layer_values
 from parity.analysis.compare.evidence_record import EvidenceRecord
 from parity.competition import few_shot as shelf
+from parity.competition.corpus import Corpus
 from parity.competition.few_shot import Example
-from parity.competition.query import MisconceptionId, QueryId
+from parity.competition.query import PassageId, QueryId
+from parity.run import layers
 
 HONEST = Setup()
 A = measure(HONEST)
 
 
 def shown(**chosen: int) -> dict[QueryId, tuple[Example, ...]]:
-    """Return few-shot examples by place in the pool; rows that are not named carry the first."""
+    """Return few-shot examples by index in the pool; other rows show the first."""
     return {
         query.query_id: (POOL[chosen.get(query.query_id, 0) % len(POOL)],)
         for query in tiny.queries()
     }
 
 
-def own() -> dict[QueryId, tuple[Example, ...]]:
-    """Return for each row of the pool itself, answer and all."""
-    mine = {one.query.query_id: (one,) for one in POOL}
-    return {**shelf.shown(tiny.queries(), POOL, PROMPT), **mine}
+def leaking() -> dict[QueryId, tuple[Example, ...]]:
+    """Return examples that show each row of the pool its own question with its answer."""
+    leaks = {example.query.query_id: (example,) for example in POOL}
+    return {**shelf.shown(tiny.queries(), POOL, PROMPT), **leaks}
 
 
-OTHER = {**CORPUS, MisconceptionId(9): "Another sentence"}
-RENAMED = {**CORPUS, MisconceptionId(10): CORPUS[MisconceptionId(11)]}
+NINE, TEN, ELEVEN = map(PassageId, ("9", "10", "11"))
+OTHER = Corpus({**PASSAGES, NINE: "Another sentence"})
+RENAMED = Corpus({**PASSAGES, TEN: PASSAGES[ELEVEN]})
 NEWER = {**PACKAGES, "transformers": "5.1.0", "tokenizers": "0.23.0"}
 
 FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "A1, A3: another split": (
         {"split": "random-s0"},
         "split",
-        "named unseen-0.75-s0 and random-s0",
+        "split A unseen-0.75-s0, B random-s0",
     ),
-    "B6: wrong split file": ({"split": "v3", "trained": (10,)}, "split", "and v3"),
+    "B6: wrong split file": ({"split": "v3", "trained": (10,)}, "split", "B v3"),
     "B7: contaminated adapter": ({"status": "contaminated"}, "lineage", "B was scored on rows"),
     "B8: lineage unknown": (
         {"status": "contaminated", "trained": ()},
         "lineage",
         "B was scored on rows",
     ),
-    "B9: the answer in the prompt": ({"shown": own()}, "examples", "their own question"),
-    "B10: hand-written few-shot examples": ({"shown": shown()}, "examples", "drawn anew"),
+    "B9: the answer in the prompt": ({"shown": leaking()}, "examples", "their own question"),
+    "B10: hand-written few-shot examples": ({"shown": shown()}, "examples", "drawn again"),
     "B11: part of the data scored": ({"scored": 5}, "metric", "of 5 rows"),
     "B12: MAP@100 for MAP@25": ({"metric": 100}, "metric", "one ranking, two scores"),
-    "C13: no few-shot examples although on": ({"shown": {}}, "examples", "no row carries one"),
+    "C13: no few-shot examples although on": ({"shown": {}}, "examples", "no row has any"),
     "C14: literal backslash-n": ({"literal": True}, "template", ""),
     "C15: another template": (
         {"prompt": PROMPT.model_copy(update={"query": "{wrong}\n{question}"})},
@@ -68,7 +71,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "C16: random few-shot examples re-drawn": (
         {"shown": shown(**{"10_B": 1})},
         "examples",
-        "drawn anew",
+        "drawn again",
     ),
     "C17: stale few-shot example list": (
         {"shown": shown(**{"21_B": 2})},
@@ -88,8 +91,12 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "C20: tokens added to the tokenizer": ({"base": 4, "slow": True}, "base", "A "),
     "D21: merged into few bits": ({"adapter": 0, "base": 5}, "base", "a merged model?"),
-    "D22: adapter not named": ({"adapter": 0}, "adapter", "none: the bare base"),
-    "D22: adapter not applied": ({"scale": 0.0}, "embeddings", "B's are those of the bare base"),
+    "D22: adapter not named": ({"adapter": 0}, "adapter", "none (base model)"),
+    "D22: adapter not applied": (
+        {"scale": 0.0},
+        "embeddings",
+        "B's embeddings are the base model's",
+    ),
     "D22: adapter applied twice": ({"scale": 2.0}, "embeddings", "applied twice"),
     "D21: merged in part": ({"scale": 0.3}, "embeddings", "in part"),
     "D24: epoch folder swapped": ({"adapter": 2}, "adapter", "also that of small/round-0/epoch-2"),
@@ -131,41 +138,51 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "old dataset version mounted": ({"files": "version 0"}, "data", "A "),
 }
-EPOCHS = replace(KNOWN, records=(measure(replace(HONEST, adapter=2, label="epoch-2")).evidence,))
+EPOCHS = replace(
+    ARTIFACTS, records=(measure(replace(HONEST, adapter=2, label="epoch-2")).evidence,)
+)
 
 
-def test_a_measurement_and_itself_are_the_same() -> None:
-    found = conclusion.conclude(A, measure(HONEST), KNOWN)
-    assert (found.said, found.layer, found.bound) == ("same", "", None)
-    assert {finding.state for finding in found.findings} == {"equal"}
+def conclude(a: EvidenceRecord, b: EvidenceRecord) -> conclusion.Conclusion:
+    return conclusion.conclude(a, b, ARTIFACTS)
+
+
+def without_artifacts(record: EvidenceRecord) -> EvidenceRecord:
+    return EvidenceRecord(record.evidence)
+
+
+def test_a_measurement_equals_itself() -> None:
+    result = conclude(A, measure(HONEST))
+    assert (result.result, result.layer, result.bound) == ("same", "", None)
+    assert {finding.state for finding in result.findings} == {"equal"}
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_planted_fault_is_the_first_layer_named(name: str) -> None:
-    change, layer, told = FAULTS[name]
+def test_a_planted_fault_is_the_first_difference(name: str) -> None:
+    change, layer, words = FAULTS[name]
     b = measure(replace(HONEST, **change))
-    for one, other, mirror in ((A, b, False), (b, A, True)):
-        found = conclusion.conclude(one, other, EPOCHS)
-        assert (found.said, found.layer) == ("different", layer), found.line
-        lines = " | ".join(found.of(layer).told)
-        assert mirror or told in lines, lines
+    for x, y in ((A, b), (b, A)):
+        result = conclusion.conclude(x, y, EPOCHS)
+        assert (result.result, result.layer) == ("different", layer), result.line
+        lines = " | ".join(result.of(layer).lines)
+        assert x is b or words in lines, lines
         roles = {
-            finding.layer: finding.role for finding in found.findings if finding.state == "differs"
+            finding.layer: finding.role for finding in result.findings if finding.state == "differs"
         }
         assert roles.pop(layer) == "first"
         assert set(roles.values()) <= {"consequence", "independent"}
-        assert found.next
-        assert max(map(len, conclusion.text(found, one, other).splitlines())) <= 80
+        assert result.advice
+        assert max(map(len, conclusion.text(result, x, y).splitlines())) <= 80
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_nothing_else_is_blamed_beside_a_fault(name: str) -> None:
-    """What differs later is a consequence, but for what was planted together with it."""
+def test_later_differences_are_consequences_of_the_fault(name: str) -> None:
+    """Independent differences are only those that were planted together."""
     change = FAULTS[name][0]
-    found = conclusion.conclude(A, measure(replace(HONEST, **change)), EPOCHS)
-    apart = {finding.layer for finding in found.findings if finding.role == "independent"}
+    result = conclusion.conclude(A, measure(replace(HONEST, **change)), EPOCHS)
+    independent = {finding.layer for finding in result.findings if finding.role == "independent"}
     planted = {"trained": "lineage", "packages": "packages", "adapter": "adapter"}
-    assert apart <= {planted[name] for name in change if name in planted}, apart
+    assert independent <= {planted[key] for key in change if key in planted}, independent
 
 
 HONEST_PAIRS: dict[str, tuple[dict[str, Any], str]] = {
@@ -208,106 +225,107 @@ HONEST_PAIRS: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("name", HONEST_PAIRS)
 def test_an_honest_pair_is_the_same_or_within_noise(name: str) -> None:
-    change, said = HONEST_PAIRS[name]
+    change, expected = HONEST_PAIRS[name]
     b = measure(replace(HONEST, **change))
-    for one, other in ((A, b), (b, A)):
-        found = conclusion.conclude(one, other, KNOWN)
-        assert found.layer == "", found.line
-        assert found.said == {"same": "same", "noise": "same within numeric noise"}[said]
-        assert (found.bound is None) == (said == "same")
-        harmless = {finding.layer for finding in found.findings if finding.state == "near"}
-        assert harmless >= {name for name in ("precision", "device") if name in change}
+    for x, y in ((A, b), (b, A)):
+        result = conclude(x, y)
+        assert result.layer == "", result.line
+        assert result.result == {"same": "same", "noise": "same within numeric noise"}[expected]
+        assert (result.bound is None) == (expected == "same")
+        harmless = {finding.layer for finding in result.findings if finding.state == "near"}
+        assert harmless >= {layer for layer in ("precision", "device") if layer in change}
 
 
-def test_what_is_beyond_the_bound_is_no_noise() -> None:
+def test_a_drift_beyond_the_bound_is_not_noise() -> None:
     for precision, drift in (("float32", 2e-3), ("float16", 2e-2), ("bfloat16", 6e-2)):
-        b = measure(replace(HONEST, precision=precision, drift=drift))
-        found = conclusion.conclude(A, b, KNOWN)
-        wanted = "embeddings" if precision == "float32" else "precision"
-        assert (found.said, found.layer) == ("different", wanted)
+        result = conclude(A, measure(replace(HONEST, precision=precision, drift=drift)))
+        layer = "embeddings" if precision == "float32" else "precision"
+        assert (result.result, result.layer) == ("different", layer)
 
 
-def test_a_literal_backslash_is_shown_where_it_stands_and_text_only_when_asked() -> None:
+def test_a_literal_backslash_is_located_and_text_shown_only_on_request() -> None:
     b = measure(replace(HONEST, literal=True))
-    alike = replace(
-        b.evidence, layers={**b.evidence.layers, "template": A.evidence.layers["template"]}
-    )
-    found = conclusion.conclude(A, replace(b, evidence=alike), KNOWN)
-    assert found.layer == "texts"
-    told = found.of("texts").told
-    assert told[0] == "11 of 11 probe rows; first 10_B"
-    assert "A has <newline> (U+000A), B <backslash> (U+005C)" in told[1]
-    assert len(told) == 2
-    open_ = conclusion.conclude(A, replace(b, evidence=alike), replace(KNOWN, with_text=True))
-    lines = open_.of("texts").told[2:]
-    assert [">><newline><query>" in lines[0], ">><backslash>n<query>" in lines[1]] == [True, True]
+    layers_b = {**b.evidence.layers, "template": A.evidence.layers["template"]}
+    b = replace(b, evidence=replace(b.evidence, layers=layers_b))
+    result = conclude(A, b)
+    assert result.layer == "texts"
+    lines = result.of("texts").lines
+    assert lines[0] == "11 of 11 probe rows; first 10_B"
+    assert "A has <newline> (U+000A), B <backslash> (U+005C)" in lines[1]
+    assert len(lines) == 2
+    result = conclusion.conclude(A, b, replace(ARTIFACTS, with_text=True))
+    text_a, text_b = result.of("texts").lines[2:]
+    assert ">><newline><query>" in text_a
+    assert ">><backslash>n<query>" in text_b
 
 
-def test_the_first_token_is_told_with_both_decodings() -> None:
+def test_the_first_token_is_shown_with_both_decodings() -> None:
     b = measure(replace(HONEST, slow=True))
-    found = conclusion.conclude(A, b, replace(KNOWN, pieces={60: "<", 300: "▁<"}))
-    assert "token 0 of it: A 60 '<', B 300 '▁<'" in found.of("tokens").told
+    result = conclusion.conclude(A, b, replace(ARTIFACTS, pieces={60: "<", 300: "▁<"}))
+    assert "its token 0: A 60 '<', B 300 '▁<'" in result.of("tokens").lines
 
 
-def test_without_artifacts_digests_alone_name_the_layer() -> None:
+def test_digests_alone_name_the_layer() -> None:
     for name, (change, layer, _) in FAULTS.items():
-        if layer in ("embeddings", "precision", "ranking"):  # which want what was measured
+        if layer in ("embeddings", "precision", "ranking"):  # these need embeddings
             continue
         b = measure(replace(HONEST, **change))
-        found = conclusion.conclude(EvidenceRecord(A.evidence), EvidenceRecord(b.evidence), KNOWN)
-        assert (found.said, found.layer) == ("different", layer), name
+        result = conclude(without_artifacts(A), without_artifacts(b))
+        assert (result.result, result.layer) == ("different", layer), name
 
 
 def public(number: float) -> EvidenceRecord:
-    """Return what the leaderboard says of what the kernel ran."""
+    """Return the leaderboard score of what the kernel ran."""
     kernel = measure(replace(HONEST, kind="public", label="test")).evidence
-    facts = {name: value for name, value in kernel.facts.items() if name != "valid"}
+    facts = {key: value for key, value in kernel.facts.items() if key != "valid"}
     return EvidenceRecord(replace(kernel, facts=facts, score={"map@25": number}))
 
 
-def test_a_public_score_is_weighed_where_every_layer_is_equal() -> None:
+def test_a_public_score_is_explained_if_all_layers_are_equal() -> None:
     value = layer_values.value(A.evidence.score)
     assert value is not None
-    for one, other in ((A, public(value)), (public(value + 0.01), A)):
-        found = conclusion.conclude(one, other, KNOWN)
-        assert (found.said, found.layer) == ("same", "")
-        assert found.line == "same; scores: within sampling error of the CV"
-    found = conclusion.conclude(A, public(0.99), KNOWN)
-    assert (found.said, found.layer) == ("different", "score")
-    assert found.of("score").told[-1] == "explained neither by sampling nor by the unseen share"
+    for a, b in ((A, public(value)), (public(value + 0.01), A)):
+        result = conclude(a, b)
+        assert (result.result, result.layer) == ("same", "")
+        assert result.line == "same; scores: within sampling error of the CV"
+    result = conclude(A, public(0.99))
+    assert (result.result, result.layer) == ("different", "score")
+    assert result.of("score").lines[-1] == "explained neither by sampling nor by the unseen share"
 
 
-def test_a_public_score_of_another_adapter_is_no_matter_of_sampling() -> None:
+def test_a_public_score_of_another_adapter_is_not_sampling_error() -> None:
     b = public(0.5)
     b = replace(b, evidence=replace(b.evidence, layers={**b.evidence.layers, "adapter": "x"}))
-    assert conclusion.conclude(A, b, KNOWN).layer == "adapter"
+    assert conclude(A, b).layer == "adapter"
 
 
-def test_a_verdict_is_plain_values() -> None:
-    b = measure(replace(HONEST, adapter=2))
-    found = conclusion.conclude(A, b, KNOWN).as_json()
-    assert json.loads(json.dumps(found)) == found
-    assert (found["verdict"], found["layer"]) == ("different", "adapter")
-    assert [one["layer"] for one in found["layers"]] == list(layer_values.ORDER)
+def test_a_conclusion_is_plain_json() -> None:
+    result = conclude(A, measure(replace(HONEST, adapter=2)))
+    values = result.as_json()
+    assert json.loads(json.dumps(values)) == values
+    assert (values["result"], values["layer"]) == ("different", "adapter")
+    assert [finding["layer"] for finding in values["layers"]] == list(layers.COMPARED)
 
 
-@pytest.mark.parametrize(("adapter", "judged"), [(8, "no difference shown"), (2, "B is better")])
-def test_a4_whether_another_adapter_is_better_is_told_beside_the_layer(
-    adapter: int, judged: str
-) -> None:
-    found = conclusion.conclude(A, measure(replace(HONEST, adapter=adapter)), KNOWN)
-    assert found.layer == "adapter"
-    score = found.of("score")
+def test_a_difference_has_the_advice_and_the_command_of_its_layer() -> None:
+    result = conclude(A, measure(replace(HONEST, base=3)))
+    layer = layers.BY_NAME["base"]
+    assert (result.advice, result.fix) == (layer.advice, layer.fix)
+    assert result.line.startswith("first difference: base (A ")
+
+
+@pytest.mark.parametrize(("adapter", "expected"), [(8, "no difference shown"), (2, "B is better")])
+def test_a4_a_better_adapter_is_reported_with_the_layer(adapter: int, expected: str) -> None:
+    result = conclude(A, measure(replace(HONEST, adapter=adapter)))
+    assert result.layer == "adapter"
+    score = result.of("score")
     assert (score.state, score.role) == ("differs", "consequence")
-    assert score.told[-1].endswith(judged)
+    assert score.lines[-1].endswith(expected)
 
 
-def test_what_nobody_knows_is_not_called_different() -> None:
+def test_an_unknown_layer_is_not_a_difference() -> None:
     old = replace(A.evidence, facts={}, schema=1, layers={"texts": "x"})
-    found = conclusion.conclude(EvidenceRecord(old), A, KNOWN)
-    assert {finding.state for finding in found.findings if finding.layer != "texts"} >= {"unknown"}
-    assert found.of("corpus").state == "unknown"
-
-
-def test_every_layer_has_its_next_command() -> None:
-    assert set(conclusion._NEXT) == set(layer_values.ORDER)
+    result = conclude(EvidenceRecord(old), A)
+    states = {finding.state for finding in result.findings if finding.layer != "texts"}
+    assert states >= {"unknown"}
+    assert result.of("corpus").state == "unknown"

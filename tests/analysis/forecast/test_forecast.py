@@ -1,4 +1,4 @@
-"""A forecast in worlds whose truth is known: it covers what it says, and knows why it is wide."""
+"""Forecasts on simulated leaderboards: coverage of the intervals and sources of their width."""
 
 from dataclasses import replace
 
@@ -23,15 +23,15 @@ USUAL = LeaderboardPrior(SeenShare.beta(0.25, 12), HiddenTest(870.0))
 POINT = 0.25 * 0.5 + 0.75 * 0.3
 
 
-def width(found: Forecast) -> float:
-    return found.wide[1] - found.wide[0]
+def width(result: Forecast) -> float:
+    return result.wide[1] - result.wide[0]
 
 
-def test_where_all_is_known_it_is_a_point() -> None:
-    found = forecast(SURE, KNOWN)
-    assert found.median == pytest.approx(POINT)
-    assert width(found) < 1e-6
-    assert found.half == pytest.approx(found.wide)
+def test_without_uncertainty_the_forecast_is_a_point() -> None:
+    result = forecast(SURE, KNOWN)
+    assert result.median == pytest.approx(POINT)
+    assert width(result) < 1e-6
+    assert result.half == pytest.approx(result.wide)
 
 
 @pytest.mark.parametrize(
@@ -46,27 +46,29 @@ def test_where_all_is_known_it_is_a_point() -> None:
     ids=["cv", "hidden", "share", "factor", "residual"],
 )
 def test_each_source_alone_is_named(cv: ScoreSlices, board: LeaderboardPrior, source: str) -> None:
-    found = forecast(cv, board)
-    assert width(found) > 0.01
-    assert set(found.sources) == set(SOURCES)
-    assert sum(found.sources.values()) == pytest.approx(1)
-    others = 1 - found.sources[source]
-    assert others < 1e-6 if source != "hidden" else 0 < others < 0.6  # rows of the CV count too
+    result = forecast(cv, board)
+    assert width(result) > 0.01
+    assert set(result.sources) == set(SOURCES)
+    assert sum(result.sources.values()) == pytest.approx(1)
+    remainder = 1 - result.sources[source]
+    assert (
+        remainder < 1e-6 if source != "hidden" else 0 < remainder < 0.6
+    )  # rows of the CV count too
 
 
 def test_the_spread_of_the_cv_is_that_of_its_projection() -> None:
-    found = forecast(CV, KNOWN, draws=100_000)
+    result = forecast(CV, KNOWN, draws=100_000)
     error = np.sqrt(0.25**2 * 4e-4 + 0.75**2 * 2e-4)
-    assert width(found) == pytest.approx(2 * 1.645 * error, rel=0.03)
+    assert width(result) == pytest.approx(2 * 1.645 * error, rel=0.03)
 
 
-def test_a_hidden_test_as_the_cv_is_as_uncertain() -> None:
-    same = replace(CV, rows=np.array([175, 525]))  # a quarter of them seen
-    found = forecast(same, replace(KNOWN, hidden=HiddenTest(700.0)))
-    assert found.sources["hidden"] == pytest.approx(0.5, abs=1e-3)
+def test_a_hidden_test_of_the_cv_s_size_adds_the_same_uncertainty() -> None:
+    equal = replace(CV, rows=np.array([175, 525]))  # a quarter of them seen
+    result = forecast(equal, replace(KNOWN, hidden=HiddenTest(700.0)))
+    assert result.sources["hidden"] == pytest.approx(0.5, abs=1e-3)
 
 
-def test_what_training_held_out_is_unseen_in_the_hidden_test_too() -> None:
+def test_labels_that_training_excluded_are_unseen_in_the_hidden_test() -> None:
     assert forecast(SURE, KNOWN, covered=0.5).median == pytest.approx(0.125 * 0.5 + 0.875 * 0.3)
 
 
@@ -75,14 +77,14 @@ def test_the_same_seed_gives_the_same_forecast() -> None:
     assert forecast(CV, USUAL, seed=3) != forecast(CV, USUAL, seed=4)
 
 
-def test_json_gives_it_back() -> None:
-    found = forecast(CV, replace(USUAL, pairs=[ScorePair(0.4, 0.2, 0.25)]))
-    assert Forecast.from_json(found.as_json()) == found
+def test_json_restores_the_forecast() -> None:
+    result = forecast(CV, replace(USUAL, pairs=[ScorePair(0.4, 0.2, 0.25)]))
+    assert Forecast.from_json(result.as_json()) == result
     with pytest.raises(BadData, match="a forecast needs the keys"):
         Forecast.from_json({"median": 0.3})
 
 
-def test_pairs_teach_the_common_factor_and_narrow_the_forecast() -> None:
+def test_pairs_estimate_the_common_factor_and_narrow_the_forecast() -> None:
     pairs = [
         ScorePair(seen, 0.3, 0.85 * (0.25 * seen + 0.75 * 0.3)) for seen in (0.35, 0.4, 0.45, 0.6)
     ]
@@ -93,23 +95,23 @@ def test_pairs_teach_the_common_factor_and_narrow_the_forecast() -> None:
     assert width(after) < 0.7 * width(before)
 
 
-def test_a_pair_over_other_rows_teaches_less() -> None:
+def test_a_pair_on_other_rows_narrows_less() -> None:
     board = replace(USUAL, pairs=[ScorePair(0.5, 0.3, 0.3)])
     other = replace(board, pairs=[ScorePair(0.5, 0.3, 0.3, other=True)])
     noisy = replace(CV, variance=CV.variance * 10)
     assert width(forecast(noisy, board)) < width(forecast(noisy, other))
 
 
-def test_pairs_teach_the_seen_share_where_seen_and_unseen_lie_apart() -> None:
+def test_pairs_estimate_the_seen_share_where_seen_and_unseen_differ() -> None:
     wide = replace(USUAL, share=SeenShare.uniform(0, 1), transfer=CvToLbNoise(0.01, 0.01))
     pairs = [ScorePair(seen, 0.2, 0.4 * seen + 0.6 * 0.2) for seen in (0.3, 0.5, 0.8)]
-    found = forecast(SURE, replace(wide, pairs=pairs, hidden=HiddenTest(1e6)))
-    assert found.share[0] == pytest.approx(0.4, abs=0.02)
+    result = forecast(SURE, replace(wide, pairs=pairs, hidden=HiddenTest(1e6)))
+    assert result.share[0] == pytest.approx(0.4, abs=0.02)
 
 
-def test_covers_what_it_promises_where_the_model_is_true() -> None:
-    """200 leaderboards drawn from the belief, three pairs on the CV's rows before each forecast."""
-    draw, inside = np.random.default_rng(0), np.zeros(2)
+def test_intervals_cover_their_levels_where_the_model_is_true() -> None:
+    """200 leaderboards drawn from the prior, three pairs on the CV's rows before each forecast."""
+    draw, covered = np.random.default_rng(0), np.zeros(2)
     worlds = 200
     for seed in range(worlds):
         p, c = draw.beta(3, 9), 0.9
@@ -127,8 +129,8 @@ def test_covers_what_it_promises_where_the_model_is_true() -> None:
         pairs = [
             ScorePair(float(seen), float(unseen), score, c) for (seen, unseen), score in scores[:3]
         ]
-        mine, score = scores[3]
+        slices, score = scores[3]
         board = replace(USUAL, pairs=pairs)
-        found = forecast(replace(CV, mean=mine), board, covered=c, seed=seed, draws=2000)
-        inside += [low <= score <= high for low, high in (found.half, found.wide)]
-    assert inside / worlds == pytest.approx((0.5, 0.9), abs=0.07)
+        result = forecast(replace(CV, mean=slices), board, covered=c, seed=seed, draws=2000)
+        covered += [low <= score <= high for low, high in (result.half, result.wide)]
+    assert covered / worlds == pytest.approx((0.5, 0.9), abs=0.07)

@@ -1,4 +1,4 @@
-"""What is believed of the seen share, and what labels add to it."""
+"""The prior of the seen share, and its update by the counts of labels."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ def mass(value: float, error: float = 0.01) -> Bounds:
     return Bounds(value, error, value - 2 * error, value + 2 * error)
 
 
-def test_a_beta_is_as_sure_as_its_rows() -> None:
+def test_a_beta_has_the_variance_of_its_rows() -> None:
     share = SeenShare.beta(0.25, 12)
     assert share.weight.sum() == pytest.approx(1)
     assert share.mean == pytest.approx(0.25, abs=0.002)
@@ -28,24 +28,24 @@ def test_a_certain_share_is_one_point(p: float) -> None:
 
 
 @pytest.mark.parametrize(("mean", "rows"), [(1.5, 12), (-0.1, 12), (0.5, 0)])
-def test_refuses_what_is_no_share(mean: float, rows: float) -> None:
-    with pytest.raises(BadConfig, match="want 0 to 1, over 0"):
+def test_a_share_outside_0_to_1_is_refused(mean: float, rows: float) -> None:
+    with pytest.raises(BadConfig, match="want 0 to 1, and rows above 0"):
         SeenShare.beta(mean, rows)
 
 
-def test_labels_only_ever_say_that_more_is_unseen() -> None:
+def test_labels_only_increase_the_unseen_share() -> None:
     prior = SeenShare.uniform(0.0, 1.0)
-    after = prior.beside(mass(0.4))
+    after = prior.updated(mass(0.4))
     assert after.quantile(0.99) < 0.63  # the unseen share is 0.4 or more
     assert after.mean == pytest.approx(0.3, abs=0.01)
     low = SeenShare.uniform(0.1, 0.3)
-    assert low.beside(mass(0.4)).weight == pytest.approx(low.weight)
+    assert low.updated(mass(0.4)).weight == pytest.approx(low.weight)
 
 
-def test_a_prior_that_rules_out_what_labels_say_stands() -> None:
+def test_a_prior_that_excludes_the_estimate_is_not_changed() -> None:
     share = SeenShare.fixed(0.9)
-    assert share.beside(mass(0.9, 1e-9)) == share
+    assert share.updated(mass(0.9, 1e-9)) == share
 
 
-def test_rows_of_questions() -> None:
+def test_the_hidden_test_has_rows_per_question() -> None:
     assert HiddenTest.of(100, 2.5).rows == 250

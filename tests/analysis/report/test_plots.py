@@ -1,4 +1,4 @@
-"""Drawings that stand in one page: the same bytes each time, named, and without a request."""
+"""Drawings of a page: equal bytes each time, unique ids, descriptions, no requests."""
 
 import re
 from collections.abc import Callable
@@ -19,32 +19,32 @@ CURVES = [
     Curve("round 0, seen", (1, 2), (Interval(0.4, 0.3, 0.5), Interval(0.5, 0.4, 0.6)), False),
     Curve("round 0, unseen", (1, 2), (Interval(0.2, 0.1, 0.3), Interval(0.1, 0.0, 0.2)), True),
 ]
-FORETOLD = [
-    ForecastPoint("one", 0.4, (0.38, 0.42), (0.3, 0.5), 0.45),
-    ForecastPoint("two", 0.3, (0.28, 0.32), (0.2, 0.4), None),
+FORECASTS = [
+    ForecastPoint("first", 0.4, (0.38, 0.42), (0.3, 0.5), 0.45),
+    ForecastPoint("second", 0.3, (0.28, 0.32), (0.2, 0.4), None),
 ]
-DRAWN: dict[str, Callable[[], str]] = {
+DRAWINGS: dict[str, Callable[[], str]] = {
     "against": lambda: plots.against(POINTS),
     "epochs": lambda: plots.epochs(CURVES),
-    "forecasts": lambda: plots.forecasts(FORETOLD),
+    "forecasts": lambda: plots.forecasts(FORECASTS),
     "times": lambda: plots.times([("mine", 3.0), ("train", 30.5)]),
 }
 
 
-@pytest.mark.parametrize("name", DRAWN)
-def test_the_same_numbers_give_the_same_bytes_whatever_a_person_has_set(name: str) -> None:
-    first = DRAWN[name]()
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_the_same_numbers_give_the_same_bytes_with_any_user_settings(name: str) -> None:
+    first = DRAWINGS[name]()
     with matplotlib.rc_context({"font.size": 20, "svg.hashsalt": "x", "svg.fonttype": "none"}):
-        assert DRAWN[name]() == first
+        assert DRAWINGS[name]() == first
     assert "<dc:date>" not in first
 
 
-@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("name", DRAWINGS)
 def test_a_drawing_is_an_image_with_title_description_and_links_inside_it(name: str) -> None:
-    svg = DRAWN[name]()
+    svg = DRAWINGS[name]()
     assert svg.startswith('<svg role="img" aria-labelledby=')
-    whole = ElementTree.fromstring(svg.replace("<svg", '<svg xmlns:xlink="x"', 1))
-    assert [one.tag for one in list(whole)[:2]] == ["title", "desc"]
+    element = ElementTree.fromstring(svg.replace("<svg", '<svg xmlns:xlink="x"', 1))
+    assert [child.tag for child in list(element)[:2]] == ["title", "desc"]
     ids = re.findall(r'\bid="([^"]+)"', svg)
     assert len(ids) == len(set(ids))
     assert all(id_.startswith(f"{name}-") for id_ in ids)
@@ -53,14 +53,14 @@ def test_a_drawing_is_an_image_with_title_description_and_links_inside_it(name: 
 
 
 def test_drawings_of_one_page_share_no_id() -> None:
-    ids = [one for draw in DRAWN.values() for one in re.findall(r'\bid="([^"]+)"', draw())]
+    ids = [id_ for draw in DRAWINGS.values() for id_ in re.findall(r'\bid="([^"]+)"', draw())]
     assert len(ids) == len(set(ids))
 
 
-def test_a_description_tells_the_numbers_and_escapes_names() -> None:
+def test_a_description_has_the_numbers_and_escaped_names() -> None:
     svg = plots.against(POINTS)
     assert "1 a&lt;b: CV 0.300, leaderboard 0.280" in svg
-    assert "two: 0.300, 90 % 0.200 to 0.400, no score yet" in plots.forecasts(FORETOLD)
+    assert "second: 0.300, 90 % 0.200 to 0.400, no score yet" in plots.forecasts(FORECASTS)
     assert "round 0, unseen: 0.200, 0.100" in plots.epochs(CURVES)
 
 

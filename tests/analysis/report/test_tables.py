@@ -1,4 +1,4 @@
-"""Tables of scores, character by character."""
+"""Tables of scores, compared character by character."""
 
 from dataclasses import replace
 
@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from parity.analysis.report.tables import scores_table
 from parity.competition.scoring.bootstrap import Interval
 from parity.competition.scoring.metrics import Scores, Slice
+from parity.competition.scoring.row_metrics import Metric
 from parity.run.errors import Mismatch
 
 WEAK = Scores(
-    k=25,
+    metric=Metric("map", 25),
     all=Slice(200, 90, Interval(0.1352, 0.1111, 0.1617), Interval(0.425, 0.375, 0.474)),
     seen=Slice(50, 30, Interval(0.1414, 0.111, 0.173), Interval(0.437, 0.379, 0.492)),
     unseen=Slice(150, 70, Interval(0.1219, 0.0834, 0.1702), Interval(0.397, 0.322, 0.48)),
@@ -27,7 +28,7 @@ STRONG = replace(
 )
 
 TEXT = """\
-200 rows of 90 questions, 150 of them (75 %) with an unseen misconception.
+200 rows of 90 questions, 150 of them (75 %) with an unseen label.
 Intervals: 95 % over questions. Projection: 0.25 seen + 0.75 unseen MAP.
 
 MAP@25          all             seen            unseen          projection
@@ -44,7 +45,7 @@ round 1, epoch 2 of 3
 """
 
 MARKDOWN = """\
-200 rows of 90 questions, 0 of them (0 %) with an unseen misconception. \
+200 rows of 90 questions, 0 of them (0 %) with an unseen label. \
 Intervals: 95 % over questions. Projection: 0.25 seen + 0.75 unseen MAP. \
 No projection: no row is unseen.
 
@@ -55,14 +56,16 @@ No projection: no row is unseen.
 """
 
 
-def test_the_text_table_reads_as_meant() -> None:
+def test_the_text_table_is_exact() -> None:
     table = scores_table([("BM25", WEAK), ("round 1, epoch 2 of 3", STRONG)], style="text")
     assert table == TEXT
 
 
-def test_the_markdown_table_reads_as_meant_and_says_why_a_projection_is_missing() -> None:
+def test_the_markdown_table_is_exact_and_explains_a_missing_projection() -> None:
     empty = Slice(0, 0, None, None)
-    seen_only = replace(WEAK, k=10, seen=WEAK.all, unseen=empty, projection=None)
+    seen_only = replace(
+        WEAK, metric=Metric("map", 10), seen=WEAK.all, unseen=empty, projection=None
+    )
     assert scores_table([("a|b", seen_only)], style="markdown") == MARKDOWN
 
 
@@ -77,8 +80,8 @@ def test_a_table_without_seen_rows_says_so() -> None:
 def test_no_line_is_wider_than_78_columns_or_ends_in_a_space(
     rows: list[tuple[str, Scores]],
 ) -> None:
-    named = [(f"{name}.", scores) for name, scores in rows]
-    for line in scores_table(named, style="text").splitlines():
+    titled = [(f"{name}.", scores) for name, scores in rows]
+    for line in scores_table(titled, style="text").splitlines():
         assert len(line) <= 78
         assert line == line.rstrip()
 
@@ -86,13 +89,13 @@ def test_no_line_is_wider_than_78_columns_or_ends_in_a_space(
 @pytest.mark.parametrize(
     "other",
     [
-        replace(WEAK, k=10),
+        replace(WEAK, metric=Metric("map", 10)),
         replace(WEAK, seen_share=0.3),
         replace(WEAK, all=replace(WEAK.all, rows=80)),
         replace(WEAK, unseen=replace(WEAK.unseen, questions=69)),
     ],
 )
 def test_scores_of_different_rows_depths_or_shares_do_not_share_a_table(other: Scores) -> None:
-    """Pitfalls 7 and 11: a number on other rows looks comparable in a table and is not."""
+    """Pitfalls 7 and 11: scores on other rows look comparable in a table and are not."""
     with pytest.raises(Mismatch, match="part and tuned differ in rows"):
         scores_table([("tuned", WEAK), ("part", other)], style="text")

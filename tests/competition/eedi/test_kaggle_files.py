@@ -1,4 +1,4 @@
-"""Kaggle's files are read as they are; whatever does not fit is refused with its place."""
+"""Kaggle's files are read unchanged; an error names file, row and column."""
 
 import csv
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import pytest
 import tiny
 
 from parity.competition.eedi import kaggle_files
-from parity.competition.query import MisconceptionId, QueryId
+from parity.competition.query import QueryId
 from parity.run import digest
 from parity.run.errors import BadData
 
@@ -35,9 +35,9 @@ def without(column: str) -> Callable[[Rows], object]:
 
 
 def refusal(folder: Path) -> str:
-    with pytest.raises(BadData) as caught:
+    with pytest.raises(BadData) as error:
         kaggle_files.read(folder)
-    message = str(caught.value)
+    message = str(error.value)
     assert "\n" not in message
     return message.removeprefix(f"{folder}/")
 
@@ -48,7 +48,8 @@ def test_the_tiny_competition_is_read_as_written_by_hand(tmp_path: Path) -> None
     assert list(read.qrels.items()) == list(tiny.qrels().items())
     assert read.test == tiny.hidden_queries()
     assert list(read.corpus.items()) == list(tiny.corpus().items())
-    assert read.sample == tiny.sample()
+    assert tuple(query.query_id for query in read.test) == tiny.sample()
+    assert read.corpus.ids == tiny.corpus().ids
 
 
 def test_each_file_has_the_digest_of_its_bytes(tmp_path: Path) -> None:
@@ -61,16 +62,18 @@ def test_latex_newlines_quotes_and_na_survive(tmp_path: Path) -> None:
         query.query_id: query
         for query in kaggle_files.read(tiny.write_competition(tmp_path)).queries
     }
-    assert read[QueryId("20_A")].question == ('Tom says, "three squared is:"\n\\[\n3^{2}\n\\]')
-    assert read[QueryId("21_C")].wrong == "NA"
+    assert read[QueryId("20_A")].fields["question"] == (
+        'Tom says, "three squared is:"\n\\[\n3^{2}\n\\]'
+    )
+    assert read[QueryId("21_C")].fields["wrong"] == "NA"
 
 
 def test_equal_sentences_stay_two_misconceptions(tmp_path: Path) -> None:
     read = kaggle_files.read(tiny.write_competition(tmp_path))
-    one, nine = MisconceptionId(1), MisconceptionId(9)
-    assert read.corpus[one] == read.corpus[nine]
-    assert read.qrels[QueryId("10_B")] == {one}
-    assert read.qrels[QueryId("11_B")] == {nine}
+    first, second = tiny.at(1), tiny.at(9)
+    assert read.corpus[first] == read.corpus[second]
+    assert read.qrels[QueryId("10_B")] == {first}
+    assert read.qrels[QueryId("11_B")] == {second}
 
 
 def test_the_order_of_train_rows_changes_nothing(tmp_path: Path) -> None:
@@ -79,7 +82,7 @@ def test_the_order_of_train_rows_changes_nothing(tmp_path: Path) -> None:
     assert replace(kaggle_files.read(tmp_path), files=read.files) == read
 
 
-def test_the_test_can_be_read_alone_as_the_kernel_does(tmp_path: Path) -> None:
+def test_the_test_can_be_read_without_train_as_in_the_kernel(tmp_path: Path) -> None:
     tiny.write_competition(tmp_path)
     (tmp_path / "train.csv").unlink()
     assert kaggle_files.read_test(tmp_path) == tiny.hidden_queries()
@@ -199,7 +202,7 @@ def test_each_missing_column_is_named(tmp_path: Path, name: str, columns: tuple[
         (
             kaggle_files.SAMPLE,
             put(2, QuestionId_Answer="42_B"),
-            "row 2, column QuestionId_Answer: 42_B is no answer to a question of test.csv",
+            "row 2, column QuestionId_Answer: 42_B is not an answer to a question of test.csv",
         ),
         (
             kaggle_files.SAMPLE,

@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parity.competition.query import Corpus, MisconceptionId, Query, QueryId
+from parity.competition.eedi.kaggle_files import build_query
+from parity.competition.query import Passages, Position, Query
 from parity.competition.scoring.baselines import METHODS, Method, query_text, rank
 from parity.run.errors import BadData
 
@@ -21,34 +23,30 @@ WORDS = ["adds", "adding", "takes", "denominator", "numerator", "first", "the", 
 
 
 def asked(number: int, question: str, wrong: str = "12", subject: str = "fractions") -> Query:
-    return Query(
-        query_id=QueryId(f"{number}_A"),
-        question_id=number,
-        answer="A",
-        construct_id=1,
-        construct="Adding fractions",
-        subject_id=1,
-        subject=subject,
+    return build_query(
+        number,
+        "A",
+        construct=(1, "Adding fractions"),
+        subject=(1, subject),
         question=question,
-        correct="3",
-        wrong=wrong,
+        answers=("3", wrong),
     )
 
 
-def corpus_of(*texts: str) -> Corpus:
-    return {MisconceptionId(10 * place + 3): text for place, text in enumerate(texts)}
+def corpus_of(*texts: str) -> Passages:
+    return {Position(index): text for index, text in enumerate(texts)}
 
 
-def random_corpus(generator: random.Random, size: int) -> Corpus:
+def random_corpus(generator: random.Random, size: int) -> Passages:
     texts = [" ".join(generator.choices(WORDS, k=generator.randint(2, 6))) for _ in range(size)]
     texts[-1] = texts[0] = "adds the denominator"
     return corpus_of(*texts)
 
 
 def words(text: str) -> list[str]:
-    """Split on whatever is neither letter nor digit; drop what is one character long."""
-    kept = "".join(sign if sign.isalnum() else " " for sign in text.lower())
-    return [word for word in kept.split() if len(word) > 1]
+    """Return the words of two or more letters or digits."""
+    letters = "".join(sign if sign.isalnum() else " " for sign in text.lower())
+    return [word for word in letters.split() if len(word) > 1]
 
 
 def bm25_twin(query: str, corpus: list[str]) -> list[float]:
@@ -67,15 +65,15 @@ def bm25_twin(query: str, corpus: list[str]) -> list[float]:
 
 
 def grams(text: str) -> Counter[str]:
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for word in text.lower().split():
         padded = f" {word} "
         for size in (3, 4, 5):
             if size >= len(padded):  # a short word counts once, whole
-                found[padded] += 1
+                counts[padded] += 1
                 break
-            found.update(padded[at : at + size] for at in range(len(padded) - size + 1))
-    return found
+            counts.update(padded[at : at + size] for at in range(len(padded) - size + 1))
+    return counts
 
 
 def tfidf_twin(query: str, corpus: list[str]) -> list[float]:
@@ -109,7 +107,7 @@ def test_scores_and_order_are_those_of_the_brute_force_twin(method: Method, seed
     corpus = random_corpus(generator, 12)
     queries = [asked(n, " ".join(generator.choices(WORDS, k=5))) for n in range(3)]
     ranking = rank(method, queries, corpus, k=12)
-    for query, ids, scores in zip(queries, ranking.ids, ranking.scores, strict=True):
+    for query, ids, scores in zip(queries, ranking.positions, ranking.scores, strict=True):
         expected = dict(
             zip(corpus, TWINS[method](query_text(query), list(corpus.values())), strict=True)
         )
@@ -121,13 +119,9 @@ def test_scores_and_order_are_those_of_the_brute_force_twin(method: Method, seed
 
 @pytest.mark.parametrize("method", METHODS)
 def test_equal_sentences_tie_and_go_to_the_smaller_id(method: Method) -> None:
-    corpus = {
-        MisconceptionId(9): "Adds the denominators",
-        MisconceptionId(4): "Rounds down",
-        MisconceptionId(2): "Adds the denominators",
-    }
+    corpus = corpus_of("Adds the denominators", "Rounds down", "Adds the denominators")
     ranking = rank(method, [asked(1, "denominators")], corpus, k=3)
-    assert ranking.ids.tolist() == [[2, 9, 4]]
+    assert ranking.positions.tolist() == [[0, 2, 1]]
     assert ranking.scores[0, 0] == ranking.scores[0, 1]
 
 
@@ -136,45 +130,38 @@ def test_a_query_that_shares_no_word_gets_the_smallest_ids(method: Method) -> No
     query = asked(1, "???", subject="")
     corpus = corpus_of("zzzz", "qqqq", "kkkk")
     ranking = rank(method, [query], corpus, k=2)
-    assert ranking.ids.tolist() == [[3, 13]]
+    assert ranking.positions.tolist() == [[0, 1]]
     assert not ranking.scores.any()
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_k_beyond_the_corpus_is_the_whole_corpus(method: Method) -> None:
     ranking = rank(method, [asked(1, "adds")], corpus_of("adds", "takes"), k=25)
-    assert ranking.ids.shape == ranking.scores.shape == (1, 2)
-    assert ranking.ids.dtype == np.int64
+    assert ranking.positions.shape == ranking.scores.shape == (1, 2)
+    assert ranking.positions.dtype == np.int64
     assert ranking.scores.dtype == np.float32
-    assert rank(method, [], corpus_of("adds", "takes"), k=1).ids.shape == (0, 1)
+    assert rank(method, [], corpus_of("adds", "takes"), k=1).positions.shape == (0, 1)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_row_does_not_depend_on_the_rows_beside_it(method: Method) -> None:
+def test_a_row_does_not_depend_on_the_other_rows(method: Method) -> None:
     generator = random.Random(4)
     corpus = random_corpus(generator, 40)
     queries = [asked(n, " ".join(generator.choices(WORDS, k=6))) for n in range(300)]
     together = rank(method, queries, corpus, k=10)
-    for place in (0, 255, 256, 299):
-        alone = rank(method, [queries[place]], corpus, k=10)
-        assert np.array_equal(alone.ids[0], together.ids[place])
-        assert np.array_equal(alone.scores[0], together.scores[place])
+    for index in (0, 255, 256, 299):
+        single = rank(method, [queries[index]], corpus, k=10)
+        assert np.array_equal(single.positions[0], together.positions[index])
+        assert np.array_equal(single.scores[0], together.scores[index])
 
 
 @pytest.mark.parametrize("field", ["subject", "construct", "question", "correct", "wrong"])
 @pytest.mark.parametrize("method", METHODS)
 def test_every_field_of_the_query_counts(method: Method, field: str) -> None:
-    fields = {"subject": "", "construct": "", "question": "", "correct": "", "wrong": ""}
-    query = Query(
-        query_id=QueryId("1_A"),
-        question_id=1,
-        answer="A",
-        construct_id=1,
-        subject_id=1,
-        **{**fields, field: "hypotenuse"},
-    )
+    query = asked(1, "")
+    query = replace(query, fields={**dict.fromkeys(query.fields, ""), field: "hypotenuse"})
     corpus = corpus_of("Rounds down", "Mistakes the hypotenuse")
-    assert rank(method, [query], corpus, k=1).ids.tolist() == [[13]]
+    assert rank(method, [query], corpus, k=1).positions.tolist() == [[1]]
 
 
 @pytest.mark.parametrize("method", METHODS)

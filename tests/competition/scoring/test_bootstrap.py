@@ -9,7 +9,7 @@ from scipy import stats
 
 from parity.competition.query import QueryId
 from parity.competition.scoring.bootstrap import Interval, estimate
-from parity.run.config.run_file import ScoringConfig
+from parity.run.config.scoring import ScoringConfig
 from parity.run.errors import BadData
 
 MANY = ScoringConfig(bootstrap=20_000, seen_share=0.25)
@@ -48,10 +48,10 @@ def test_the_interval_over_all_rows_is_that_of_scipy() -> None:
         n_resamples=20_000,
         rng=np.random.default_rng(5),
     ).confidence_interval
-    ours = estimate(values, unseen, MANY).all
-    assert ours.value == pytest.approx(np.mean(list(values.values())), abs=1e-12)
-    assert ours.low == pytest.approx(outside.low, abs=0.004)
-    assert ours.high == pytest.approx(outside.high, abs=0.004)
+    result = estimate(values, unseen, MANY).all
+    assert result.value == pytest.approx(np.mean(list(values.values())), abs=1e-12)
+    assert result.low == pytest.approx(outside.low, abs=0.004)
+    assert result.high == pytest.approx(outside.high, abs=0.004)
 
 
 def test_slices_and_projection_are_those_of_resampling_written_out() -> None:
@@ -60,16 +60,16 @@ def test_slices_and_projection_are_those_of_resampling_written_out() -> None:
     generator = np.random.default_rng(9)
     drawn: dict[str, list[float]] = {"seen": [], "unseen": [], "projection": []}
     for _ in range(3_000):
-        picked = [questions[place] for place in generator.integers(30, size=30)]
+        picked = [questions[index] for index in generator.integers(30, size=30)]
         rows = [row for name in picked for row in values if row.startswith(f"{name}_")]
         seen = float(np.mean([values[row] for row in rows if row not in unseen]))
         new = float(np.mean([values[row] for row in rows if row in unseen]))
         drawn["seen"].append(seen)
         drawn["unseen"].append(new)
         drawn["projection"].append(0.25 * seen + 0.75 * new)
-    ours = estimate(values, unseen, MANY)
+    result = estimate(values, unseen, MANY)
     for name, sample in drawn.items():
-        interval = getattr(ours, name)
+        interval = getattr(result, name)
         low, high = np.percentile(sample, [2.5, 97.5])
         assert interval.low == pytest.approx(low, abs=0.015)
         assert interval.high == pytest.approx(high, abs=0.015)
@@ -77,9 +77,9 @@ def test_slices_and_projection_are_those_of_resampling_written_out() -> None:
 
 def test_drawing_questions_is_wider_than_drawing_rows() -> None:
     values, unseen = rows_of(3, 60)
-    alone = {QueryId(f"{place}_A"): value for place, value in enumerate(values.values())}
+    ungrouped = {QueryId(f"{index}_A"): value for index, value in enumerate(values.values())}
     together = estimate(values, unseen, MANY).all
-    apart = estimate(alone, frozenset(), MANY).all
+    apart = estimate(ungrouped, frozenset(), MANY).all
     assert together.high - together.low > 1.2 * (apart.high - apart.low)
 
 
@@ -93,18 +93,18 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not() -> None:
 @pytest.mark.parametrize("marked", [True, False])
 def test_an_empty_slice_leaves_no_projection(marked: bool) -> None:
     values, _ = rows_of(5, 10)
-    ours = estimate(values, frozenset(values) if marked else frozenset(), ScoringConfig())
-    assert ours.projection is None
-    assert (ours.seen is None, ours.unseen is None) == (marked, not marked)
-    assert ours.fewest == 10
+    result = estimate(values, frozenset(values) if marked else frozenset(), ScoringConfig())
+    assert result.projection is None
+    assert (result.seen is None, result.unseen is None) == (marked, not marked)
+    assert result.fewest == 10
 
 
 def test_a_slice_of_one_question_is_counted_as_one() -> None:
     values, _ = rows_of(6, 20)
-    ours = estimate(values, frozenset([QueryId("3_A")]), ScoringConfig())
-    assert ours.fewest == 1
-    assert ours.unseen is not None
-    assert ours.unseen.low == ours.unseen.high == values[QueryId("3_A")]
+    result = estimate(values, frozenset([QueryId("3_A")]), ScoringConfig())
+    assert result.fewest == 1
+    assert result.unseen is not None
+    assert result.unseen.low == result.unseen.high == values[QueryId("3_A")]
     assert estimate(values, frozenset([QueryId("3_A")]), ScoringConfig(seen_share=1.0)).fewest >= 19
 
 

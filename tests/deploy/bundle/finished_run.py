@@ -1,4 +1,4 @@
-"""A run whose every stage is done, on a cut of the synthetic competition and a random model."""
+"""A run with all local stages done, on a part of the synthetic competition and a random model."""
 
 import contextlib
 import csv
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import models
 import pytest
+from shipped_data import synthetic_folder
 
 from parity.competition.eedi import kaggle_files
 from parity.pipeline.stage_cores import evaluate, mine, package, predict, prepare, rehearse, train
@@ -18,7 +19,7 @@ from parity.run import ledger
 from parity.run.experiment import Run, open_run
 from parity.run.ledger import Evidence
 
-SYNTHETIC = Path(__file__).parents[3] / "data" / "synthetic"
+SYNTHETIC = synthetic_folder()
 QUESTIONS, TESTED, CORPUS = 30, 5, 60
 RUN_FILE = """\
 [data]
@@ -64,12 +65,12 @@ rehearsed = 40
 
 
 @dataclass(frozen=True, slots=True)
-class Chain:
-    """A run whose every stage is done, on a competition and a base of its own.
+class FinishedRun:
+    """A run with all local stages done.
 
     Attributes:
         run: round 0.
-        printed: what the stages told.
+        printed: output of the stages.
     """
 
     run: Run
@@ -84,8 +85,8 @@ class Chain:
         return self.run.workspace.stage("package", 0) / "bundle"
 
     def evidence(self, kind: str) -> Evidence:
-        (found,) = (one for one in ledger.read(self.run.workspace.ledger) if one.kind == kind)
-        return found
+        (record,) = (item for item in ledger.read(self.run.workspace.ledger) if item.kind == kind)
+        return record
 
 
 def rows(path: Path) -> list[list[str]]:
@@ -93,45 +94,45 @@ def rows(path: Path) -> list[list[str]]:
         return list(csv.reader(handle))
 
 
-def rewritten(path: Path, change: Callable[[list[list[str]]], list[list[str]]]) -> None:
-    """Change the rows of a CSV, the header not among them."""
+def rewrite_rows(path: Path, change: Callable[[list[list[str]]], list[list[str]]]) -> None:
+    """Change the rows of a CSV, without its header."""
     header, *body = rows(path)
     with path.open("w", encoding="utf-8", newline="") as handle:
         csv.writer(handle, lineterminator="\n").writerows([header, *change(body)])
 
 
-def cut(folder: Path) -> Path:
-    """Write the first questions of the synthetic competition, and no more ids than they need."""
+def write_competition(folder: Path) -> Path:
+    """Write the first questions of the synthetic competition, with only the ids that they need."""
     folder.mkdir()
     for name in (kaggle_files.MAPPING, kaggle_files.SAMPLE, kaggle_files.TEST, kaggle_files.TRAIN):
         shutil.copy(SYNTHETIC / name, folder / name)
-    rewritten(folder / kaggle_files.TRAIN, lambda body: body[:QUESTIONS])
+    rewrite_rows(folder / kaggle_files.TRAIN, lambda body: body[:QUESTIONS])
     used = {
         cell.removesuffix(".0")
         for row in rows(folder / kaggle_files.TRAIN)[1:]
         for cell in row[-4:]
     }
-    rewritten(
+    rewrite_rows(
         folder / kaggle_files.MAPPING,
         lambda body: sorted(body, key=lambda row: row[0] not in used)[:CORPUS],
     )
-    rewritten(folder / kaggle_files.TEST, lambda body: body[:TESTED])
-    kept = {row[0] for row in rows(folder / kaggle_files.TEST)}
-    rewritten(
+    rewrite_rows(folder / kaggle_files.TEST, lambda body: body[:TESTED])
+    question_ids = {row[0] for row in rows(folder / kaggle_files.TEST)}
+    rewrite_rows(
         folder / kaggle_files.SAMPLE,
-        lambda body: [row for row in body if row[0].split("_")[0] in kept],
+        lambda body: [row for row in body if row[0].split("_")[0] in question_ids],
     )
     return folder
 
 
-def make(folder: Path) -> Chain:
-    """Run all stages of round 0 in this process; base and competition lie at whole paths."""
+def run_all_stages(folder: Path) -> FinishedRun:
+    """Run all stages of round 0 in this process; base and competition have absolute paths."""
     models.write(folder / "random-llama", "llama", max_position_embeddings=512)
-    source = cut(folder / "competition")
+    source = write_competition(folder / "competition")
     text = RUN_FILE.format(source=source, base=folder / "random-llama")
     (folder / "small.toml").write_text(text)
-    told = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(told):
+    output = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output):
         patch.setenv("PARITY_DATA", str(folder / "data"))
         run = open_run(folder / "small.toml")
         prepare.prepare(run)
@@ -141,11 +142,11 @@ def make(folder: Path) -> Chain:
         predict.predict(run)
         package.package(run)
         rehearse.rehearse(run)
-    return Chain(run, told.getvalue())
+    return FinishedRun(run, output.getvalue())
 
 
 @functools.cache
-def shared(session: Path) -> Chain:
-    """Return the one chain of a test session, given its folder; no test may change it."""
-    (session / "chain").mkdir()
-    return make(session / "chain")
+def shared(session: Path) -> FinishedRun:
+    """Return the finished run of a test session, given its folder; no test may change it."""
+    (session / "finished-run").mkdir()
+    return run_all_stages(session / "finished-run")

@@ -1,4 +1,4 @@
-"""Bases as large as real ones that take no room: true headers, and a hole for the weights."""
+"""Checkpoints as large as real ones that take no disk space: real headers, sparse weights."""
 
 import json
 import math
@@ -28,34 +28,34 @@ def write(folder: Path, sizes: dict[str, int], dtype: str = "BF16", **config: ob
         "norm.weight": (sizes["width"],),
     }
     for layer in range(sizes["layers"]):
-        tensors |= {f"layers.{layer}.{name}.weight": one for name, one in _layer(sizes).items()}
+        tensors |= {f"layers.{layer}.{name}.weight": item for name, item in _layer(sizes).items()}
     tensors["lm_head.weight"] = (VOCABULARY, sizes["width"])
-    save(folder / "model.safetensors", {name: (dtype, one) for name, one in tensors.items()})
+    save(folder / "model.safetensors", {name: (dtype, item) for name, item in tensors.items()})
     return folder
 
 
 def save(path: Path, tensors: dict[str, tuple[str, tuple[int, ...]]]) -> None:
-    """Write a safetensors file whose weights are a hole."""
+    """Write a safetensors file whose weights are a sparse hole."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    place = 0
+    start = 0
     for name, (dtype, shape) in tensors.items():
-        stop = place + math.prod(shape) * _BYTES[dtype]
-        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [place, stop]}
-        place = stop
+        stop = start + math.prod(shape) * _BYTES[dtype]
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, stop]}
+        start = stop
     text = json.dumps(header).encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text)
     with path.open("r+b") as handle:
-        handle.truncate(8 + len(text) + place)
+        handle.truncate(8 + len(text) + start)
 
 
 def _layer(sizes: dict[str, int]) -> dict[str, tuple[int, ...]]:
     width, inner = sizes["width"], sizes["inner"]
-    asked, kept = sizes["heads"] * sizes["head"], sizes["groups"] * sizes["head"]
+    query_width, key_width = sizes["heads"] * sizes["head"], sizes["groups"] * sizes["head"]
     return {
-        "self_attn.q_proj": (asked, width),
-        "self_attn.k_proj": (kept, width),
-        "self_attn.v_proj": (kept, width),
-        "self_attn.o_proj": (width, asked),
+        "self_attn.q_proj": (query_width, width),
+        "self_attn.k_proj": (key_width, width),
+        "self_attn.v_proj": (key_width, width),
+        "self_attn.o_proj": (width, query_width),
         "mlp.gate_proj": (inner, width),
         "mlp.up_proj": (inner, width),
         "mlp.down_proj": (width, inner),

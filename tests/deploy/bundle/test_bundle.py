@@ -1,4 +1,4 @@
-"""The bundle is found by its manifest wherever it is mounted, and only when it is whole."""
+"""A bundle is found by its manifest at any mount point, and only if it is complete."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,18 +10,19 @@ import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from parity.competition.eedi.eedi import Eedi
 from parity.deploy.bundle import bundle, sealed_folder
 from parity.run import digest, files
 from parity.run.config import run_file as configs
 from parity.run.errors import BadConfig, BadData, Mismatch
-from parity.run.ledger import LAYERS
+from parity.run.layers import EXACT, ORDER, PINNED
 
-SHOWN = {name: digest.of_text(name) for name in (*bundle.PINNED, "split", "lineage", "data")}
+SHOWN = {name: digest.of_text(name) for name in (*PINNED, "split", "lineage", "data")}
 SCORES = {"best": {"map": 0.25, "rows": 12}}
 
 
-def made(folder: Path, layers: dict[str, str] = SHOWN, config: str = "") -> Path:
-    """Write a bundle as `package` would, but for its weights; return its folder."""
+def write_bundle(folder: Path, layers: dict[str, str] = SHOWN, config: str = "") -> Path:
+    """Write a bundle as `package` does, without its weights; return its folder."""
     frozen = configs.build({"name": "small", "scoring": {"bootstrap": 200}}, "test")
     texts = {
         "adapter_model.safetensors": "weights",
@@ -35,11 +36,11 @@ def made(folder: Path, layers: dict[str, str] = SHOWN, config: str = "") -> Path
     return folder
 
 
-def refused(folder: Path, error: type[Exception] = Mismatch) -> str:
-    with pytest.raises(error) as caught:
+def error_of(folder: Path, error: type[Exception] = Mismatch) -> str:
+    with pytest.raises(error) as raised:
         bundle.read(folder)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -48,18 +49,18 @@ def refused(folder: Path, error: type[Exception] = Mismatch) -> str:
 )
 def test_a_bundle_is_read_where_it_is_mounted(tmp_path: Path, mount: str) -> None:
     files.write_json(tmp_path / "wheelhouse" / "manifest.json", {"kind": "wheelhouse"})
-    files.write_json(tmp_path / "somebody" / "manifest.json", ["no object"])
-    made(tmp_path / mount)
-    found = bundle.read(tmp_path / mount)
-    assert found.folder == tmp_path / mount
-    assert (found.run, found.round, found.layers) == ("small", 1, SHOWN)
-    assert found.facts == {"cv": SCORES, "parallelism": "queries"}
-    assert found.config.scoring.bootstrap == 200
-    assert found.digest == files.read_json(tmp_path / mount / "manifest.json")["digest"]
+    files.write_json(tmp_path / "somebody" / "manifest.json", ["not an object"])
+    write_bundle(tmp_path / mount)
+    result = bundle.read(tmp_path / mount)
+    assert result.folder == tmp_path / mount
+    assert (result.run, result.round, result.layers) == ("small", 1, SHOWN)
+    assert result.facts == {"cv": SCORES, "parallelism": "queries"}
+    assert result.config.scoring.bootstrap == 200
+    assert result.digest == files.read_json(tmp_path / mount / "manifest.json")["digest"]
 
 
-def test_the_manifest_says_what_the_bundle_is_beside_its_files(tmp_path: Path) -> None:
-    folder = made(tmp_path / "bundle")
+def test_the_manifest_lists_facts_and_files_of_the_bundle(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "bundle")
     record = files.read_json(folder / "manifest.json")
     names = ("adapter_model.safetensors", "examples.jsonl", "run.json")
     assert record.keys() == {"kind", "schema", "facts", "files", "digest"}
@@ -76,9 +77,9 @@ def test_the_manifest_says_what_the_bundle_is_beside_its_files(tmp_path: Path) -
 
 
 def test_a_bundle_is_flat(tmp_path: Path) -> None:
-    folder = made(tmp_path / "bundle")
+    folder = write_bundle(tmp_path / "bundle")
     (folder / "checkpoints").mkdir()
-    with pytest.raises(BadData, match="a bundle is flat; checkpoints is a folder"):
+    with pytest.raises(BadData, match=r"a bundle is flat, .* folder checkpoints"):
         bundle.seal(folder, run="small", round_=1, layers=SHOWN)
 
 
@@ -92,12 +93,12 @@ def test_a_bundle_is_flat(tmp_path: Path) -> None:
     ],
     ids=["missing", "changed", "empty"],
 )
-def test_a_file_that_is_not_the_sealed_one_is_named(
+def test_a_file_that_differs_from_the_sealed_one_is_named(
     tmp_path: Path, name: str, harm: Callable[[Path], object]
 ) -> None:
-    folder = made(tmp_path / "bundle")
+    folder = write_bundle(tmp_path / "bundle")
     harm(folder / name)
-    assert refused(folder) == f"bundle bundle: {name} is not the file its manifest names"
+    assert error_of(folder) == f"bundle bundle: {name} is not the file its manifest names"
 
 
 def edits(record: dict[str, Any], key: str) -> Iterator[dict[str, Any]]:
@@ -108,35 +109,37 @@ def edits(record: dict[str, Any], key: str) -> Iterator[dict[str, Any]]:
 
 @pytest.mark.parametrize("key", ["run", "round", "layers", "cv", "parallelism"])
 def test_a_fact_that_was_edited_is_refused(tmp_path: Path, key: str) -> None:
-    folder = made(tmp_path / "bundle")
+    folder = write_bundle(tmp_path / "bundle")
     record = files.read_json(folder / "manifest.json")
     for facts in edits(record["facts"], key):
         files.write_json(folder / "manifest.json", {**record, "facts": facts})
-        assert refused(folder) == "bundle: manifest.json was changed after it was sealed"
+        assert error_of(folder) == "bundle: manifest.json was changed after it was sealed"
 
 
 @pytest.mark.parametrize("key", ["kind", "schema", "facts", "files", "digest"])
 def test_a_manifest_that_was_edited_is_refused(tmp_path: Path, key: str) -> None:
-    folder = made(tmp_path / "bundle")
+    folder = write_bundle(tmp_path / "bundle")
     record = files.read_json(folder / "manifest.json")
     for changed in edits(record, key):
         files.write_json(folder / "manifest.json", changed)
-        whole = changed.keys() >= {"kind", "schema", "facts", "files"}
-        whole = whole and changed["kind"] == "bundle"
-        said = "was changed after it was sealed" if whole else "is no manifest of a base, "
-        assert refused(folder).startswith(f"bundle: manifest.json {said}")
+        is_manifest = changed.keys() >= {"kind", "schema", "facts", "files"}
+        is_manifest = is_manifest and changed["kind"] == "bundle"
+        problem = (
+            "was changed after it was sealed" if is_manifest else "is not the manifest of a base, "
+        )
+        assert error_of(folder).startswith(f"bundle: manifest.json {problem}")
 
 
-def test_a_manifest_cut_short_is_named(tmp_path: Path) -> None:
-    path = made(tmp_path / "bundle") / "manifest.json"
+def test_a_truncated_manifest_is_named(tmp_path: Path) -> None:
+    path = write_bundle(tmp_path / "bundle") / "manifest.json"
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(BadData, match=r"bundle/manifest\.json: not JSON"):
         bundle.read(path.parent)
 
 
 def test_a_config_of_another_version_is_refused_by_its_key(tmp_path: Path) -> None:
-    folder = made(tmp_path / "bundle", config='{"name": "small", "rerank": {}}')
-    assert refused(folder, BadConfig) == "bundle/run.json: rerank: unknown key"
+    folder = write_bundle(tmp_path / "bundle", config='{"name": "small", "rerank": {}}')
+    assert error_of(folder, BadConfig) == "bundle/run.json: rerank: unknown key"
 
 
 @settings(max_examples=25, deadline=None)
@@ -157,14 +160,16 @@ def test_equal_files_have_one_digest_in_any_folder(
         for name in names:
             (folder / name).write_bytes(contents[name])
         digests.add(bundle.seal(folder, run="small", round_=0, layers=SHOWN))
-        again = bundle.seal(folder, run="small", round_=0, layers=SHOWN)  # not of its own manifest
-        digests.add(again)
+        resealed = bundle.seal(
+            folder, run="small", round_=0, layers=SHOWN
+        )  # the manifest is not part of it
+        digests.add(resealed)
         assert str(folder) not in (folder / "manifest.json").read_text()
     assert len(digests) == 1
 
 
-def test_any_other_byte_name_run_round_layer_or_fact_is_another_digest(tmp_path: Path) -> None:
-    folders = [made(tmp_path / name) for name in "abcdef"]
+def test_any_change_of_files_names_or_facts_changes_the_digest(tmp_path: Path) -> None:
+    folders = [write_bundle(tmp_path / name) for name in "abcdef"]
     (folders[1] / "run.json").write_text("{}")
     (folders[2] / "run.json").rename(folders[2] / "Run.json")
     digests = {bundle.seal(folder, run="small", round_=1, layers=SHOWN) for folder in folders[:3]}
@@ -175,28 +180,29 @@ def test_any_other_byte_name_run_round_layer_or_fact_is_another_digest(tmp_path:
     assert len(digests) == 7
 
 
-def test_pinned_layers_stand_in_the_order_of_evidence() -> None:
-    known = [name for name in bundle.PINNED if name in LAYERS]
-    assert known == sorted(known, key=LAYERS.index)
-    assert set(bundle.PINNED) - set(known) == {"corpus", "pool"}
+def test_pinned_layers_are_in_causal_order() -> None:
+    assert list(PINNED) == sorted(PINNED, key=ORDER.index)
+    assert set(PINNED) - set(EXACT) == {"corpus", "pool"}
 
 
-@pytest.mark.parametrize("name", bundle.PINNED)
+@pytest.mark.parametrize("name", PINNED)
 def test_check_names_the_first_layer_that_differs(tmp_path: Path, name: str) -> None:
-    shipped = bundle.read(made(tmp_path / "bundle"))
+    shipped = bundle.read(write_bundle(tmp_path / "bundle"))
     shipped.check({**SHOWN, "device": "cuda", "embeddings": "others"})
-    later = bundle.PINNED[bundle.PINNED.index(name) :]
-    for here in ({**SHOWN, **dict.fromkeys(later, "f" * 64)}, {**SHOWN, name: ""}):
-        with pytest.raises(Mismatch) as caught:
-            shipped.check(here)
-        message = str(caught.value)
-        assert message.startswith(f"layer {name}: {here[name][:12]} here, {SHOWN[name][:12]} where")
+    later = PINNED[PINNED.index(name) :]
+    for layers in ({**SHOWN, **dict.fromkeys(later, "f" * 64)}, {**SHOWN, name: ""}):
+        with pytest.raises(Mismatch) as error:
+            shipped.check(layers)
+        message = str(error.value)
+        assert message.startswith(
+            f"layer {name}: {layers[name][:12]} here, {SHOWN[name][:12]} where"
+        )
         assert message.endswith("adapter of small was trained; it is the first that differs")
 
 
 def test_a_bundle_that_does_not_know_a_layer_does_not_pass(tmp_path: Path) -> None:
     layers = {name: value for name, value in SHOWN.items() if name != "texts"}
-    shipped = bundle.read(made(tmp_path / "bundle", layers))
+    shipped = bundle.read(write_bundle(tmp_path / "bundle", layers))
     with pytest.raises(Mismatch, match=r"^layer texts: \w{12} here, +where"):
         shipped.check(SHOWN)
 
@@ -207,17 +213,17 @@ def test_the_competition_is_found_by_its_files(tmp_path: Path, mount: str) -> No
     half = tmp_path / "input" / "another"
     half.mkdir()
     shutil.copy2(folder / "sample_submission.csv", half)
-    assert bundle.competition(tmp_path / "input") == folder
+    assert Eedi().folder(tmp_path / "input") == folder
 
 
-def test_a_competition_that_is_missing_or_there_twice_is_refused(tmp_path: Path) -> None:
+def test_a_missing_or_duplicate_competition_is_refused(tmp_path: Path) -> None:
     root = tmp_path / "input"
     root.mkdir()
     with pytest.raises(BadData, match="once under input/, found them 0 times; attach"):
-        bundle.competition(root)
+        Eedi().folder(root)
     for name in ("one", "two"):
         tiny.write_competition(root / name)
     with pytest.raises(BadData, match="found them 2 times"):
-        bundle.competition(root)
+        Eedi().folder(root)
     (root / "two" / "test.csv").unlink()
-    assert bundle.competition(root) == root / "one"
+    assert Eedi().folder(root) == root / "one"

@@ -1,4 +1,4 @@
-"""Planted secrets, paths, pickles and texts are found; what is clean passes."""
+"""Planted secrets, paths, pickles and texts are found; a clean folder passes."""
 
 import json
 import pickle
@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from parity.deploy.bundle.scan import SHORTEST, refuse_pickles, scan
+from parity.deploy.bundle.scan import MIN_QUOTE, refuse_pickles, scan
 from parity.run.errors import BadData
 
-SAID = "Adds the numerators and the denominators, both"
+QUOTE = "Adds the numerators and the denominators, both"
 LETTERS = "a1" * 20
 
 
-def refused(folder: Path, texts: tuple[str, ...] = ()) -> str:
-    with pytest.raises(BadData) as caught:
+def error_of(folder: Path, texts: tuple[str, ...] = ()) -> str:
+    with pytest.raises(BadData) as error:
         scan(folder, texts)
-    message = str(caught.value)
+    message = str(error.value)
     assert "\n" not in message
     assert LETTERS not in message
     return message
@@ -28,7 +28,7 @@ def test_a_clean_folder_passes(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text('{"token_budget": 1024, "base": "data/bases/x", "key": "a"}')
     (tmp_path / "README.md").write_text("See https://example.org/home/page and ../data/x, 1/2.\n")
     save_file({"a": np.zeros(3, np.float32)}, tmp_path / "adapter_model.safetensors")
-    scan(tmp_path, [SAID])
+    scan(tmp_path, [QUOTE])
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_a_clean_folder_passes(tmp_path: Path) -> None:
 )
 def test_a_planted_secret_is_found_and_not_repeated(tmp_path: Path, planted: str) -> None:
     (tmp_path / "notes.md").write_text(f"fine\n{planted}\n")
-    assert "notes.md holds what looks like a key" in refused(tmp_path)
+    assert "notes.md. Remove it" in error_of(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -53,46 +53,46 @@ def test_a_planted_secret_is_found_and_not_repeated(tmp_path: Path, planted: str
 )
 def test_a_planted_path_is_found(tmp_path: Path, parts: tuple[str, ...]) -> None:
     (tmp_path / "run.json").write_text(json.dumps({"source": "/".join(parts)}))
-    assert "run.json holds an absolute path" in refused(tmp_path)
+    assert "run.json. Ship relative paths" in error_of(tmp_path)
 
 
 def test_a_path_in_the_header_of_weights_is_found(tmp_path: Path) -> None:
-    place = "/".join(["", "home", "ann", "base"])
+    path = "/".join(["", "home", "ann", "base"])
     weights = {"a": np.zeros(3, np.float32)}
-    save_file(weights, tmp_path / "adapter_model.safetensors", metadata={"base": place})
-    assert "adapter_model.safetensors holds an absolute path" in refused(tmp_path)
+    save_file(weights, tmp_path / "adapter_model.safetensors", metadata={"base": path})
+    assert "adapter_model.safetensors. Ship relative paths" in error_of(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["adapter_model.bin", "state.pt", "harmless.json"])
 def test_a_pickle_is_found_by_name_or_by_content(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(pickle.dumps({"a": 1}))
-    assert f"{name} is a pickle" in refused(tmp_path)
+    assert f"{name} is a pickle" in error_of(tmp_path)
     with pytest.raises(BadData, match=f"{name} is a pickle"):
         refuse_pickles(tmp_path)
 
 
-def test_of_a_base_nothing_but_pickles_is_refused(tmp_path: Path) -> None:
+def test_only_pickles_of_a_base_are_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(json.dumps(["/".join(["", "home", "ann"])]))
     save_file({"a": np.zeros(3, np.float32)}, tmp_path / "model.safetensors")
     refuse_pickles(tmp_path)
-    assert "absolute path" in refused(tmp_path)
+    assert "absolute path" in error_of(tmp_path)
 
 
-@pytest.mark.parametrize("form", [SAID, json.dumps({"text": SAID}), f"in a line: {SAID}."])
+@pytest.mark.parametrize("form", [QUOTE, json.dumps({"text": QUOTE}), f"in a line: {QUOTE}."])
 def test_text_of_the_competition_is_found(tmp_path: Path, form: str) -> None:
     (tmp_path / "examples.jsonl").write_text(form)
-    assert "holds text of the competition" in refused(tmp_path, (SAID,))
-    scan(tmp_path)  # a license lets it out: then no texts are given
+    assert "competition text without a license" in error_of(tmp_path, (QUOTE,))
+    scan(tmp_path)  # with a license no texts are passed
 
 
 def test_text_that_json_escapes_is_found(tmp_path: Path) -> None:
-    said = 'Thinks that "½" of a\nnumber is twice the number'
+    quote = 'Thinks that "½" of a\nnumber is twice the number'
     for ascii_only in (True, False):
-        (tmp_path / "a.json").write_text(json.dumps([said], ensure_ascii=ascii_only))
-        assert "holds text of the competition" in refused(tmp_path, (said,))
+        (tmp_path / "a.json").write_text(json.dumps([quote], ensure_ascii=ascii_only))
+        assert "competition text without a license" in error_of(tmp_path, (quote,))
 
 
-def test_a_text_too_short_to_be_anybodys_is_let_through(tmp_path: Path) -> None:
-    short = "x" * (SHORTEST - 1)
+def test_a_short_text_passes(tmp_path: Path) -> None:
+    short = "x" * (MIN_QUOTE - 1)
     (tmp_path / "a.md").write_text(short)
     scan(tmp_path, [short])

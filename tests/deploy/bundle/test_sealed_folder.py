@@ -1,4 +1,4 @@
-"""A sealed folder says what it holds, is found wherever it is mounted, and arrives as it was."""
+"""A sealed folder lists its files and facts, works at any mount point, and arrives unchanged."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -29,7 +29,7 @@ values = texts | st.integers() | st.booleans() | st.floats(allow_nan=False, allo
 facts = st.dictionaries(texts, values | st.lists(values, max_size=3), max_size=4)
 
 
-def made(
+def write_sealed(
     folder: Path,
     kind: Kind = "base",
     texts: Mapping[str, str] = TEXTS,
@@ -43,48 +43,48 @@ def made(
     return folder
 
 
-def unsealable(folder: Path) -> str:
-    """Return why a folder cannot be sealed, and prove that nothing was written into it."""
+def seal_error(folder: Path) -> str:
+    """Return why a folder cannot be sealed, after checking that nothing was written into it."""
     before = sorted(folder.iterdir())
-    with pytest.raises(BadData) as caught:
+    with pytest.raises(BadData) as raised:
         sealed_folder.seal(folder, "wheelhouse", FACTS)
     assert sorted(folder.iterdir()) == before
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
 
 
-def refused(call: Callable[[], object], error: type[Exception] = Mismatch) -> str:
-    with pytest.raises(error) as caught:
+def error_of(call: Callable[[], object], error: type[Exception] = Mismatch) -> str:
+    with pytest.raises(error) as raised:
         call()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
 
 
-# What is sealed comes back
+# Seal and read
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_was_sealed_is_read_back(tmp_path: Path, kind: Kind) -> None:
-    folder = made(tmp_path / "anywhere", kind)
-    found = sealed_folder.read(folder)
-    assert (found.kind, found.folder, found.facts) == (kind, folder, FACTS)
-    assert found.files == {name: digest.of_text(text) for name, text in TEXTS.items()}
-    assert found.digest == sealed_folder.seal(
+def test_a_sealed_folder_is_read_back(tmp_path: Path, kind: Kind) -> None:
+    folder = write_sealed(tmp_path / "anywhere", kind)
+    result = sealed_folder.read(folder)
+    assert (result.kind, result.folder, result.facts) == (kind, folder, FACTS)
+    assert result.files == {name: digest.of_text(text) for name, text in TEXTS.items()}
+    assert result.digest == sealed_folder.seal(
         folder, kind, FACTS
-    )  # its own manifest is no part of it
+    )  # the manifest is not part of it
 
 
-def test_the_manifest_says_kind_schema_facts_files_and_digest(tmp_path: Path) -> None:
-    folder = made(tmp_path / "a")
+def test_the_manifest_has_kind_schema_facts_files_and_digest(tmp_path: Path) -> None:
+    folder = write_sealed(tmp_path / "a")
     record = files.read_json(folder / MANIFEST)
-    told = record.pop("digest")
+    sealed_digest = record.pop("digest")
     assert record == {
         "kind": "base",
         "schema": sealed_folder.SCHEMA,
         "facts": FACTS,
         "files": digest.of_tree(folder, TEXTS),
     }
-    assert told == digest.of_value(record)
+    assert sealed_digest == digest.of_value(record)
 
 
 @settings(max_examples=40, deadline=None)
@@ -101,46 +101,46 @@ def test_equal_files_and_facts_have_one_digest_in_any_folder_and_order(
         for name in list(contents)[::turn]:
             (folder / name).write_bytes(contents[name])
             os.utime(folder / name, (turn + 2, turn + 2))  # another day
-        told = {name: facts[name] for name in list(facts)[::turn]}
+        ordered_facts = {name: facts[name] for name in list(facts)[::turn]}
         for _ in range(2):
-            digests.add(sealed_folder.seal(folder, kind, told))
+            digests.add(sealed_folder.seal(folder, kind, ordered_facts))
         digests.add(sealed_folder.read(folder).digest)
         hashes = {name: digest.of_bytes(contents[name]) for name in list(contents)[::turn]}
-        digests.add(sealed_folder.digest_of(kind, told, hashes))
+        digests.add(sealed_folder.compute_digest(kind, ordered_facts, hashes))
         manifests.add((folder / MANIFEST).read_bytes())
     assert len(digests) == len(manifests) == 1
 
 
-def test_any_other_byte_name_fact_or_kind_is_another_digest(tmp_path: Path) -> None:
+def test_any_change_of_files_names_facts_or_kind_changes_the_digest(tmp_path: Path) -> None:
     folders = [
-        made(tmp_path / "0"),
-        made(tmp_path / "1", texts={**TEXTS, "config.json": "{ }"}),
-        made(tmp_path / "2", texts={"model.safetensors": "weights", "Config.json": "{}"}),
-        made(tmp_path / "3", texts={**TEXTS, "more": "."}),
-        made(tmp_path / "4", texts={"model.safetensors": "{}", "config.json": "weights"}),
-        made(tmp_path / "5", facts={**FACTS, "license": "mit"}),
-        made(tmp_path / "6", facts={}),
-        made(tmp_path / "7", kind="bundle"),
+        write_sealed(tmp_path / "0"),
+        write_sealed(tmp_path / "1", texts={**TEXTS, "config.json": "{ }"}),
+        write_sealed(tmp_path / "2", texts={"model.safetensors": "weights", "Config.json": "{}"}),
+        write_sealed(tmp_path / "3", texts={**TEXTS, "more": "."}),
+        write_sealed(tmp_path / "4", texts={"model.safetensors": "{}", "config.json": "weights"}),
+        write_sealed(tmp_path / "5", facts={**FACTS, "license": "mit"}),
+        write_sealed(tmp_path / "6", facts={}),
+        write_sealed(tmp_path / "7", kind="bundle"),
     ]
     assert len({sealed_folder.read(folder).digest for folder in folders}) == len(folders)
 
 
-def test_sizes_are_of_all_that_a_dataset_has_to_list(tmp_path: Path) -> None:
-    folder = made(tmp_path / "a")
+def test_sizes_include_all_files_of_a_dataset(tmp_path: Path) -> None:
+    folder = write_sealed(tmp_path / "a")
     (folder / "later.txt").write_text("not sealed")
-    told = sealed_folder.read(folder).sizes()
+    sizes = sealed_folder.read(folder).sizes()
     manifest = (folder / MANIFEST).stat().st_size
-    assert told == {"config.json": 2, MANIFEST: manifest, "model.safetensors": 7}
-    assert list(told) == sorted(told)
+    assert sizes == {"config.json": 2, MANIFEST: manifest, "model.safetensors": 7}
+    assert list(sizes) == sorted(sizes)
 
 
-# What would not reach Kaggle as it is
+# Files that Kaggle would change
 
 
-def test_a_folder_in_it_is_refused(tmp_path: Path) -> None:
+def test_a_subfolder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
-    assert unsealable(tmp_path) == (
-        "a wheelhouse is flat; checkpoints is a folder, which the client would leave out"
+    assert seal_error(tmp_path) == (
+        "a wheelhouse is flat, and the Kaggle client would skip its folder checkpoints"
     )
 
 
@@ -156,10 +156,10 @@ def test_a_folder_in_it_is_refused(tmp_path: Path) -> None:
         "dataset-cover-image.jpg",
     ],
 )
-def test_a_name_that_the_client_leaves_out_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_name_that_the_client_skips_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("{}")
-    told = f"wheelhouse: {name} is a name that the Kaggle client leaves out; rename it"
-    assert unsealable(tmp_path) == told
+    expected = f"wheelhouse: the Kaggle client skips {name}. Rename it"
+    assert seal_error(tmp_path) == expected
 
 
 @pytest.mark.parametrize(
@@ -169,15 +169,17 @@ def test_a_name_that_the_client_leaves_out_is_refused(tmp_path: Path, name: str)
         *("a.json.gz", "a.bz2", "a.7z", "a.rar"),
     ],
 )
-def test_an_archive_is_refused_for_kaggle_would_unpack_it(tmp_path: Path, name: str) -> None:
+def test_an_archive_that_kaggle_would_unpack_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("PK")
-    told = f"wheelhouse: {name} is an archive, which Kaggle would unpack; ship its files"
-    assert unsealable(tmp_path) == told
+    expected = f"wheelhouse: Kaggle would unpack {name}. Ship its files"
+    assert seal_error(tmp_path) == expected
 
 
 @pytest.mark.parametrize("name", ["a-1.0-py3-none-any.whl", "zip", "tar.json", "x.zip.json"])
-def test_what_only_looks_like_an_archive_is_none(tmp_path: Path, name: str) -> None:
-    assert sealed_folder.read(made(tmp_path / "a", texts={name: "PK"})).files.keys() == {name}
+def test_a_name_that_only_looks_like_an_archive_passes(tmp_path: Path, name: str) -> None:
+    assert sealed_folder.read(write_sealed(tmp_path / "a", texts={name: "PK"})).files.keys() == {
+        name
+    }
 
 
 @pytest.mark.parametrize(
@@ -187,33 +189,35 @@ def test_what_only_looks_like_an_archive_is_none(tmp_path: Path, name: str) -> N
         *(".hidden", "-rf", "a\nb", "a\\b", "a:b"),
     ],
 )
-def test_a_name_that_kaggle_would_bend_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_name_that_kaggle_would_change_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("x")
-    assert unsealable(tmp_path) == (
-        f"wheelhouse: {name!r} would not keep its name on Kaggle; use letters, digits, . _ - ="
+    assert seal_error(tmp_path) == (
+        f"wheelhouse: Kaggle would rename {name!r}. Use letters, digits, . _ - ="
     )
 
 
 @pytest.mark.parametrize("name", ["a_b-c.d=e", "_x", "0", "a.", "tokenizer.model", "a=b"])
-def test_a_plain_name_is_kept(tmp_path: Path, name: str) -> None:
-    assert sealed_folder.read(made(tmp_path / "a", texts={name: "x"})).files.keys() == {name}
+def test_a_plain_name_passes(tmp_path: Path, name: str) -> None:
+    assert sealed_folder.read(write_sealed(tmp_path / "a", texts={name: "x"})).files.keys() == {
+        name
+    }
 
 
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "merges.txt").touch()
-    told = "wheelhouse: merges.txt is empty, and an empty file may be lost on the way"
-    assert unsealable(tmp_path) == told
+    expected = "wheelhouse: merges.txt is empty, and Kaggle may drop an empty file"
+    assert seal_error(tmp_path) == expected
 
 
-def test_a_refusal_leaves_an_older_seal_as_it_was(tmp_path: Path) -> None:
-    folder = made(tmp_path / "a")
+def test_a_refusal_does_not_change_an_older_manifest(tmp_path: Path) -> None:
+    folder = write_sealed(tmp_path / "a")
     before = (folder / MANIFEST).read_bytes()
     (folder / "b.zip").write_text("PK")
-    assert "b.zip" in unsealable(folder)
+    assert "b.zip" in seal_error(folder)
     assert (folder / MANIFEST).read_bytes() == before
 
 
-# Whatever is not the sealed one is named
+# Changed files
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -222,34 +226,34 @@ def test_a_refusal_leaves_an_older_seal_as_it_was(tmp_path: Path) -> None:
     [Path.unlink, lambda path: path.write_text("other"), lambda path: path.write_bytes(b"")],
     ids=["missing", "changed", "empty"],
 )
-def test_a_file_that_is_not_the_sealed_one_is_named(
+def test_a_file_that_differs_from_the_sealed_one_is_named(
     tmp_path: Path, name: str, harm: Callable[[Path], object]
 ) -> None:
-    folder = made(tmp_path / "small-base")
+    folder = write_sealed(tmp_path / "small-base")
     harm(folder / name)
-    told = refused(lambda: sealed_folder.read(folder))
-    assert told == f"base small-base: {name} is not the file its manifest names"
+    message = error_of(lambda: sealed_folder.read(folder))
+    assert message == f"base small-base: {name} is not the file its manifest names"
 
 
 @pytest.mark.parametrize("key", ["facts", "files", "schema", "digest", "more"])
 def test_a_manifest_that_was_edited_is_refused(tmp_path: Path, key: str) -> None:
-    path = made(tmp_path / "small-base") / MANIFEST
+    path = write_sealed(tmp_path / "small-base") / MANIFEST
     files.write_json(path, {**files.read_json(path), key: {"license": "MIT"}})
-    told = refused(lambda: sealed_folder.read(tmp_path / "small-base"))
-    assert told == "small-base: manifest.json was changed after it was sealed"
+    message = error_of(lambda: sealed_folder.read(tmp_path / "small-base"))
+    assert message == "small-base: manifest.json was changed after it was sealed"
 
 
-def test_one_kind_cannot_pass_for_another(tmp_path: Path) -> None:
-    path = made(tmp_path / "input" / "a") / MANIFEST
+def test_a_changed_kind_is_refused(tmp_path: Path) -> None:
+    path = write_sealed(tmp_path / "input" / "a") / MANIFEST
     files.write_json(path, {**files.read_json(path), "kind": "bundle"})
-    told = refused(lambda: sealed_folder.read(path.parent))
-    assert told == "a: manifest.json was changed after it was sealed"
+    message = error_of(lambda: sealed_folder.read(path.parent))
+    assert message == "a: manifest.json was changed after it was sealed"
 
 
 @pytest.mark.parametrize(
     "record",
     [
-        ["no object"],
+        ["not an object"],
         {},
         {"kind": "base"},
         {"kind": "model", "schema": 1, "facts": {}, "files": {}, "digest": ""},
@@ -260,41 +264,41 @@ def test_one_kind_cannot_pass_for_another(tmp_path: Path) -> None:
 )
 def test_a_manifest_of_something_else_is_refused(tmp_path: Path, record: object) -> None:
     files.write_json(tmp_path / "a" / MANIFEST, record)
-    told = refused(lambda: sealed_folder.read(tmp_path / "a"))
-    assert told == "a: manifest.json is no manifest of a base, wheelhouse or bundle"
+    message = error_of(lambda: sealed_folder.read(tmp_path / "a"))
+    assert message == "a: manifest.json is not the manifest of a base, wheelhouse or bundle"
 
 
 def test_a_manifest_of_another_schema_is_refused(tmp_path: Path) -> None:
-    path = made(tmp_path / "a") / MANIFEST
+    path = write_sealed(tmp_path / "a") / MANIFEST
     record = {**files.read_json(path), "schema": sealed_folder.SCHEMA + 1}
     del record["digest"]
     files.write_json(path, {**record, "digest": digest.of_value(record)})
-    told = refused(lambda: sealed_folder.read(tmp_path / "a"))
-    assert told == f"a: {MANIFEST} is of schema 2; this version reads {sealed_folder.SCHEMA}"
+    message = error_of(lambda: sealed_folder.read(tmp_path / "a"))
+    assert message == f"a: {MANIFEST} has schema 2; this version reads {sealed_folder.SCHEMA}"
 
 
 # Large files are not copied
 
 
-def test_linked_files_are_the_same_and_what_is_sealed_beside_them_is_not_theirs(
+def test_linked_files_are_the_same_and_the_source_gets_no_manifest(
     tmp_path: Path,
 ) -> None:
     source = tmp_path / "base"
     for name, text in TEXTS.items():
         files.write_text(source / name, text)
     target = tmp_path / "sealed" / "base"
-    sealed_folder.link([source / name for name in TEXTS], target)
+    sealed_folder.link_files([source / name for name in TEXTS], target)
     assert {path.name for path in target.iterdir()} == TEXTS.keys()
     assert all((target / name).samefile(source / name) for name in TEXTS)
-    made_ = sealed_folder.seal(target, "base", FACTS)
+    result = sealed_folder.seal(target, "base", FACTS)
     assert not (source / MANIFEST).exists()
     hashes = {name: digest.of_file(source / name) for name in TEXTS}
-    assert made_ == sealed_folder.digest_of("base", FACTS, hashes)
+    assert result == sealed_folder.compute_digest("base", FACTS, hashes)
 
 
-def test_a_folder_that_is_there_is_not_linked_into(tmp_path: Path) -> None:
-    folder = made(tmp_path / "a")
+def test_an_existing_folder_is_not_linked_into(tmp_path: Path) -> None:
+    folder = write_sealed(tmp_path / "a")
     (tmp_path / "config.json").write_text("other")
     with pytest.raises(FileExistsError):
-        sealed_folder.link([tmp_path / "config.json"], folder)
+        sealed_folder.link_files([tmp_path / "config.json"], folder)
     assert (folder / "config.json").read_text() == "{}"

@@ -1,4 +1,4 @@
-"""Builds of one folder that Kaggle's client cannot tell from each other."""
+"""Builds of one folder that the Kaggle client can't distinguish."""
 
 import json
 import os
@@ -14,13 +14,13 @@ REF = "me/some-bundle"
 
 
 class Builds:
-    """Builds of one folder: equal names, sizes and times, each byte another."""
+    """Builds of one folder: same names, sizes and times, different bytes."""
 
     def __init__(self, standin: StandIn, folder: Path) -> None:
         self.standin, self.folder = standin, folder
 
     def build(self, letter: str, files: int = 3) -> DatasetUpload:
-        """Build the folder anew; the stand-in takes this build from now on."""
+        """Build the folder; from now on the stand-in accepts this build."""
         self.folder.mkdir(exist_ok=True)
         for path in self.folder.iterdir():
             path.unlink()
@@ -29,18 +29,18 @@ class Builds:
         sealed_folder.seal(self.folder, "bundle", {})
         for path in self.folder.iterdir():
             os.utime(path, (1_700_000_000, 1_700_000_000))
-        found = sealed_folder.read(self.folder)
-        parcel = DatasetUpload(
-            REF, "some bundle", "other", self.folder, found.sizes(), found.digest
+        sealed = sealed_folder.read(self.folder)
+        upload = DatasetUpload(
+            REF, "some bundle", "other", self.folder, sealed.sizes(), sealed.digest
         )
-        self.standin.kaggle.expect(REF, self.contents(parcel))
-        return parcel
+        self.standin.kaggle.expect(REF, self.contents(upload))
+        return upload
 
-    def contents(self, parcel: DatasetUpload) -> dict[str, str]:
-        return {name: digest.of_file(parcel.folder / name) for name in parcel.sizes}
+    def contents(self, upload: DatasetUpload) -> dict[str, str]:
+        return {name: digest.of_file(upload.folder / name) for name in upload.sizes}
 
     @property
-    def held(self) -> list[dict[str, str]]:
-        """What every version on Kaggle has in it."""
+    def published(self) -> list[dict[str, str]]:
+        """The contents of every version on Kaggle."""
         dataset = self.standin.kaggle.datasets.get(REF)
         return [version.contents for version in dataset.versions] if dataset else []

@@ -1,4 +1,4 @@
-"""An adapter's way to a score and back, in little: real client, real door, our stand-in."""
+"""A small end-to-end run, from an adapter to a score: official client, our client, stand-in."""
 
 import json
 import re
@@ -13,25 +13,26 @@ from kagglestandin_server import StandIn, in_process
 from kagglestandin_state import SUBMISSION, Competition, Json, KernelResult
 
 from parity.deploy.bundle import sealed_folder
-from parity.deploy.kaggle_api import client as doors
+from parity.deploy.kaggle_api import client as kaggle_client
 from parity.deploy.kaggle_api import follow, publish, push, session, submit
 from parity.deploy.kaggle_api.client import KaggleClient
 from parity.deploy.kaggle_api.clock import Clock
-from parity.deploy.kaggle_api.follow import Version
+from parity.deploy.kaggle_api.follow import KernelVersion
 from parity.deploy.kaggle_api.publish import DatasetUpload, Published
 from parity.deploy.kaggle_api.types import KaggleKernel, KaggleSubmission
 from parity.run import digest, files
 from parity.run.errors import Mismatch, RunFailed
 
 COMPETITION = "buggy-rules"
+FILE = "submission.csv"
 IMAGE = f"gcr.io/kaggle-gpu-images/python@sha256:{'ab' * 32}"
 SCORE, PRIVATE = "0.51200", "0.49800"
-QUICK = (0.4, 0.4)
-"""Seconds that a test waits for a server that never answers."""
+SHORT_TIMEOUT = (0.4, 0.4)
+"""Timeouts in seconds for a server that never replies."""
 
 
-class Stopwatch:
-    """A clock whose sleeps take no time, and are counted."""
+class FakeClock:
+    """A clock whose sleeps take no time but are counted."""
 
     def __init__(self) -> None:
         self.time = 0.0
@@ -44,7 +45,7 @@ class Stopwatch:
 
 
 def runner(request: Json, mounted: dict[str, dict[str, bytes]]) -> KernelResult:
-    """Do as the kernel does: report which bundle it was given."""
+    """Report which bundle is mounted, as the kernel does."""
     bundles = [
         json.loads(contents["manifest.json"])["digest"]
         for contents in mounted.values()
@@ -56,48 +57,52 @@ def runner(request: Json, mounted: dict[str, dict[str, bytes]]) -> KernelResult:
     return KernelResult({SUBMISSION: b"id,ids\n1,2\n", "run_report.json": report}, "done\n")
 
 
-class Voyage:
-    """One adapter's way; `sail` goes all of it, as often as asked.
+class Shipment:
+    """One adapter to ship; `ship` takes it from uploads to a score and can be repeated.
 
     Attributes:
-        standin: what stands for Kaggle.
-        clock: what all waiting goes by.
-        folder: scratch.
-        failed: versions of the kernel that ended badly.
+        standin: the stand-in for Kaggle.
+        clock: clock for all waiting.
+        folder: scratch folder.
+        failed: kernel versions that failed.
     """
 
     def __init__(self, standin: StandIn, folder: Path, clock: Clock | None = None) -> None:
-        self.standin, self.folder, self.clock = standin, folder, clock or Stopwatch()
+        self.standin, self.folder, self.clock = standin, folder, clock or FakeClock()
         self.failed: set[int] = set()
-        self.parcels = {kind: self._parcel(kind) for kind in ("wheelhouse", "bundle")}
+        self.uploads = {kind: self._upload(kind) for kind in ("wheelhouse", "bundle")}
 
-    def _parcel(self, kind: Any) -> DatasetUpload:
-        place = self.folder / kind
-        if not place.is_dir():
-            place.mkdir()
+    def _upload(self, kind: Any) -> DatasetUpload:
+        folder = self.folder / kind
+        if not folder.is_dir():
+            folder.mkdir()
             for number in range(3):
-                (place / f"{kind}-{number}.json").write_text(json.dumps([kind, "x" * 3000, number]))
-            sealed_folder.seal(place, kind, {})
-        found = sealed_folder.read(place)
-        parcel = DatasetUpload(
-            f"me/small-{kind}", f"small {kind}", "other", place, found.sizes(), found.digest
+                path = folder / f"{kind}-{number}.json"
+                path.write_text(json.dumps([kind, "x" * 3000, number]))
+            sealed_folder.seal(folder, kind, {})
+        sealed = sealed_folder.read(folder)
+        upload = DatasetUpload(
+            f"me/small-{kind}", f"small {kind}", "other", folder, sealed.sizes(), sealed.digest
         )
-        contents = {name: digest.of_file(place / name) for name in parcel.sizes}
-        self.standin.kaggle.expect(parcel.ref, contents)
-        return parcel
+        contents = {name: digest.of_file(folder / name) for name in upload.sizes}
+        self.standin.kaggle.expect(upload.ref, contents)
+        return upload
 
     @contextmanager
-    def door(self) -> Iterator[KaggleClient]:
-        with in_process(self.standin, self.folder / "home"), doors.opened(self.clock) as door:
-            yield door
+    def client(self) -> Iterator[KaggleClient]:
+        with (
+            in_process(self.standin, self.folder / "home"),
+            kaggle_client.open_client(self.clock) as client,
+        ):
+            yield client
 
     def kernel(self, sources: list[Published]) -> KaggleKernel:
-        bundle, wheelhouse = (self.parcels[name].digest for name in ("bundle", "wheelhouse"))
-        key = push.key_of(bundle, wheelhouse, self.failed)
+        bundle, wheelhouse = (self.uploads[name].digest for name in ("bundle", "wheelhouse"))
+        key = push.kernel_key(bundle, wheelhouse, self.failed)
         return KaggleKernel(
             ref="me/small-kernel",
             title="small kernel",
-            text=push.keyed("print('ranking')\n", key),
+            text=push.add_key("print('ranking')\n", key),
             kind="script",
             image=IMAGE,
             machine="NvidiaTeslaT4",
@@ -106,48 +111,50 @@ class Voyage:
             competitions=(COMPETITION,),
         )
 
-    def judge(self, there: Path) -> None:
-        wanted = self.parcels["bundle"].digest
-        if not (there / SUBMISSION).is_file():
-            raise RunFailed(f"the kernel ended without {SUBMISSION}")
-        if not (there / SUBMISSION).stat().st_size or not (there / "run_report.json").is_file():
-            raise RunFailed("the kernel left an empty submission or no report")
-        if files.read_json(there / "run_report.json")["bundle"] != wanted:
-            raise Mismatch("the output is of another bundle")
+    def check_output(self, folder: Path) -> None:
+        submission, report = folder / SUBMISSION, folder / "run_report.json"
+        if not submission.is_file():
+            raise RunFailed(f"the kernel wrote no {SUBMISSION}")
+        if not submission.stat().st_size or not report.is_file():
+            raise RunFailed("the kernel wrote an empty submission or no report")
+        if files.read_json(report)["bundle"] != self.uploads["bundle"].digest:
+            raise Mismatch("the output is from another bundle")
 
-    def sail(self) -> KaggleSubmission:
+    def ship(self) -> KaggleSubmission:
         """Publish, push, follow, submit and collect the score."""
-        with self.door() as door:
+        with self.client() as client:
             scratch = self.folder / "uploads"
-            sources = [publish.publish(door, parcel, scratch) for parcel in self.parcels.values()]
-            pushed = push.push(door, self.kernel(sources), scratch, self.failed)
-            version = Version(pushed.ref, pushed.version)
+            sources = [publish.publish(client, upload, scratch) for upload in self.uploads.values()]
+            pushed = push.push(client, self.kernel(sources), scratch, self.failed)
+            version = KernelVersion(pushed.ref, pushed.version)
             try:
-                return self._follow(door, version, scratch)
+                return self._follow(client, version, scratch)
             except RunFailed:
                 self.failed.add(version.number)
                 raise
 
-    def _follow(self, door: KaggleClient, version: Version, scratch: Path) -> KaggleSubmission:
-        follow.wait(door, version, minutes=600)
-        follow.fetch(door, version, self.folder / "output", self.judge)
-        key = submit.key_of(self.parcels["bundle"].digest, version.number)
-        made = submit.submit(door, COMPETITION, version, key, scratch)
-        return follow.score(door, COMPETITION, made.ref, key, minutes=600)
+    def _follow(
+        self, client: KaggleClient, version: KernelVersion, scratch: Path
+    ) -> KaggleSubmission:
+        follow.wait_until_complete(client, version, minutes=600)
+        follow.download_output(client, version, self.folder / "output", self.check_output)
+        key = submit.submission_key(self.uploads["bundle"].digest, version.number)
+        submitted = submit.submit(client, COMPETITION, version, key, scratch, file=FILE)
+        return follow.wait_for_score(client, COMPETITION, submitted.ref, key, minutes=600)
 
 
-def harbour() -> Kaggle:
-    """Return a Kaggle with the competition, and a kernel that does as ours."""
+def make_kaggle() -> Kaggle:
+    """Return a stand-in's state with the competition, and kernels that behave like ours."""
     kaggle = Kaggle(runner=runner)
     kaggle.competitions[COMPETITION] = Competition({"test.csv": b"QuestionId\n1\n"})
     return kaggle
 
 
-def hurried(patch: pytest.MonkeyPatch) -> None:
-    """Let a server that never answers be given up soon."""
-    patch.setattr(session, "TIMEOUT", QUICK)
+def shorten_timeouts(patch: pytest.MonkeyPatch) -> None:
+    """Give up early on a server that never replies."""
+    patch.setattr(session, "TIMEOUT", SHORT_TIMEOUT)
 
 
-def plain(line: str) -> str:
-    """Return a message less what differs from run to run."""
-    return re.sub(r"127\.0\.0\.1:\d+", "HOST", line)
+def hide_port(message: str) -> str:
+    """Return a message without the stand-in's port, which differs between runs."""
+    return re.sub(r"127\.0\.0\.1:\d+", "HOST", message)

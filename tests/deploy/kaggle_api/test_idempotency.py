@@ -1,230 +1,233 @@
-"""Whatever is lost, a reply, the connection or this process, Kaggle is told once."""
+"""A write request is sent once, even if a reply, the connection or this process is lost."""
 
 import contextlib
 from pathlib import Path
 
 import pytest
-from deploy.kaggle_api.end_to_end import Stopwatch
+from deploy.kaggle_api.end_to_end import FakeClock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parity.deploy.kaggle_api import polling
-from parity.deploy.kaggle_api.idempotency import GRACE, ensure_once, taken
+from parity.deploy.kaggle_api.idempotency import GRACE, ensure_once, find_existing
 from parity.run.errors import KaggleRejected, Mismatch, OutcomeUnknown, RunFailed
 
-TOLD = 7
-"""What Kaggle makes of it."""
+CREATED = 7
+"""What Kaggle creates."""
 
 
 class World:
-    """Kaggle, which shows what it took `late` seconds after it took it, and how it was told.
+    """A Kaggle that shows what it accepted `late` seconds later, and records all requests.
 
-    `fails` is raised when it is told, `odd` while it is waited for.
+    `request_error` is raised by a request, `verify_error` by its verification.
     """
 
-    def __init__(self, clock: Stopwatch, mark: Path) -> None:
+    def __init__(self, clock: FakeClock, mark: Path) -> None:
         self.clock, self.mark = clock, mark
         self.late = 0.0
-        self.takes = True
-        self.fails: BaseException | None = None
-        self.odd: BaseException | None = None
-        self.told: list[float] = []
-        self.taken: list[float] = []
+        self.accepts = True
+        self.request_error: BaseException | None = None
+        self.verify_error: BaseException | None = None
+        self.requests: list[float] = []
+        self.accepted: list[float] = []
 
     def look(self) -> int | None:
-        return TOLD if any(self.clock.time >= at + self.late for at in self.taken) else None
+        return CREATED if any(self.clock.time >= at + self.late for at in self.accepted) else None
 
-    def tell(self) -> int:
-        assert self.mark.is_file(), "told without a mark"
-        self.told.append(self.clock.time)
-        if self.takes:
-            self.taken.append(self.clock.time)
-        if self.fails is not None:
-            raise self.fails
-        return TOLD
+    def create(self) -> int:
+        assert self.mark.is_file(), "requested without a mark"
+        self.requests.append(self.clock.time)
+        if self.accepts:
+            self.accepted.append(self.clock.time)
+        if self.request_error is not None:
+            raise self.request_error
+        return CREATED
 
-    def prove(self, made: int) -> None:
-        assert made == TOLD
-        assert self.mark.is_file(), "waited without a mark"
-        if self.odd is not None:
-            raise self.odd
-        assert polling.poll_until(self.clock, self.look, 2 * GRACE) == TOLD
+    def verify(self, created: int) -> None:
+        assert created == CREATED
+        assert self.mark.is_file(), "verified without a mark"
+        if self.verify_error is not None:
+            raise self.verify_error
+        assert polling.poll_until(self.clock, self.look, 2 * GRACE) == CREATED
 
     def ensure_once(self) -> tuple[int, bool]:
-        return ensure_once(self.clock, self.mark, self.look, self.tell, self.prove)
+        return ensure_once(self.clock, self.mark, self.look, self.create, self.verify)
 
 
 @pytest.fixture
-def world(clock: Stopwatch, tmp_path: Path) -> World:
+def world(clock: FakeClock, tmp_path: Path) -> World:
     return World(clock, tmp_path / "marks" / "thing.mark")
 
 
-def test_it_is_told_once_and_no_mark_is_left(world: World) -> None:
-    assert world.ensure_once() == (TOLD, True)
+def test_a_request_is_sent_once_and_leaves_no_mark(world: World) -> None:
+    assert world.ensure_once() == (CREATED, True)
     assert not world.mark.exists()
-    assert world.ensure_once() == (TOLD, False)
-    assert (len(world.told), world.clock.time) == (1, 0)
+    assert world.ensure_once() == (CREATED, False)
+    assert (len(world.requests), world.clock.time) == (1, 0)
 
 
-def test_what_is_there_is_not_told_and_a_mark_is_taken_away(world: World) -> None:
-    world.taken.append(0)
+def test_an_existing_result_sends_nothing_and_removes_the_mark(world: World) -> None:
+    world.accepted.append(0)
     world.mark.parent.mkdir()
     world.mark.touch()
-    assert world.ensure_once() == (TOLD, False)
-    assert (world.told, world.mark.exists()) == ([], False)
+    assert world.ensure_once() == (CREATED, False)
+    assert (world.requests, world.mark.exists()) == ([], False)
 
 
-def test_a_process_that_is_killed_leaves_a_mark(world: World) -> None:
-    world.fails = KeyboardInterrupt()
+def test_a_killed_process_leaves_a_mark(world: World) -> None:
+    world.request_error = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
         world.ensure_once()
     assert world.mark.is_file()
 
 
 @pytest.mark.parametrize("late", [0.0, 1.0, GRACE - 1, GRACE])
-def test_who_finds_a_mark_waits_for_what_was_taken(late: float, world: World) -> None:
-    world.fails, world.late = KeyboardInterrupt(), late
+def test_with_a_mark_the_accepted_request_is_found(late: float, world: World) -> None:
+    world.request_error, world.late = KeyboardInterrupt(), late
     with pytest.raises(KeyboardInterrupt):
         world.ensure_once()
-    world.fails = None
-    assert world.ensure_once() == (TOLD, False)
-    assert (len(world.told), world.mark.exists()) == (1, False)
+    world.request_error = None
+    assert world.ensure_once() == (CREATED, False)
+    assert (len(world.requests), world.mark.exists()) == (1, False)
     assert late <= world.clock.time <= GRACE
 
 
-def test_who_finds_a_mark_and_nothing_else_tells_it_after_a_while(world: World) -> None:
-    world.fails, world.takes = KeyboardInterrupt(), False  # killed before it was out
+def test_with_a_mark_and_no_result_the_request_is_repeated_later(world: World) -> None:
+    world.request_error, world.accepts = KeyboardInterrupt(), False  # killed before it was sent
     with pytest.raises(KeyboardInterrupt):
         world.ensure_once()
-    world.fails, world.takes = None, True
-    assert world.ensure_once() == (TOLD, True)
-    assert world.told == [0, GRACE]
+    world.request_error, world.accepts = None, True
+    assert world.ensure_once() == (CREATED, True)
+    assert world.requests == [0, GRACE]
     assert not world.mark.exists()
 
 
 @pytest.mark.parametrize(
-    "odd",
+    "error",
     [
         KeyboardInterrupt(),
         OutcomeUnknown("not ready in time"),
         KaggleRejected("not for you to see"),
     ],
 )
-def test_who_is_cut_off_while_it_is_waited_for_does_not_tell_it_again(
-    odd: BaseException, world: World
+def test_an_interrupted_verification_does_not_repeat_the_request(
+    error: BaseException, world: World
 ) -> None:
-    world.odd, world.late = odd, 60
-    with pytest.raises(type(odd)):
+    world.verify_error, world.late = error, 60
+    with pytest.raises(type(error)):
         world.ensure_once()
     assert world.mark.is_file()
-    world.odd = None
-    assert world.ensure_once() == (TOLD, False)
-    assert (len(world.told), world.mark.exists()) == (1, False)
+    world.verify_error = None
+    assert world.ensure_once() == (CREATED, False)
+    assert (len(world.requests), world.mark.exists()) == (1, False)
 
 
-@pytest.mark.parametrize("odd", [RunFailed("it failed"), Mismatch("made twice")])
-def test_what_is_known_to_have_gone_wrong_leaves_no_mark(odd: Exception, world: World) -> None:
-    world.odd = odd
-    with pytest.raises(type(odd)):
+@pytest.mark.parametrize("error", [RunFailed("it failed"), Mismatch("created twice")])
+def test_a_known_failure_leaves_no_mark(error: Exception, world: World) -> None:
+    world.verify_error = error
+    with pytest.raises(type(error)):
         world.ensure_once()
     assert not world.mark.exists()
 
 
-def test_a_refusal_leaves_no_mark_and_nobody_waits(world: World) -> None:
-    world.fails, world.takes = KaggleRejected("not now"), False
+def test_a_rejection_leaves_no_mark_and_does_not_wait(world: World) -> None:
+    world.request_error, world.accepts = KaggleRejected("not now"), False
     with pytest.raises(KaggleRejected):
         world.ensure_once()
     assert not world.mark.exists()
-    world.fails, world.takes = None, True
-    assert world.ensure_once() == (TOLD, True)
+    world.request_error, world.accepts = None, True
+    assert world.ensure_once() == (CREATED, True)
     assert world.clock.time == 0
 
 
 @pytest.mark.parametrize("late", [0.0, 3.0, GRACE])
 def test_a_lost_reply_is_looked_up(late: float, world: World) -> None:
-    world.fails, world.late = OutcomeUnknown("the connection was lost"), late
-    assert world.ensure_once() == (TOLD, True)
-    assert (len(world.told), world.mark.exists()) == (1, False)
+    world.request_error, world.late = OutcomeUnknown("connection lost"), late
+    assert world.ensure_once() == (CREATED, True)
+    assert (len(world.requests), world.mark.exists()) == (1, False)
 
 
-def test_a_lost_reply_of_what_does_not_show_is_unknown_and_marked(world: World) -> None:
-    world.fails, world.takes = OutcomeUnknown("the connection was lost"), False
-    with pytest.raises(OutcomeUnknown, match="the connection was lost"):
+def test_a_lost_reply_without_a_visible_result_is_unknown_and_marked(world: World) -> None:
+    world.request_error, world.accepts = OutcomeUnknown("connection lost"), False
+    with pytest.raises(OutcomeUnknown, match="connection lost"):
         world.ensure_once()
     assert world.mark.is_file()
-    assert (len(world.told), world.clock.time) == (1, GRACE)
+    assert (len(world.requests), world.clock.time) == (1, GRACE)
 
 
-def test_a_no_to_the_question_is_no_word_of_what_was_told(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_rejected_read_keeps_the_mark(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def look() -> int | None:
-        if world.told:
+        if world.requests:
             raise KaggleRejected("not for you to see")
         return None
 
-    world.fails = OutcomeUnknown("the connection was lost")
+    world.request_error = OutcomeUnknown("connection lost")
     with monkeypatch.context() as patch:
         patch.setattr(world, "look", look)
         with pytest.raises(KaggleRejected):
             world.ensure_once()
     assert world.mark.is_file()
-    assert world.ensure_once() == (TOLD, False)
+    assert world.ensure_once() == (CREATED, False)
 
 
-def test_whatever_else_goes_wrong_leaves_the_mark(world: World) -> None:
-    world.fails = ZeroDivisionError()
+def test_any_other_error_keeps_the_mark(world: World) -> None:
+    world.request_error = ZeroDivisionError()
     with pytest.raises(ZeroDivisionError):
         world.ensure_once()
     assert world.mark.is_file()
 
 
-def test_two_things_do_not_wait_for_each_other(clock: Stopwatch, tmp_path: Path) -> None:
-    one, other = (World(clock, tmp_path / f"{name}.mark") for name in ("one", "other"))
-    one.fails = KeyboardInterrupt()
+def test_two_requests_do_not_wait_for_each_other(clock: FakeClock, tmp_path: Path) -> None:
+    first, second = (World(clock, tmp_path / f"{name}.mark") for name in ("first", "second"))
+    first.request_error = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
-        one.ensure_once()
-    assert other.ensure_once() == (TOLD, True)
-    assert (clock.time, one.mark.is_file()) == (0, True)
+        first.ensure_once()
+    assert second.ensure_once() == (CREATED, True)
+    assert (clock.time, first.mark.is_file()) == (0, True)
 
 
-def test_what_was_taken_is_found_without_telling(world: World) -> None:
-    assert taken(world.clock, world.mark, world.look) is None
+def test_find_existing_sends_nothing(world: World) -> None:
+    assert find_existing(world.clock, world.mark, world.look) is None
     assert world.clock.time == 0
-    world.taken.append(0)
-    assert taken(world.clock, world.mark, world.look) == TOLD
-    world.taken.clear()
+    world.accepted.append(0)
+    assert find_existing(world.clock, world.mark, world.look) == CREATED
+    world.accepted.clear()
     world.mark.parent.mkdir()
     world.mark.touch()
-    assert taken(world.clock, world.mark, world.look) is None
+    assert find_existing(world.clock, world.mark, world.look) is None
     assert (world.clock.time, world.mark.exists()) == (GRACE, False)
 
 
-CUT = st.sampled_from([None, KeyboardInterrupt(), OutcomeUnknown("lost"), ZeroDivisionError()])
-ANSWERED = st.sampled_from(
+REQUEST_ERRORS = st.sampled_from(
+    [None, KeyboardInterrupt(), OutcomeUnknown("lost"), ZeroDivisionError()]
+)
+VERIFY_ERRORS = st.sampled_from(
     [None, KeyboardInterrupt(), OutcomeUnknown("late"), KaggleRejected("no")]
 )
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(CUT, st.booleans(), ANSWERED), max_size=5), st.floats(0, GRACE - 1))
-def test_whenever_it_is_cut_off_it_is_taken_once(
+@given(
+    st.lists(st.tuples(REQUEST_ERRORS, st.booleans(), VERIFY_ERRORS), max_size=5),
+    st.floats(0, GRACE - 1),
+)
+def test_any_sequence_of_interruptions_creates_one(
     tmp_path_factory: pytest.TempPathFactory,
-    ways: list[tuple[BaseException | None, bool, BaseException | None]],
+    attempts: list[tuple[BaseException | None, bool, BaseException | None]],
     late: float,
 ) -> None:
-    world = World(Stopwatch(), tmp_path_factory.mktemp("marks") / "thing.mark")
+    world = World(FakeClock(), tmp_path_factory.mktemp("marks") / "thing.mark")
     world.late = late
-    for fails, takes, odd in ways:
-        refused = isinstance(odd, KaggleRejected)
-        world.fails = odd if refused else fails
-        world.takes = not refused and (takes or fails is None)
-        world.odd = odd
+    for request_error, accepts, verify_error in attempts:
+        refused = isinstance(verify_error, KaggleRejected)
+        world.request_error = verify_error if refused else request_error
+        world.accepts = not refused and (accepts or request_error is None)
+        world.verify_error = verify_error
         with contextlib.suppress(
             KeyboardInterrupt, ZeroDivisionError, OutcomeUnknown, KaggleRejected
         ):
             world.ensure_once()
-        assert len(world.taken) <= 1
-    world.fails, world.odd, world.takes = None, None, True
-    assert world.ensure_once()[0] == TOLD
-    assert len(world.taken) == 1
+        assert len(world.accepted) <= 1
+    world.request_error, world.verify_error, world.accepts = None, None, True
+    assert world.ensure_once()[0] == CREATED
+    assert len(world.accepted) == 1

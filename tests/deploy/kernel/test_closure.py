@@ -1,4 +1,4 @@
-"""What the kernel imports: the project's lower rooms, and nothing that Kaggle's image lacks."""
+"""The kernel imports only lower rooms of the project and packages of Kaggle's image."""
 
 import ast
 import importlib.metadata
@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[3]
-KERNEL = ROOT / "src" / "parity" / "kernel.py"
+KERNEL = ROOT / "src" / "parity" / "deploy" / "kernel" / "main.py"
 DISTRIBUTIONS = {"sklearn": "scikit-learn"}
 IMPORTED = {
     *("accelerate", "numpy", "packaging", "pandas", "peft", "pydantic", "safetensors", "sklearn"),
     *("tokenizers", "torch", "tqdm", "transformers"),
 }
 ON_DEMAND = {"gguf", "huggingface_hub", "transformers"}
-"""Imported within functions: a conversion, a download, a plan, which no kernel calls."""
+"""Packages imported within functions that the kernel does not call."""
 
 
 def imported(path: Path, *, within: bool) -> set[str]:
-    """Return the modules a file imports at its top, or within its functions."""
+    """Return the modules that a file imports at the top or within functions."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     inner = {
         id(node)
@@ -26,15 +26,15 @@ def imported(path: Path, *, within: bool) -> set[str]:
         if isinstance(function, ast.FunctionDef)
         for node in ast.walk(function)
     }
-    found: set[str] = set()
+    modules: set[str] = set()
     for node in ast.walk(tree):
         if (id(node) in inner) != within:
             continue
         if isinstance(node, ast.Import):
-            found |= {name.name for name in node.names}
+            modules |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module, *(f"{node.module}.{name.name}" for name in node.names)}
-    return found
+            modules |= {node.module, *(f"{node.module}.{name.name}" for name in node.names)}
+    return modules
 
 
 def source_of(module: str) -> Path | None:
@@ -43,19 +43,19 @@ def source_of(module: str) -> Path | None:
 
 
 def closure() -> dict[str, Path]:
-    """Return the project's modules that the package's half of the kernel loads.
+    """Return the project's modules that the kernel's main module loads.
 
-    Its script loads none: it runs before there is a package.
+    The kernel's script loads none, because it runs before the package is installed.
     """
-    found: dict[str, Path] = {}
+    modules: dict[str, Path] = {}
     waiting = sorted(imported(KERNEL, within=False))
     while waiting:
         module = waiting.pop()
         path = source_of(module) if module.startswith("parity") else None
-        if path is not None and module not in found:
-            found[module] = path
+        if path is not None and module not in modules:
+            modules[module] = path
             waiting += imported(path, within=False)
-    return found
+    return modules
 
 
 def foreign(*, within: bool) -> set[str]:
@@ -64,12 +64,12 @@ def foreign(*, within: bool) -> set[str]:
     return tops - sys.stdlib_module_names - {"parity"}
 
 
-def test_the_kernel_loads_no_room_that_trains_compares_or_knows_this_machine() -> None:
+def test_the_kernel_loads_no_room_for_training_analysis_or_the_pipeline() -> None:
     rooms = {module.split(".")[1] for module in closure() if "." in module}
-    assert rooms == {"run", "competition", "retrieval", "shipping"}
+    assert rooms == {"run", "competition", "retrieval", "deploy"}
 
 
-def test_the_kernel_imports_what_the_image_has() -> None:
+def test_the_kernel_imports_only_packages_of_the_image() -> None:
     assert foreign(within=False) == IMPORTED
     assert foreign(within=True) == ON_DEMAND
     lines = (ROOT / "kaggle" / "image-freeze.txt").read_text(encoding="utf-8").splitlines()
@@ -77,8 +77,8 @@ def test_the_kernel_imports_what_the_image_has() -> None:
     assert {DISTRIBUTIONS.get(name, name) for name in IMPORTED} <= frozen
 
 
-def test_the_list_above_names_installed_packages() -> None:
-    known: Any = importlib.metadata.packages_distributions()
+def test_the_imported_packages_are_installed() -> None:
+    distributions: Any = importlib.metadata.packages_distributions()
     assert {DISTRIBUTIONS.get(name, name) for name in IMPORTED} == {
-        known[name][0] for name in IMPORTED
+        distributions[name][0] for name in IMPORTED
     }

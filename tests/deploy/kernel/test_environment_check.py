@@ -1,4 +1,4 @@
-"""Which image a kernel runs in, and whether what its wheelhouse brought is complete."""
+"""The kernel identifies its image and checks the packages of its wheelhouse."""
 
 import importlib
 from pathlib import Path
@@ -18,27 +18,29 @@ def identity(folder: Path, commit: str) -> Path:
 
 
 @pytest.mark.parametrize("commit", [LOCKED["git_commit"], LOCKED["git_commit"][:7]])
-def test_the_locked_image_is_known_by_its_commit(tmp_path: Path, commit: str) -> None:
-    found = environment_check.image(LOCKED, identity(tmp_path, commit))
-    assert found["identity"] == "as locked"
-    assert (found["commit"], found["built"]) == (commit, "20260629-123456")
+def test_the_locked_image_is_identified_by_its_commit(tmp_path: Path, commit: str) -> None:
+    result = environment_check.image(LOCKED, identity(tmp_path, commit))
+    assert result["identity"] == "as locked"
+    assert (result["commit"], result["built"]) == (commit, "20260629-123456")
 
 
-def test_an_image_that_does_not_know_its_commit_is_told_and_not_refused(tmp_path: Path) -> None:
-    found = environment_check.image(LOCKED, identity(tmp_path, "unknown"))
-    assert (found["identity"], found["commit"]) == ("not Kaggle's image", "")
+def test_an_image_without_a_commit_is_reported_and_accepted(tmp_path: Path) -> None:
+    result = environment_check.image(LOCKED, identity(tmp_path, "unknown"))
+    assert (result["identity"], result["commit"]) == ("not Kaggle's image", "")
 
 
 @pytest.mark.parametrize("commit", ["0" * 40, "fc61d5e"])
 def test_another_image_is_refused_in_one_line(tmp_path: Path, commit: str) -> None:
-    with pytest.raises(Mismatch) as caught:
+    with pytest.raises(Mismatch) as error:
         environment_check.image(LOCKED, identity(tmp_path, commit))
-    told = f"this is Kaggle's image of commit {commit[:12]}, built 20260629-123456; the bundle is"
-    assert str(caught.value).startswith(told)
-    assert "\n" not in str(caught.value)
+    expected = (
+        f"this is Kaggle's image of commit {commit[:12]}, built 20260629-123456; the bundle is"
+    )
+    assert str(error.value).startswith(expected)
+    assert "\n" not in str(error.value)
 
 
-def test_what_is_no_image_of_kaggles_is_told_and_not_refused(
+def test_an_image_not_from_kaggle_is_reported_and_accepted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PARITY_IMAGE", "localhost/standin:py312")
@@ -52,7 +54,7 @@ def test_what_is_no_image_of_kaggles_is_told_and_not_refused(
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a folder on the path in which packages of no content can be put."""
+    """Return an importable folder for empty packages."""
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
 
@@ -60,14 +62,14 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def install(folder: Path, name: str, version: str, *requires: str) -> None:
     info = folder / f"{name}-{version}.dist-info"
     info.mkdir()
-    wants = "".join(f"Requires-Dist: {require}\n" for require in requires)
+    requirements = "".join(f"Requires-Dist: {require}\n" for require in requires)
     (info / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{wants}"
+        f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{requirements}"
     )
     importlib.invalidate_caches()
 
 
-def test_what_was_brought_is_told_with_its_version(installed: Path) -> None:
+def test_wheelhouse_packages_are_returned_with_their_versions(installed: Path) -> None:
     install(installed, "bitten", "0.50.2", "numpy>=1.17", 'absent; extra == "test"')
     install(installed, "built", "2.10.0+cu128")
     install(installed, "upon", "1", "built<3,>=2.3", 'absent>=3; python_version < "3.0"')
@@ -77,7 +79,7 @@ def test_what_was_brought_is_told_with_its_version(installed: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pin", "told"),
+    ("pin", "expected"),
     [
         ("bitten==0.50.3", "bitten: the wheelhouse has 0.50.3, here is 0.50.2"),
         ("absent==1", "absent: the wheelhouse has 1, here is none"),
@@ -85,10 +87,12 @@ def test_what_was_brought_is_told_with_its_version(installed: Path) -> None:
         ("over==1", "over 1 requires absent, here is none"),
     ],
 )
-def test_what_is_not_met_is_named(installed: Path, pin: str, told: str) -> None:
+def test_a_wrong_version_or_a_missing_requirement_is_named(
+    installed: Path, pin: str, expected: str
+) -> None:
     install(installed, "bitten", "0.50.2")
     install(installed, "upon", "1", "bitten>=0.51")
     install(installed, "over", "1", "absent")
-    with pytest.raises(Mismatch) as caught:
+    with pytest.raises(Mismatch) as error:
         environment_check.vendored([pin])
-    assert str(caught.value) == told
+    assert str(error.value) == expected

@@ -1,4 +1,4 @@
-"""The package's half of the kernel, on what a whole local run made and on faulty copies of it."""
+"""The kernel's main module on a finished local run and on faulty copies of it."""
 
 import re
 import shutil
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from deploy.bundle import finished_run as chains
-from deploy.bundle.finished_run import SYNTHETIC, TESTED, Chain, rewritten, rows
+from deploy.bundle.finished_run import SYNTHETIC, TESTED, FinishedRun, rewrite_rows, rows
 from safetensors.numpy import load_file, save_file
 
 from parity.competition.eedi import kaggle_files
@@ -15,90 +15,93 @@ from parity.deploy.bundle import bundle, sealed_folder
 from parity.deploy.kernel import main, mounts, run_report
 from parity.pipeline.command_cores import report as reports
 from parity.pipeline.stage_cores import evaluate, package, prepare
-from parity.run import digest, files, ledger
+from parity.run import digest, files
 from parity.run import manifest as manifests
 from parity.run.errors import Mismatch
 from parity.run.experiment import Run, open_run
+from parity.run.layers import RECORDED
 
-LEFT = {"submission.csv", "run_report.json", "probe_ranking.jsonl", "probe.npy"}
+OUTPUTS = {"submission.csv", "run_report.json", "probe_ranking.jsonl", "probe.npy"}
 Fault = Callable[..., str]
 PARTS = ("bundle", "wheelhouse", "base")
-pytestmark = pytest.mark.xdist_group("chain")  # which takes a while to make
+pytestmark = pytest.mark.xdist_group("chain")  # the finished run is shared
 
 
 @pytest.fixture
-def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
+def chain(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
     return chains.shared(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture
-def copy(chain: Chain, tmp_path: Path) -> Path:
-    """Return a copy of the laid-out folder that may be spoilt; not one of its files is linked."""
-    place = tmp_path / "kaggle"
-    shutil.copytree(chain.kaggle / "input", place / "input")
-    (place / "working").mkdir()
-    return place
+def copy(chain: FinishedRun, tmp_path: Path) -> Path:
+    """Return a copy of the laid-out folder that a test may change; no file is a link."""
+    kaggle = tmp_path / "kaggle"
+    shutil.copytree(chain.kaggle / "input", kaggle / "input")
+    (kaggle / "working").mkdir()
+    return kaggle
 
 
-def part(place: Path, name: str) -> Path:
-    return place / "input" / mounts.owner(f"ann/small-{name}")
+def part(kaggle: Path, name: str) -> Path:
+    return kaggle / "input" / mounts.owner(f"ann/small-{name}")
 
 
-def competition(place: Path) -> Path:
-    return place / "input" / mounts.owner("buggy-rules")
+def competition(kaggle: Path) -> Path:
+    return kaggle / "input" / mounts.owner("buggy-rules")
 
 
-def start(place: Path) -> int:
-    """Do the package's half of the kernel in this process; return its exit code."""
-    return main.main([*map(str, (place, *(part(place, name) for name in PARTS))), "0"])
+def start(kaggle: Path) -> int:
+    """Run the kernel's main module in this process and return its exit code."""
+    return main.main([*map(str, (kaggle, *(part(kaggle, name) for name in PARTS))), "0"])
 
 
 @pytest.fixture
 def fault(copy: Path, capsys: pytest.CaptureFixture[str]) -> Callable[[int], str]:
-    """Return what tells how the kernel names the fault; it has left nothing behind."""
+    """Return a function that runs the kernel, checks that it fails, and returns its message."""
 
-    def told(code: int = Mismatch.exit_code) -> str:
+    def message(code: int = Mismatch.exit_code) -> str:
         assert start(copy) == code
         assert list((copy / "working").iterdir()) == []
-        said = capsys.readouterr()
-        assert said.out == ""
-        assert said.err.startswith("error: ")
-        assert said.err.count("\n") == 1
-        return said.err.removeprefix("error: ").strip()
+        output = capsys.readouterr()
+        assert output.out == ""
+        assert output.err.startswith("error: ")
+        assert output.err.count("\n") == 1
+        return output.err.removeprefix("error: ").strip()
 
-    return told
+    return message
 
 
-def reseal(place: Path) -> None:
-    """Seal a spoilt bundle anew, so that only its contents can tell."""
-    folder = part(place, "bundle")
+def reseal(kaggle: Path) -> None:
+    """Seal a changed bundle again, so that only its contents show the fault."""
+    folder = part(kaggle, "bundle")
     sealed_folder.seal(folder, "bundle", files.read_json(folder / "manifest.json")["facts"])
 
 
-def test_prompts_of_the_chain_do_carry_examples(chain: Chain) -> None:
+def test_prompts_of_the_finished_run_have_examples(chain: FinishedRun) -> None:
     texts = files.read_jsonl(chain.run.workspace.texts(0, "best"))
     assert all(row["text"].count("<response>") == 2 for row in texts)
 
 
-def test_every_stage_has_its_manifest(chain: Chain) -> None:
+def test_every_stage_has_its_manifest(chain: FinishedRun) -> None:
     for stage in ("mine", "train", "predict", "package", "rehearse"):
-        found = manifests.require(chain.run.workspace.stage(stage, 0), "")
-        assert found.outputs
-        assert found.stage == stage
+        manifest = manifests.require(chain.run.workspace.stage(stage, 0), ())
+        assert manifest.outputs
+        assert manifest.stage == stage
 
 
 @pytest.fixture
-def moved(chain: Chain, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
-    """Return the run with its data folder copied to another place."""
+def moved(chain: FinishedRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """Return the run with its data folder copied elsewhere."""
     shutil.copytree(chain.run.workspace.data, tmp_path / "data")
     monkeypatch.setenv("PARITY_DATA", str(tmp_path / "data"))
     return open_run(chain.run.file)
 
 
-def test_a_bundle_made_again_elsewhere_has_the_same_digest(chain: Chain, moved: Run) -> None:
+def test_a_bundle_packaged_in_another_folder_has_the_same_digest(
+    chain: FinishedRun, moved: Run
+) -> None:
     package.package(moved)
-    again = moved.workspace.stage("package", 0) / "bundle"
-    assert bundle.read(again).digest == bundle.read(chain.bundle).digest
+    repeated = moved.workspace.stage("package", 0) / "bundle"
+    assert bundle.read(repeated).digest == bundle.read(chain.bundle).digest
 
 
 def test_b6_a_score_of_another_split_is_left_out_of_the_report(
@@ -114,80 +117,78 @@ def test_b6_a_score_of_another_split_is_left_out_of_the_report(
     prepare.prepare(other)
     assert reports.rows(other) == []
     text = reports.report(other).read_text(encoding="utf-8")
-    assert "left out as stale: round 0, base; run: invoke eval" in text
-    assert "left out as stale: round 0, best; run: invoke eval" in text
+    assert "left out as stale: round 0, base. Run: `" in text
+    assert "left out as stale: round 0, best. Run: `" in text
     assert "| BM25 |" not in text
     assert "left out as stale" in capsys.readouterr().out
 
 
-def test_a_bundle_holds_no_place_of_this_machine(chain: Chain) -> None:
+def test_a_bundle_holds_no_local_path(chain: FinishedRun) -> None:
     names = {path.name for path in chain.bundle.iterdir()}
     assert {"README.md", "adapter.json", "adapter_config.json", "base.json", "run.json"} < names
     for path in chain.bundle.iterdir():
         if path.suffix != ".safetensors":
             text = path.read_text(encoding="utf-8")
-            found = re.findall(r'(?:"|`|\s|=)((?:/|[A-Z]:\\)[\w.-]+[/\\][^"`\s]*)', text)
-            assert not found, (path.name, found)
+            paths = re.findall(r'(?:"|`|\s|=)((?:/|[A-Z]:\\)[\w.-]+[/\\][^"`\s]*)', text)
+            assert not paths, (path.name, paths)
         assert str(chain.run.workspace.data.parent).encode() not in path.read_bytes()
     assert files.read_json(chain.bundle / "run.json")["data"]["source"] == ""
     assert files.read_json(chain.bundle / "base.json")["name"] == "random-llama"
 
 
-def test_a_bundle_holds_no_text_of_the_competition(chain: Chain) -> None:
+def test_a_bundle_holds_no_text_of_the_competition(chain: FinishedRun) -> None:
     read = kaggle_files.read(Path(chain.run.config.data.source))
-    said = {query.question for query in read.queries} | {query.construct for query in read.queries}
+    texts = {query.fields[name] for query in read.queries for name in ("question", "construct")}
     for path in chain.bundle.iterdir():
         text = path.read_bytes().decode("utf-8", errors="replace")
-        for one in (*said, *read.corpus.values()):
-            assert one not in text, (path.name, one)
+        for forbidden in (*texts, *read.corpus.values()):
+            assert forbidden not in text, (path.name, forbidden)
 
 
-# Whatever is mounted
+# Faults of the mounted files
 
 
-def test_the_copy_runs_and_its_working_folder_is_full(copy: Path, chain: Chain) -> None:
+def test_the_copy_runs_and_writes_all_outputs(copy: Path, chain: FinishedRun) -> None:
     assert start(copy) == 0
-    assert {path.name for path in (copy / "working").iterdir()} == LEFT
-    for name in LEFT - {"run_report.json"}:
-        there = chain.kaggle / "working" / name
-        assert digest.of_file(copy / "working" / name) == digest.of_file(there)
+    assert {path.name for path in (copy / "working").iterdir()} == OUTPUTS
+    for name in OUTPUTS - {"run_report.json"}:
+        expected = chain.kaggle / "working" / name
+        assert digest.of_file(copy / "working" / name) == digest.of_file(expected)
 
 
-def test_a_hidden_test_changes_no_layer_of_the_probe(copy: Path, chain: Chain) -> None:
-    """On Kaggle test.csv and the sample are exchanged for longer ones."""
+def test_a_hidden_test_changes_no_layer_of_the_probe(copy: Path, chain: FinishedRun) -> None:
+    """Kaggle replaces test.csv and the sample with longer files."""
     for name in (kaggle_files.TEST, kaggle_files.SAMPLE):
         shutil.copy(SYNTHETIC / name, competition(copy) / name)
     assert start(copy) == 0
     written = rows(copy / "working" / "submission.csv")
     assert [row[0] for row in written] == [row[0] for row in rows(SYNTHETIC / kaggle_files.SAMPLE)]
     assert written[: 3 * TESTED + 1] == rows(chain.kaggle / "working" / "submission.csv")
-    there, _ = run_report.read(copy / "working")
-    known = chain.evidence("rehearsal").layers
-    odd = {name for name in ledger.LAYERS if there.layers[name] != known[name]}
-    assert odd == {"data", "submission"}
+    evidence, _ = run_report.read(copy / "working")
+    expected = chain.evidence("rehearsal").layers
+    unequal = {name for name in RECORDED if evidence.layers[name] != expected[name]}
+    assert unequal == {"data", "submission"}
 
 
-def weights_moved(place: Path) -> Path:
-    path = part(place, "bundle") / "adapter_model.safetensors"
+def change_weights(kaggle: Path) -> Path:
+    path = part(kaggle, "bundle") / "adapter_model.safetensors"
     save_file({name: value + 0.01 for name, value in load_file(path).items()}, path)
     return path
 
 
 def test_changed_adapter_weights_are_named_by_the_manifest(copy: Path, fault: Fault) -> None:
-    path = weights_moved(copy)
+    path = change_weights(copy)
     assert fault() == f"bundle small-bundle: {path.name} is not the file its manifest names"
 
 
 def test_changed_adapter_weights_are_named_by_their_record(copy: Path, fault: Fault) -> None:
-    weights_moved(copy)
+    change_weights(copy)
     reseal(copy)
     assert fault().endswith("safetensors: not the weights that adapter.json names")
 
 
-def test_another_adapter_with_a_record_of_its_own_is_named_as_a_layer(
-    copy: Path, fault: Fault
-) -> None:
-    path = weights_moved(copy)
+def test_another_adapter_with_its_own_record_is_named_as_a_layer(copy: Path, fault: Fault) -> None:
+    path = change_weights(copy)
     record = files.read_json(path.with_name("adapter.json"))
     changed = {**record, "weights": digest.of_file(path)}
     files.write_json(path.with_name("adapter.json"), changed)
@@ -212,34 +213,36 @@ def test_c15_a_changed_template_is_named(copy: Path, fault: Fault) -> None:
     assert fault().startswith("layer template: ")
 
 
-def swapped(body: list[list[str]]) -> list[list[str]]:
-    (one, first), (other, second), *rest = body
-    return [[one, second], [other, first], *rest]
+def swap_texts(body: list[list[str]]) -> list[list[str]]:
+    (key, first), (other_key, second), *remaining = body
+    return [[key, second], [other_key, first], *remaining]
 
 
-def renamed(body: list[list[str]]) -> list[list[str]]:
-    (key, text), *rest = body
-    return [[key, text + "."], *rest]
+def rename_passage(body: list[list[str]]) -> list[list[str]]:
+    (key, text), *remaining = body
+    return [[key, text + "."], *remaining]
 
 
-@pytest.mark.parametrize("change", [swapped, renamed, lambda body: [*body, ["9999", "Adds 1"]]])
+@pytest.mark.parametrize(
+    "change", [swap_texts, rename_passage, lambda body: [*body, ["9999", "Adds 1"]]]
+)
 def test_another_corpus_is_named(
     copy: Path, fault: Fault, change: Callable[[list[list[str]]], list[list[str]]]
 ) -> None:
-    rewritten(competition(copy) / kaggle_files.MAPPING, change)
-    assert re.match(r"layer corpus: |few-shot example \w+: its text here is not the one", fault())
+    rewrite_rows(competition(copy) / kaggle_files.MAPPING, change)
+    assert re.match(r"layer corpus: |example \w+: its text here is not the one", fault())
 
 
-def test_a_corpus_in_another_order_is_the_same(copy: Path, chain: Chain) -> None:
-    rewritten(competition(copy) / kaggle_files.MAPPING, lambda body: body[::-1])
+def test_a_corpus_in_another_order_is_the_same(copy: Path, chain: FinishedRun) -> None:
+    rewrite_rows(competition(copy) / kaggle_files.MAPPING, lambda body: body[::-1])
     assert start(copy) == 0
-    there = copy / "working" / "submission.csv"
-    assert there.read_bytes() == (chain.kaggle / "working" / "submission.csv").read_bytes()
+    submission = copy / "working" / "submission.csv"
+    assert submission.read_bytes() == (chain.kaggle / "working" / "submission.csv").read_bytes()
 
 
-def spoilt(place: Path, query_id: str, **cells: str) -> None:
-    """Change cells of a question of the mounted train.csv; `_` stands for the answer's letter."""
-    path = competition(place) / kaggle_files.TRAIN
+def change_cells(kaggle: Path, query_id: str, **cells: str) -> None:
+    """Change cells of a question in the mounted train.csv; `_` is the answer's letter."""
+    path = competition(kaggle) / kaggle_files.TRAIN
     header = rows(path)[0]
     question_id, answer = query_id.split("_")
 
@@ -249,64 +252,64 @@ def spoilt(place: Path, query_id: str, **cells: str) -> None:
             row[header.index(name.replace("_", answer))] = text
         return body
 
-    rewritten(path, change)
+    rewrite_rows(path, change)
 
 
-def ids(chain: Chain, name: str) -> list[str]:
+def ids(chain: FinishedRun, name: str) -> list[str]:
     return [row["query_id"] for row in files.read_jsonl(chain.bundle / f"{name}.jsonl")]
 
 
 def test_a_changed_text_of_the_probe_is_named_by_its_row(
-    copy: Path, chain: Chain, fault: Fault
+    copy: Path, chain: FinishedRun, fault: Fault
 ) -> None:
-    asked = next(id_ for id_ in ids(chain, "probe") if id_ not in ids(chain, "examples"))
-    spoilt(copy, asked, Answer_Text="12345")
-    assert fault().startswith(f"probe {asked}: its prompt here is not the one that the adapter")
+    query_id = next(id_ for id_ in ids(chain, "probe") if id_ not in ids(chain, "examples"))
+    change_cells(copy, query_id, Answer_Text="12345")
+    assert fault().startswith(f"probe {query_id}: its prompt here is not the one that the adapter")
 
 
-def test_a_changed_text_of_an_example_that_the_probe_never_shows_is_named(
-    copy: Path, chain: Chain, fault: Fault
+def test_a_changed_text_of_an_example_outside_the_probe_is_named(
+    copy: Path, chain: FinishedRun, fault: Fault
 ) -> None:
-    beside = next(id_ for id_ in ids(chain, "examples") if id_ not in ids(chain, "probe"))
-    spoilt(copy, beside, Answer_Text="12345")
-    assert fault() == f"example {beside}: its text here is not the one it was packed with"
+    query_id = next(id_ for id_ in ids(chain, "examples") if id_ not in ids(chain, "probe"))
+    change_cells(copy, query_id, Answer_Text="12345")
+    assert fault() == f"example {query_id}: its text here is not the one it was packed with"
 
 
 @pytest.mark.parametrize("name", ["probe", "examples"])
 def test_rows_without_digests_are_proven_by_their_layer(
-    copy: Path, chain: Chain, fault: Fault, name: str
+    copy: Path, chain: FinishedRun, fault: Fault, name: str
 ) -> None:
     other = {"probe": "examples", "examples": "probe"}[name]
     path = part(copy, "bundle") / f"{name}.jsonl"
-    kept = [{key: row[key] for key in row if key != "sha256"} for row in files.read_jsonl(path)]
-    files.write_jsonl(path, kept)
+    stripped = [{key: row[key] for key in row if key != "sha256"} for row in files.read_jsonl(path)]
+    files.write_jsonl(path, stripped)
     reseal(copy)
-    spoilt(
+    change_cells(
         copy, next(id_ for id_ in ids(chain, name) if id_ not in ids(chain, other)), Answer_Text="1"
     )
     assert fault().startswith({"probe": "layer texts: ", "examples": "layer pool: "}[name])
 
 
-def test_an_example_that_train_lacks_is_named(copy: Path, fault: Fault) -> None:
+def test_an_example_missing_from_train_is_named(copy: Path, fault: Fault) -> None:
     path = part(copy, "bundle") / "examples.jsonl"
-    first, *rest = files.read_jsonl(path)
-    files.write_jsonl(path, [{**first, "query_id": "99999_A"}, *rest])
+    first, *remaining = files.read_jsonl(path)
+    files.write_jsonl(path, [{**first, "query_id": "99999_A"}, *remaining])
     reseal(copy)
-    problem = "examples.jsonl, line 1: no labeled row '99999_A' in train.csv"
+    problem = "examples.jsonl, line 1: no labeled row '99999_A' in the data"
     assert fault(3).endswith(problem)
 
 
-def test_a_label_that_is_gone_from_train_is_named(copy: Path, chain: Chain, fault: Fault) -> None:
+def test_a_label_missing_from_train_is_named(copy: Path, chain: FinishedRun, fault: Fault) -> None:
     query_id = next(id_ for id_ in ids(chain, "probe") if id_ not in ids(chain, "examples"))
-    spoilt(copy, query_id, Misconception_Id="")
-    assert fault(3) == f"probe: {query_id} is no labeled row of the mounted train.csv"
+    change_cells(copy, query_id, Misconception_Id="")
+    assert fault(3) == f"probe: {query_id} is not a labeled row of the mounted competition"
 
 
 def test_fewer_examples_are_named(copy: Path, fault: Fault) -> None:
     path = part(copy, "bundle") / "examples.jsonl"
     files.write_jsonl(path, files.read_jsonl(path)[:1])
     reseal(copy)
-    assert fault().startswith("layer few-shot examples: ")
+    assert fault().startswith("layer pool: ")
 
 
 def test_a_competition_that_is_not_attached_is_named(copy: Path, fault: Fault) -> None:
@@ -314,7 +317,7 @@ def test_a_competition_that_is_not_attached_is_named(copy: Path, fault: Fault) -
     assert fault(3).startswith("want the competition's files once under input/, found them 0")
 
 
-def test_of_several_processes_one_tells_the_fault(
+def test_only_the_first_of_several_processes_prints_the_error(
     copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.rmtree(competition(copy))
@@ -323,9 +326,11 @@ def test_of_several_processes_one_tells_the_fault(
     assert capsys.readouterr() == ("", "")
 
 
-def test_what_kaggle_says_of_the_run_is_told(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kaggle_s_variables_of_the_run_are_recorded(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
     monkeypatch.setenv("KAGGLE_IS_COMPETITION_RERUN", "1")
     assert start(copy) == 0
-    _, told = run_report.read(copy / "working")
-    assert told["kaggle"] == {"run_type": "Batch", "rerun": "1"}
+    _, record = run_report.read(copy / "working")
+    assert record["kaggle"] == {"run_type": "Batch", "rerun": "1"}

@@ -1,4 +1,4 @@
-"""Each known layout of Kaggle's mounts, and the kernel's script, which finds all in any of them."""
+"""Mount layouts of Kaggle, and the kernel's script, which works in each of them."""
 
 from pathlib import Path
 
@@ -20,21 +20,23 @@ KNOWN = {
 
 
 @pytest.mark.parametrize("name", mounts.LAYOUTS)
-def test_a_layout_says_where_each_kind_is_mounted(name: str) -> None:
+def test_a_layout_has_a_folder_for_each_kind(name: str) -> None:
     layout = mounts.LAYOUTS[name]
     assert {ref: str(layout(ref)) for ref in KNOWN[name]} == KNOWN[name]
 
 
-def test_every_layout_is_known() -> None:
+def test_every_layout_is_tested() -> None:
     assert list(mounts.LAYOUTS) == ["owner", "slug", "mixed"]  # the newest first
     assert set(KNOWN) == set(mounts.LAYOUTS)
 
 
 @pytest.mark.parametrize("base", [BASE, MODEL])
 @pytest.mark.parametrize("name", mounts.LAYOUTS)
-def test_the_kernels_script_finds_everything_in_each(tmp_path: Path, name: str, base: str) -> None:
+def test_the_kernel_s_script_finds_all_folders_in_each_layout(
+    tmp_path: Path, name: str, base: str
+) -> None:
     layout = mounts.LAYOUTS[name]
     attached.attach(tmp_path, layout, base)
-    place = tmp_path / "input"
-    there = [str(tmp_path), *(str(place / layout(ref)) for ref in (BUNDLE, HOUSE, base))]
-    assert attached.start(tmp_path).launch[-5:-1] == there
+    input_folder = tmp_path / "input"
+    expected = [str(tmp_path), *(str(input_folder / layout(ref)) for ref in (BUNDLE, HOUSE, base))]
+    assert attached.start(tmp_path).launch[-5:-1] == expected

@@ -1,4 +1,4 @@
-"""A kernel is laid out as Kaggle mounts it and run to its end; its failure is told in one line."""
+"""A kernel is laid out as on Kaggle and run; a failure is reported in one line."""
 
 import os
 import sys
@@ -18,21 +18,21 @@ def kaggle(tmp_path: Path) -> Path:
 
 
 def run(kaggle: Path, code: str) -> str:
-    """Run a kernel that is not kept apart at all: how is the caller's choice."""
+    """Run a kernel without isolation and return its output."""
     plain = Sandbox("none", [sys.executable, "-c", f"import os, sys\n{code}"], dict(os.environ))
     return rehearsal.run(kaggle, plain, 1.0).output
 
 
 def failure(kaggle: Path, code: str) -> str:
-    with pytest.raises(Mismatch) as caught:
+    with pytest.raises(Mismatch) as error:
         run(kaggle, code)
-    message = str(caught.value)
+    message = str(error.value)
     assert "\n" not in message
     return message
 
 
 @pytest.mark.parametrize("layout", mounts.LAYOUTS.values())
-def test_every_file_lies_in_its_place_and_is_no_copy(tmp_path: Path, layout: mounts.Layout) -> None:
+def test_every_file_is_in_its_folder_and_not_copied(tmp_path: Path, layout: mounts.Layout) -> None:
     (tmp_path / "weights").write_text("w" * 9)
     (tmp_path / "link").symlink_to("weights")
     root, model = tmp_path / "kaggle", "ann/llm/transformers/7b/1"
@@ -58,7 +58,7 @@ def test_a_disk_without_links_gets_copies(tmp_path: Path, monkeypatch: pytest.Mo
     assert (tmp_path / "kaggle" / "input" / "base" / "weights").read_text() == "w"
 
 
-def test_nothing_of_an_earlier_layout_stays(tmp_path: Path) -> None:
+def test_files_of_an_earlier_layout_are_removed(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     root = tmp_path / "kaggle"
     rehearsal.lay_out(root, {"ann/old": {"file": tmp_path / "file"}}, mounts.slug)
@@ -70,20 +70,22 @@ def test_nothing_of_an_earlier_layout_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "told"),
+    ("code", "expected"),
     [
         ("raise ValueError('no such\\nlayer texts')", "exit code 1: layer texts"),
         ("raise SystemExit('error: want one bundle')", "exit code 1: want one bundle"),
-        ("print('half'); os._exit(9)", "exit code 9: no word of why"),
-        ("os.abort()", "exit code -6: no word of why"),
+        ("print('half'); os._exit(9)", "exit code 9: no error message"),
+        ("os.abort()", "exit code -6: no error message"),
         ("def", "exit code 1: SyntaxError: invalid syntax"),
     ],
 )
-def test_a_failing_kernels_last_line_is_told(kaggle: Path, code: str, told: str) -> None:
-    assert failure(kaggle, code) == f"the kernel failed with {told}"
+def test_the_last_line_of_a_failing_kernel_is_reported(
+    kaggle: Path, code: str, expected: str
+) -> None:
+    assert failure(kaggle, code) == f"the kernel failed with {expected}"
 
 
-def test_a_kernel_may_print_much_on_either_side(kaggle: Path) -> None:
+def test_a_kernel_may_print_much_to_both_streams(kaggle: Path) -> None:
     code = """
 for _ in range(3000):
     print("x" * 99)
@@ -92,7 +94,7 @@ for _ in range(3000):
     assert run(kaggle, code) == ("x" * 99 + "\n") * 3000
 
 
-def test_progress_is_passed_on_and_noise_is_not(
+def test_progress_is_shown_and_noise_is_not(
     kaggle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = "print('é', 1)\nprint('noise\\nencode  50%|##  | 1/2\\nnoise', file=sys.stderr)"
@@ -100,7 +102,7 @@ def test_progress_is_passed_on_and_noise_is_not(
     assert capsys.readouterr() == ("", "encode  50%|##  | 1/2\n")
 
 
-def test_it_works_in_the_working_folder_and_is_timed(kaggle: Path) -> None:
+def test_a_kernel_runs_in_the_working_folder_and_is_timed(kaggle: Path) -> None:
     words = [sys.executable, "-c", "import os, time; time.sleep(0.2); print(os.getcwd())"]
     ran = rehearsal.run(kaggle, Sandbox("an engine", words, {}), 1.0)
     assert ran.output == f"{kaggle / 'working'}\n"

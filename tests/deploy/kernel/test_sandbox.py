@@ -1,4 +1,4 @@
-"""A kernel is kept apart in each of the ways there are: offline, its input fixed, nothing else."""
+"""Each kind of sandbox keeps a kernel offline, with a read-only input."""
 
 import os
 import pwd
@@ -17,13 +17,13 @@ WAYS = {
     "namespace": (("unshare",), "network of its own and guard"),
     "guard": ((), "guard"),
 }
-"""Way → the programs on the path that it needs, and what it calls itself."""
+"""Programs that a kind of sandbox needs, and its name, by kind."""
 HEAD = "import os\nKAGGLE = os.environ.get('PARITY_KAGGLE', '/kaggle')\n"
 WENT_ON = "\nopen(KAGGLE + '/working/went-on', 'w').close()\n"
 
 
 class Kernel:
-    """A laid-out folder, and the way in which kernels are run in it."""
+    """A laid-out folder and the sandbox of its kernels."""
 
     def __init__(self, root: Path, hidden: Path) -> None:
         self.root, self.hidden = root, hidden
@@ -35,18 +35,18 @@ class Kernel:
         return sandbox.isolated(self.script, self.root, hidden=[self.hidden], threads=threads)
 
     def run(self, code: str) -> str:
-        """Run a kernel to its end and return what it printed."""
+        """Run a kernel to its end and return its output."""
         self.script.write_text(f"{HEAD}{code}{WENT_ON}")
         printed = rehearsal.run(self.root, self.way, 1.0).output
         (self.root / "working" / "went-on").unlink()
         return printed
 
     def fail(self, code: str) -> str:
-        """Return why a kernel failed; nothing after the fault was done."""
-        with pytest.raises(Mismatch) as caught:
+        """Return the error of a kernel, which stopped at the fault."""
+        with pytest.raises(Mismatch) as error:
             self.run(code)
         assert not (self.root / "working" / "went-on").exists()
-        message = str(caught.value)
+        message = str(error.value)
         assert "\n" not in message
         return message
 
@@ -61,21 +61,21 @@ def kernel(
     programs, name = WAYS[request.param]
     (tmp_path / "bin").mkdir()
     for program in programs:
-        found = shutil.which(program)
-        if found is None:
+        path = shutil.which(program)
+        if path is None:
             pytest.skip(f"{program} is not here")
-        (tmp_path / "bin" / program).symlink_to(found)
+        (tmp_path / "bin" / program).symlink_to(path)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     (tmp_path / "hidden").mkdir()
     (tmp_path / "hidden" / "secret.csv").write_text("secret")
-    made = Kernel(root, tmp_path / "hidden")
-    if made.way.name != name:
+    result = Kernel(root, tmp_path / "hidden")
+    if result.way.name != name:
         pytest.skip(f"this machine does not allow a {request.param}")
-    return made
+    return result
 
 
 def each(*ways: str) -> pytest.MarkDecorator:
-    """Run a test in these ways alone."""
+    """Run a test only in these kinds of sandbox."""
     return pytest.mark.parametrize("kernel", ways, indirect=True)
 
 
@@ -105,8 +105,8 @@ def each(*ways: str) -> pytest.MarkDecorator:
     ],
 )
 def test_a_kernel_that_tries_the_network_fails(kernel: Kernel, code: str, event: str) -> None:
-    told = "the kernel failed with exit code 1: the kernel tried to reach the network: socket."
-    assert kernel.fail(f"import socket\n{code}").startswith(f"{told}{event}")
+    expected = "the kernel failed with exit code 1: the kernel tried to reach the network: socket."
+    assert kernel.fail(f"import socket\n{code}").startswith(f"{expected}{event}")
 
 
 @pytest.mark.parametrize(
@@ -117,18 +117,18 @@ def test_a_kernel_that_tries_the_network_fails(kernel: Kernel, code: str, event:
     ],
     ids=["caught", "in a thread"],
 )
-def test_a_try_that_would_go_unnoticed_ends_the_kernel_too(kernel: Kernel, code: str) -> None:
+def test_a_caught_attempt_ends_the_kernel_too(kernel: Kernel, code: str) -> None:
     code = code.format("socket.create_connection(('192.0.2.1', 80))")
     assert "tried to reach the network" in kernel.fail(f"import socket\n{code}")
 
 
-def test_a_process_started_by_the_kernel_is_kept_apart_too(kernel: Kernel) -> None:
+def test_a_process_started_by_the_kernel_is_isolated_too(kernel: Kernel) -> None:
     child = "import socket; socket.socket().connect(('192.0.2.1', 80))"
     code = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {child!r}], check=True)"
     assert "CalledProcessError" in kernel.fail(code)
 
 
-def test_processes_of_one_kernel_may_talk_to_each_other(kernel: Kernel) -> None:
+def test_processes_of_one_kernel_may_communicate(kernel: Kernel) -> None:
     code = """
 import socket
 one, other = socket.socketpair()
@@ -144,7 +144,7 @@ print(other.recv(2), server.accept()[0].recv(1))
 
 
 @each("sandbox", "namespace")
-def test_in_a_network_of_its_own_there_is_nothing_to_reach(kernel: Kernel) -> None:
+def test_an_own_network_has_only_the_loopback(kernel: Kernel) -> None:
     code = "import socket; print(*(name for _, name in socket.if_nameindex()))"
     assert kernel.run(code) == "lo\n"
 
@@ -188,20 +188,20 @@ def test_a_kernel_works_in_the_working_folder(kernel: Kernel) -> None:
 
 
 @each("sandbox")
-def test_in_a_file_system_of_its_own_kaggle_is_where_kaggle_has_it(kernel: Kernel) -> None:
+def test_an_own_file_system_has_the_folders_of_kaggle(kernel: Kernel) -> None:
     code = (
         "import sys; print('PARITY_KAGGLE' in os.environ, *sys.argv, sorted(os.listdir('/kaggle')))"
     )
-    there = ["guard", "input", "src", "working"]
-    assert kernel.run(code) == f"False {sandbox.SCRIPT} {there}\n"
+    folders = ["guard", "input", "src", "working"]
+    assert kernel.run(code) == f"False {sandbox.SCRIPT} {folders}\n"
 
 
 @each("sandbox")
-def test_no_local_file_is_found_and_none_can_be_changed(kernel: Kernel) -> None:
-    here = Path(__file__).resolve()
+def test_no_local_file_can_be_seen_or_changed(kernel: Kernel) -> None:
+    path = Path(__file__).resolve()
     code = f"""
 print(os.path.exists({str(kernel.hidden / "secret.csv")!r}), os.path.exists({str(kernel.root)!r}))
-for path in ({str(here)!r}, "/etc/new", "/new", "/kaggle/new"):
+for path in ({str(path)!r}, "/etc/new", "/new", "/kaggle/new"):
     try:
         open(path, "a").close()
         print("changed", path)
@@ -213,15 +213,15 @@ for path in ({str(here)!r}, "/etc/new", "/new", "/kaggle/new"):
 
 @each("sandbox")
 def test_a_home_is_empty_even_by_its_path(kernel: Kernel) -> None:
-    known = Path(sys.base_prefix).resolve()
+    prefix = Path(sys.base_prefix).resolve()
     for home in {Path(pwd.getpwuid(os.getuid()).pw_dir), Path.home()}:
         shown = kernel.run(f"print(*os.listdir({str(home)!r}))").split()
-        kept = known.relative_to(home).parts[0] if known.is_relative_to(home) else None
-        assert [name for name in shown if name != kept] == []
+        visible = prefix.relative_to(home).parts[0] if prefix.is_relative_to(home) else None
+        assert [name for name in shown if name != visible] == []
 
 
 @each("namespace", "guard")
-def test_without_one_the_kernel_is_told_where_kaggle_is(kernel: Kernel) -> None:
+def test_without_an_own_file_system_a_variable_has_the_kaggle_folder(kernel: Kernel) -> None:
     code = "import sys; print(os.environ['PARITY_KAGGLE'], *sys.argv)"
     assert kernel.run(code) == f"{kernel.root} {kernel.script}\n"
 
@@ -250,25 +250,25 @@ def test_no_key_and_no_home_reaches_the_kernel(
     (home / ".kaggle" / "kaggle.json").write_text('{"key": "secret"}')
     monkeypatch.setenv("HOME", str(home))
     secret = ("KAGGLE_KEY", "KAGGLE_USERNAME", "KAGGLE_API_TOKEN", "HF_TOKEN", "WANDB_API_KEY")
-    places = ("HF_HOME", "XDG_CACHE_HOME", "KAGGLE_CONFIG_DIR", "PARITY_DATA", "CI_TOKEN")
-    for name in (*secret, *places, "PYTHONPATH", "PYTHONSTARTUP", "https_proxy"):
+    paths = ("HF_HOME", "XDG_CACHE_HOME", "KAGGLE_CONFIG_DIR", "PARITY_DATA", "CI_TOKEN")
+    for name in (*secret, *paths, "PYTHONPATH", "PYTHONSTARTUP", "https_proxy"):
         monkeypatch.setenv(name, str(home))
     code = "home = os.listdir(os.path.expanduser('~'))\n"
     code += "print(*sorted(os.environ)); print(home, *os.environ.values())"
     names, values = kernel.run(code).splitlines()
-    ours = {"HOME", "HF_HUB_OFFLINE", "PARITY_KAGGLE", "PYTHONPATH", "PYTHONNOUSERSITE", "USER"}
-    assert set(names.split()) <= {*ours, "LC_CTYPE", "PWD", *sandbox._KEPT}
+    expected = {"HOME", "HF_HUB_OFFLINE", "PARITY_KAGGLE", "PYTHONPATH", "PYTHONNOUSERSITE", "USER"}
+    assert set(names.split()) <= {*expected, "LC_CTYPE", "PWD", *sandbox._PASSED_ON}
     assert values.startswith("[] ")
     assert str(home) not in values
 
 
-def test_threads_are_those_that_are_wanted(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_threads_is_set(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert kernel.apart().env["OMP_NUM_THREADS"] == "3"
     assert kernel.apart(threads=2).env["OMP_NUM_THREADS"] == "2"
 
 
-def test_the_python_that_runs_is_seen_whatever_is_hidden() -> None:
+def test_the_running_python_stays_visible() -> None:
     above = Path(sys.prefix).resolve().parent
     words = list(sandbox._covers([above]))
     triples = [words[start : start + 3] for start in range(len(words))]

@@ -1,4 +1,4 @@
-"""Computed bytes and seconds against measured ones, and against files."""
+"""Computed bytes and seconds match measurements and file sizes."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parity.deploy.planning import costs
-from parity.deploy.planning.costs import Setting, Span, exactly
+from parity.deploy.planning.costs import ComputeSetting, CostEstimate, exact
 from parity.deploy.planning.devices import DEVICES
 from parity.retrieval.models import shape as weights
 from parity.retrieval.models.shape import ModelShape
@@ -21,8 +21,8 @@ H100, T4 = DEVICES["h100"].chip, DEVICES["t4x2"].chip
 def decoder(*sizes: int) -> ModelShape:
     """Return the shape of a decoder: width, inner, heads, groups, head, layers, vocabulary."""
     width, inner, heads, groups, head, layers, vocabulary = sizes
-    asked, kept = heads * head, groups * head
-    attention = [(asked, width), (kept, width), (kept, width), (width, asked)]
+    query_width, key_width = heads * head, groups * head
+    attention = [(query_width, width), (key_width, width), (key_width, width), (width, query_width)]
     matrices = [*attention, (inner, width), (inner, width), (width, inner)]
     return ModelShape(
         linear=layers * sum(rows * columns for rows, columns in matrices),
@@ -34,7 +34,7 @@ def decoder(*sizes: int) -> ModelShape:
         width=width,
         inner=inner,
         heads=heads,
-        attention=asked,
+        attention=query_width,
     )
 
 
@@ -81,136 +81,149 @@ qwen3-L       8192   541065216 .15463
 qwen3-4       1024    30277632 .08226
 qwen3-4       8192   357564416 .11012
 """
-"""Decoder (L: LoRA of rank 32 in fp32; 4: nf4), nodes, peak bytes beside weights, seconds a pack.
+"""Decoder (L: LoRA of rank 32 in fp32; 4: nf4), tokens, peak bytes less weights, seconds a pack.
 
 One H100, fp16, torch 2.11 with CUDA 13, transformers 5.17, peft 0.19.1, bitsandbytes 0.50.2, SDPA
 with a dense mask, inference mode, mean of 3 (large packs) or 10 after 2; 2026-11-25."""
 
 
-def split(line: str) -> tuple[ModelShape, Setting, int, int, float]:
-    name, nodes, peak, seconds = line.split()
+def parse_measurement(line: str) -> tuple[ModelShape, ComputeSetting, int, int, float]:
+    name, tokens, peak, seconds = line.split()
     family, _, marks = name.partition("-")
     shape = DECODERS[family]
     lora = 32 * (shape.inputs + shape.outputs) if "L" in marks else 0
-    setting = Setting(H100, "fp16", four_bit="4" in marks, lora=lora)
-    return shape, setting, int(nodes), int(peak), float(seconds)
+    setting = ComputeSetting(H100, "fp16", is_four_bit="4" in marks, lora_values=lora)
+    return shape, setting, int(tokens), int(peak), float(seconds)
 
 
 @pytest.mark.parametrize("line", MEASURED.splitlines())
-def test_what_a_gpu_measured_lies_within_the_margins(line: str) -> None:
-    shape, setting, nodes, peak, seconds = split(line)
-    found = costs.pack_bytes(shape, setting, nodes)
-    assert found.lower <= 1.01 * peak
-    assert peak <= found.upper
-    assert found.expected <= 2 * peak
-    paced = costs.pack_seconds(shape, setting, nodes)
-    assert paced.lower <= seconds <= paced.upper
+def test_gpu_measurements_lie_within_the_margins(line: str) -> None:
+    shape, setting, tokens, peak, seconds = parse_measurement(line)
+    estimate = costs.pack_bytes(shape, setting, tokens)
+    assert estimate.lower <= 1.01 * peak
+    assert peak <= estimate.upper
+    assert estimate.expected <= 2 * peak
+    pace = costs.pack_seconds(shape, setting, tokens)
+    assert pace.lower <= seconds <= pace.upper
 
 
 @pytest.mark.parametrize(
-    ("nodes", "peak", "seconds"),
+    ("tokens", "peak", "seconds"),
     [
         (4_079, 589_705_216, 0.17835),
         (8_076, 1_120_962_560, 0.32143),
         (16_326, 2_233_411_072, 0.61696),
     ],
 )
-def test_blocks_take_what_a_gpu_measured(nodes: int, peak: int, seconds: float) -> None:
+def test_block_attention_takes_the_measured_bytes_and_seconds(
+    tokens: int, peak: int, seconds: float
+) -> None:
     # The same machine and versions; all 32 layers in nf4, attention in blocks, queries behind 640
     # tokens that they share, 14 GiB allowed.
     shape = decoder(4096, 14336, 32, 8, 128, 32, 32000)
-    setting = Setting(H100, "fp16", four_bit=True, dense=False)
-    found = costs.pack_bytes(shape, setting, nodes)
-    assert found.lower <= peak <= found.upper
-    paced = costs.pack_seconds(shape, setting, nodes)
-    assert paced.lower <= seconds <= paced.upper
+    setting = ComputeSetting(H100, "fp16", is_four_bit=True, has_dense_mask=False)
+    estimate = costs.pack_bytes(shape, setting, tokens)
+    assert estimate.lower <= peak <= estimate.upper
+    pace = costs.pack_seconds(shape, setting, tokens)
+    assert pace.lower <= seconds <= pace.upper
 
 
-def test_four_bits_weigh_what_a_gpu_measured() -> None:
-    found = costs.weight_bytes(DECODERS["mistral"], "fp16", four_bit=True)
-    assert found == pytest.approx(1_163_053_056, rel=2e-3)
+def test_four_bit_weights_take_the_measured_bytes() -> None:
+    result = costs.weight_bytes(DECODERS["mistral"], "fp16", is_four_bit=True)
+    assert result == pytest.approx(1_163_053_056, rel=2e-3)
 
 
 @pytest.mark.parametrize(("dtype", "precision"), [("F32", "fp32"), ("F16", "fp16")])
-def test_weights_weigh_what_their_file_does(
+def test_weight_bytes_equal_the_file_size(
     dtype: str, precision: costs.Precision, tmp_path: Path
 ) -> None:
     models.write(tmp_path, "llama")
-    kept = weights.header(tmp_path / "model.safetensors")
+    tensors = weights.read_header(tmp_path / "model.safetensors")
     sparse_checkpoints.save(
-        tmp_path / "model.safetensors", {name: (dtype, one.shape) for name, one in kept.items()}
+        tmp_path / "model.safetensors",
+        {name: (dtype, item.shape) for name, item in tensors.items()},
     )
-    size = sum(one.size for one in weights.header(tmp_path / "model.safetensors").values())
-    assert costs.weight_bytes(weights.shape(tmp_path), precision) == size
+    size = sum(item.size for item in weights.read_header(tmp_path / "model.safetensors").values())
+    assert costs.weight_bytes(weights.read_shape(tmp_path), precision) == size
 
 
-def running(shape: ModelShape, setting: Setting, nodes: int = 4096, **changes: int | str) -> Span:
-    asked = {"rows": 16000, "gpus": 2, "parallelism": "queries", **changes}
-    return costs.running_bytes(shape, setting, nodes=nodes, **asked)  # type: ignore[arg-type]
+def running(
+    shape: ModelShape, setting: ComputeSetting, tokens: int = 4096, **changes: int | str
+) -> CostEstimate:
+    arguments = {"rows": 16000, "gpus": 2, "parallelism": "queries", **changes}
+    return costs.running_bytes(shape, setting, tokens=tokens, **arguments)  # type: ignore[arg-type]
 
 
-def test_seven_billion_fit_a_t4_in_four_bits_or_over_two_and_not_in_fp16(tmp_path: Path) -> None:
-    shape = weights.shape(
+def test_a_7b_model_fits_a_t4_in_four_bits_or_over_two_t4_but_not_in_fp16(tmp_path: Path) -> None:
+    shape = weights.read_shape(
         sparse_checkpoints.write(tmp_path / "base", sparse_checkpoints.MISTRAL_7B)
     )
     lora = 32 * (shape.inputs + shape.outputs)
-    half, four = Setting(T4, "fp16", lora=lora), Setting(T4, "fp16", four_bit=True, lora=lora)
+    half, four = (
+        ComputeSetting(T4, "fp16", lora_values=lora),
+        ComputeSetting(T4, "fp16", is_four_bit=True, lora_values=lora),
+    )
     assert costs.weight_bytes(shape, "fp16") == pytest.approx(14.22e9, rel=1e-3)
-    assert running(shape, half).lower > T4.usable
-    assert running(shape, half, parallelism="model").upper < T4.usable
-    assert running(shape, four).upper < T4.usable
+    assert running(shape, half).lower > T4.usable_memory
+    assert running(shape, half, parallelism="model").upper < T4.usable_memory
+    assert running(shape, four).upper < T4.usable_memory
 
 
-def test_fourteen_billion_fit_two_t4_in_four_bits_only(tmp_path: Path) -> None:
-    shape = weights.shape(sparse_checkpoints.write(tmp_path / "base", sparse_checkpoints.QWEN_14B))
-    assert running(shape, Setting(T4, "fp16"), parallelism="model").expected > 0.9 * T4.usable
-    assert running(shape, Setting(T4, "fp16", four_bit=True)).upper < T4.usable
+def test_a_14b_model_fits_two_t4_in_four_bits_only(tmp_path: Path) -> None:
+    shape = weights.read_shape(
+        sparse_checkpoints.write(tmp_path / "base", sparse_checkpoints.QWEN_14B)
+    )
+    assert (
+        running(shape, ComputeSetting(T4, "fp16"), parallelism="model").expected
+        > 0.9 * T4.usable_memory
+    )
+    assert running(shape, ComputeSetting(T4, "fp16", is_four_bit=True)).upper < T4.usable_memory
 
 
-def test_a_mask_weighs_as_the_square_of_the_pack() -> None:
-    shape, bare = DECODERS["smollm2"], Setting(H100, "fp16")
-    small, large = (costs.pack_bytes(shape, bare, nodes).lower for nodes in (20_000, 40_000))
+def test_a_dense_mask_grows_with_the_square_of_the_pack() -> None:
+    shape, dense = DECODERS["smollm2"], ComputeSetting(H100, "fp16")
+    small, large = (costs.pack_bytes(shape, dense, tokens).lower for tokens in (20_000, 40_000))
     assert large == pytest.approx(4 * small, rel=0.01)
-    rows = Setting(H100, "fp16", dense=False)
-    small, large = (costs.pack_bytes(shape, rows, nodes).lower for nodes in (20_000, 40_000))
+    blocks = ComputeSetting(H100, "fp16", has_dense_mask=False)
+    small, large = (costs.pack_bytes(shape, blocks, tokens).lower for tokens in (20_000, 40_000))
     assert large == pytest.approx(2 * small)
 
 
-def test_windows_and_capped_scores_take_more() -> None:
-    plain, setting = DECODERS["smollm2"], Setting(H100, "fp16")
-    at = costs.pack_bytes(plain, setting, 8192).lower
+def test_windows_and_capped_scores_take_more_memory() -> None:
+    plain, setting = DECODERS["smollm2"], ComputeSetting(H100, "fp16")
+    unwindowed = costs.pack_bytes(plain, setting, 8192).lower
     windowed = costs.pack_bytes(replace(plain, windowed=True), setting, 8192).lower
     capped = costs.pack_bytes(replace(plain, capped=True), setting, 8192).lower
-    assert at < windowed < capped
+    assert unwindowed < windowed < capped
 
 
-def test_embeddings_of_many_rows_count() -> None:
-    shape, setting = DECODERS["mistral"], Setting(H100, "fp16")
+def test_embeddings_of_many_rows_add_memory() -> None:
+    shape, setting = DECODERS["mistral"], ComputeSetting(H100, "fp16")
     few, many = (running(shape, setting, rows=rows).lower for rows in (1000, 1_001_000))
     assert many - few > 4 * 4096 * 1_000_000
 
 
-def test_two_gpus_halve_the_time_of_queries_and_not_that_of_a_model_over_both() -> None:
-    shape, setting = DECODERS["mistral"], Setting(T4, "fp16")
+def test_two_gpus_halve_the_time_with_queries_but_not_with_model_parallelism() -> None:
+    shape, setting = DECODERS["mistral"], ComputeSetting(T4, "fp16")
 
-    def took(gpus: int, parallelism: costs.Parallelism) -> float:
+    def expected_seconds(gpus: int, parallelism: costs.Parallelism) -> float:
         return costs.encode_seconds(
-            shape, setting, exactly(1e6), packs=200, gpus=gpus, parallelism=parallelism
+            shape, setting, exact(1e6), packs=200, gpus=gpus, parallelism=parallelism
         ).expected
 
-    assert took(1, "queries") == pytest.approx(2 * took(2, "queries"))
-    assert took(1, "queries") == took(2, "model")
+    assert expected_seconds(1, "queries") == pytest.approx(2 * expected_seconds(2, "queries"))
+    assert expected_seconds(1, "queries") == expected_seconds(2, "model")
 
 
-def test_whole_packs_are_dealt() -> None:
-    shape, setting = DECODERS["mistral"], Setting(T4, "fp16")
-    one, three = (
+def test_packs_are_not_divided_among_gpus() -> None:
+    shape, setting = DECODERS["mistral"], ComputeSetting(T4, "fp16")
+    single, triple = (
         costs.encode_seconds(
-            shape, setting, exactly(4096.0 * packs), packs=packs, gpus=2, parallelism="queries"
+            shape, setting, exact(4096.0 * packs), packs=packs, gpus=2, parallelism="queries"
         ).expected
         for packs in (1, 3)
     )
-    assert three == pytest.approx(2 * one)
+    assert triple == pytest.approx(2 * single)
 
 
 @settings(deadline=None)
@@ -219,24 +232,24 @@ def test_whole_packs_are_dealt() -> None:
     st.floats(0.05, 1.0),
     st.integers(1, 500_000),
 )
-def test_more_queries_are_estimated_with_bounds_in_order(
+def test_estimates_for_more_queries_have_ordered_bounds(
     count: int, bend: float, queries: int
 ) -> None:
-    whole = (2 * count, round(100 * (2 * count) ** bend) + 1)
-    half = (count, min(whole[1], round(100 * count**bend) + 1))
-    found = costs.grown(half, whole, queries)
-    assert 0 < found.lower <= found.expected <= found.upper
+    sample = (2 * count, round(100 * (2 * count) ** bend) + 1)
+    half = (count, min(sample[1], round(100 * count**bend) + 1))
+    estimate = costs.extrapolate_tokens(half, sample, queries)
+    assert 0 < estimate.lower <= estimate.expected <= estimate.upper
 
 
 def test_the_true_growth_lies_within_the_bounds() -> None:
     def shared(queries: int) -> int:
         return 600 + 30 * queries + int(40 * queries**0.8)
 
-    found = costs.grown((1000, shared(1000)), (2000, shared(2000)), 16_000)
-    assert found.lower < shared(16_000) < found.upper
-    assert found.upper < 1.6 * found.lower
+    estimate = costs.extrapolate_tokens((1000, shared(1000)), (2000, shared(2000)), 16_000)
+    assert estimate.lower < shared(16_000) < estimate.upper
+    assert estimate.upper < 1.6 * estimate.lower
 
 
-def test_as_many_queries_as_were_counted_need_no_guess_but_their_length() -> None:
-    assert costs.grown((50, 600), (100, 1000), 100) == exactly(1000).times(0.9, 1.0, 1.1)
-    assert costs.grown((1, 70), (1, 70), 3).expected == 210
+def test_counted_queries_have_only_the_margin_of_text_length() -> None:
+    assert costs.extrapolate_tokens((50, 600), (100, 1000), 100) == exact(1000).times(0.9, 1.0, 1.1)
+    assert costs.extrapolate_tokens((1, 70), (1, 70), 3).expected == 210

@@ -1,4 +1,4 @@
-"""What this machine will be asked: a table of 80 columns, bounds that follow what was seen."""
+"""Plans of this machine: a table of 80 columns, and bounds that follow measurements."""
 
 import json
 from dataclasses import replace
@@ -8,7 +8,8 @@ import pytest
 from parity.deploy.planning import devices, local_plan
 from parity.deploy.planning.local_plan import LocalJob, MeasuredSpeed, TextList
 from parity.retrieval.models.shape import ModelShape
-from parity.run.config.run_file import EncoderConfig, TrainingConfig
+from parity.run.config.encoder import EncoderConfig
+from parity.run.config.training import TrainingConfig
 
 SEVEN = ModelShape(
     linear=6_979_321_856,
@@ -23,7 +24,7 @@ SEVEN = ModelShape(
     attention=4096,
     stored=14_483_000_000,
 )
-H100 = devices.machine("NVIDIA H100 80GB HBM3, 81559 MiB", cpus=16, ram=128 << 30)
+H100 = devices.local_machine("NVIDIA H100 80GB HBM3, 81559 MiB", cpus=16, ram=128 << 30)
 LISTS = (
     TextList("mine corpus", "base", 2_587, 38_805, 33_120, 3, 16_384),
     TextList("mine queries", "base", 1_000_000, 200_000_000, 41_000_000, 2_510, 16_384),
@@ -32,104 +33,120 @@ LISTS = (
 
 
 @pytest.fixture
-def work() -> LocalJob:
+def job() -> LocalJob:
     training = TrainingConfig(r=32)
     encoder = EncoderConfig(precision="bf16", token_budget=16_384)
     lora = 32 * (SEVEN.inputs + SEVEN.outputs)
     return LocalJob("seven, round 0", H100, encoder, training, SEVEN, lora, LISTS)
 
 
-def test_it_is_a_table_of_at_most_80_columns_with_what_it_took(work: LocalJob) -> None:
-    took = {"mine corpus": -1.0, "mine queries": 5400.0}
-    text = local_plan.make(replace(work, took=took, notes=("words " * 40,))).as_text()
+def test_the_table_has_at_most_80_columns_and_real_durations(job: LocalJob) -> None:
+    seconds = {"mine corpus": -1.0, "mine queries": 5400.0}
+    text = local_plan.build_plan(
+        replace(job, actual_seconds=seconds, notes=("words " * 40,))
+    ).as_text()
     assert max(map(len, text.splitlines())) <= 80
     (corpus,) = (line for line in text.splitlines() if "mine corpus" in line)
     assert corpus.split()[2:7] == ["2,587", "38,805", "33,120", "3", "1.2×"]
-    assert corpus.endswith("kept")
-    (asked,) = (line for line in text.splitlines() if "mine queries" in line)
-    assert asked.endswith("1.5 h")
+    assert corpus.endswith("cached")
+    (queries,) = (line for line in text.splitlines() if "mine queries" in line)
+    assert queries.endswith("1.5 h")
     assert "encode mem" in text
     assert "train mem" in text
 
 
-def test_what_gradcache_embeds_first_takes_a_forward_more(work: LocalJob) -> None:
+def test_gradcache_costs_one_more_forward(job: LocalJob) -> None:
     step = LISTS[2]
-    twice = replace(step, again=step.packed)
+    twice = replace(step, recomputed_tokens=step.packed_tokens)
     forward = replace(step, kind="adapter")
-    whole, once, more = (local_plan._seconds(work, one).expected for one in (twice, step, forward))
-    assert whole == pytest.approx(once + more)
-    assert more > 0.2 * once
+    with_gradcache, without_gradcache, forward_seconds = (
+        local_plan._seconds(job, item).expected for item in (twice, step, forward)
+    )
+    assert with_gradcache == pytest.approx(without_gradcache + forward_seconds)
+    assert forward_seconds > 0.2 * without_gradcache
 
 
-def test_it_is_told_to_a_program(work: LocalJob) -> None:
-    told = json.loads(json.dumps(local_plan.make(work).as_json()))
-    assert [one["packed"] for one in told["lists"]] == [33_120, 41_000_000, 1_234_567]
-    assert told["seconds"]["train epoch"]["expected"] > 0
-    assert {need["fits"] for need in told["needs"]} <= {"yes", "unsure", "no"}
+def test_the_plan_is_plain_json(job: LocalJob) -> None:
+    result = json.loads(json.dumps(local_plan.build_plan(job).as_json()))
+    assert [item["packed_tokens"] for item in result["lists"]] == [33_120, 41_000_000, 1_234_567]
+    assert result["seconds"]["train epoch"]["expected"] > 0
+    assert {requirement["fits"] for requirement in result["requirements"]} <= {
+        "yes",
+        "unsure",
+        "no",
+    }
 
 
-def test_a_speed_seen_here_takes_the_place_of_paper(work: LocalJob) -> None:
-    paper = local_plan.make(work)
-    assert "not measured here" in " ".join(paper.notes)
-    seen = MeasuredSpeed("mine", "base", 100_000, 10, 50.0)
-    found = local_plan.make(replace(work, seen=(seen,)))
-    expected = found.seconds["mine queries"].expected
+def test_a_measured_speed_replaces_the_paper_speed(job: LocalJob) -> None:
+    paper = local_plan.build_plan(job)
+    assert "not measured on this machine" in " ".join(paper.notes)
+    measured = MeasuredSpeed("mine", "base", 100_000, 10, 50.0)
+    plan = local_plan.build_plan(replace(job, measurements=(measured,)))
+    expected = plan.seconds["mine queries"].expected
     assert expected == pytest.approx(41_000_000 / 2_000, rel=0.2)
     assert expected > 5 * paper.seconds["mine queries"].expected
-    assert any("2,000 tokens a second in mine, seen here" in note for note in found.notes)
-    few = replace(seen, tokens=100, packs=1)
-    assert local_plan.make(replace(work, seen=(few,))).seconds == paper.seconds
+    assert any(
+        "2,000 tokens a second, measured in mine on this machine" in note for note in plan.notes
+    )
+    few = replace(measured, tokens=100, packs=1)
+    assert local_plan.build_plan(replace(job, measurements=(few,))).seconds == paper.seconds
 
 
-def test_a_training_step_costs_its_backward_and_once_more_with_checkpointing(
-    work: LocalJob,
+def test_a_training_step_costs_three_forwards_and_four_with_checkpointing(
+    job: LocalJob,
 ) -> None:
     lists = (LISTS[0], replace(LISTS[0], name="train", kind="train"))
-    plain = local_plan.make(replace(work, lists=lists, lora=0)).seconds
+    plain = local_plan.build_plan(replace(job, lists=lists, lora_values=0)).seconds
     assert plain["train"].expected == pytest.approx(3 * plain["mine corpus"].expected)
-    again = TrainingConfig(r=32, gradient_checkpointing=True)
-    more = local_plan.make(replace(work, lists=lists, lora=0, training=again))
-    assert more.seconds["train"].expected == pytest.approx(4 * plain["mine corpus"].expected)
+    checkpointing = TrainingConfig(r=32, gradient_checkpointing=True)
+    with_checkpointing = local_plan.build_plan(
+        replace(job, lists=lists, lora_values=0, training=checkpointing)
+    )
+    assert with_checkpointing.seconds["train"].expected == pytest.approx(
+        4 * plain["mine corpus"].expected
+    )
 
 
-def test_a_training_seen_here_tells_of_training_and_not_of_encoding(work: LocalJob) -> None:
+def test_a_measured_training_predicts_training_but_not_encoding(job: LocalJob) -> None:
     encoding = MeasuredSpeed("mine", "base", 100_000, 10, 50.0)
     training = MeasuredSpeed("train", "train", 900_000, 180, 600.0)
-    from_encoding = local_plan.make(replace(work, seen=(encoding,)))
-    both = local_plan.make(replace(work, seen=(encoding, training)))
-    expected = both.seconds["train epoch"]
+    from_encoding = local_plan.build_plan(replace(job, measurements=(encoding,)))
+    from_both = local_plan.build_plan(replace(job, measurements=(encoding, training)))
+    expected = from_both.seconds["train epoch"]
     assert expected.expected == pytest.approx(1_234_567 / 1_500, rel=0.2)
     assert from_encoding.seconds["train epoch"].expected > 1.5 * expected.expected
-    assert expected.upper < 1.5 * expected.expected  # margins of a speed that was seen
-    assert both.seconds["mine queries"] == from_encoding.seconds["mine queries"]
-    alone = local_plan.make(replace(work, seen=(training,)))
-    assert alone.seconds["mine queries"] == local_plan.make(work).seconds["mine queries"]
-    assert "not measured here" in " ".join(alone.notes)
+    assert expected.upper < 1.5 * expected.expected  # margins of a measured speed
+    assert from_both.seconds["mine queries"] == from_encoding.seconds["mine queries"]
+    from_training = local_plan.build_plan(replace(job, measurements=(training,)))
+    assert (
+        from_training.seconds["mine queries"] == local_plan.build_plan(job).seconds["mine queries"]
+    )
+    assert "not measured on this machine" in " ".join(from_training.notes)
 
 
-def test_checkpointing_holds_less(work: LocalJob) -> None:
-    _, plain = local_plan.make(work).needs
-    again = TrainingConfig(r=32, gradient_checkpointing=True)
-    _, less = local_plan.make(replace(work, training=again)).needs
-    assert less.takes.upper < plain.takes.lower
+def test_checkpointing_takes_less_memory(job: LocalJob) -> None:
+    _, plain = local_plan.build_plan(job).requirements
+    checkpointing = TrainingConfig(r=32, gradient_checkpointing=True)
+    _, with_checkpointing = local_plan.build_plan(replace(job, training=checkpointing)).requirements
+    assert with_checkpointing.amount.upper < plain.amount.lower
 
 
-def test_bytes_seen_here_take_the_place_of_shapes(work: LocalJob) -> None:
-    guessed = local_plan.make(work).needs[0].takes
-    found = local_plan.make(replace(work, nodes={"base": 4e6}))
-    seen = found.needs[0].takes
+def test_measured_bytes_replace_computed_ones(job: LocalJob) -> None:
+    computed = local_plan.build_plan(job).requirements[0].amount
+    plan = local_plan.build_plan(replace(job, bytes_per_token={"base": 4e6}))
+    measured = plan.requirements[0].amount
     weights = 2 * (SEVEN.linear + SEVEN.other)
-    # Vectors of a million texts, while they are put in order, are more than a pack is.
-    assert seen.expected >= weights + 4e6 * 16_384
-    assert seen.expected != guessed.expected
-    assert "seen here" in " ".join(found.notes)
+    # Vectors of a million texts, while they are put in order, are larger than a pack.
+    assert measured.expected >= weights + 4e6 * 16_384
+    assert measured.expected != computed.expected
+    assert "measured on this machine" in " ".join(plan.notes)
 
 
-def test_the_largest_budget_that_fits_for_certain_is_named(work: LocalJob) -> None:
-    lists = (replace(LISTS[0], held=1 << 20),)
-    over = replace(work, lists=lists, nodes={"base": 1e6})
-    found = local_plan.make(over)
-    assert found.needs[0].fits == "no"
-    assert any("packs of up to 32,768 tokens fit" in note for note in found.notes)
-    none = local_plan.make(replace(over, nodes={"base": 1e12}))
-    assert any("no pack fits" in note for note in none.notes)
+def test_the_largest_budget_that_fits_at_the_upper_bound_is_printed(job: LocalJob) -> None:
+    lists = (replace(LISTS[0], peak_tokens=1 << 20),)
+    over = replace(job, lists=lists, bytes_per_token={"base": 1e6})
+    plan = local_plan.build_plan(over)
+    assert plan.requirements[0].fits == "no"
+    assert any("packs of up to 32,768 tokens fit" in note for note in plan.notes)
+    impossible = local_plan.build_plan(replace(over, bytes_per_token={"base": 1e12}))
+    assert any("no pack fits" in note for note in impossible.notes)

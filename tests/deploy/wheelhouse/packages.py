@@ -1,4 +1,4 @@
-"""Wheels made up for tests, and a package index on this machine that serves them."""
+"""Small wheels for tests, and a local package index that serves them."""
 
 import hashlib
 import zipfile
@@ -19,7 +19,7 @@ def wheel(
     tag: str = "py3-none-any",
     module: str = "",
 ) -> Path:
-    """Make a wheel of one module, of the package's own name unless another is given."""
+    """Write a wheel with one module, named like the package unless `module` is given."""
     stem = name.replace("-", "_")
     path = folder / f"{stem}-{version}-{tag}.whl"
     info = f"{stem}-{version}.dist-info"
@@ -38,45 +38,44 @@ def wheel(
 
 
 class Index:
-    """A package index: what lies in `folder` is served as pip and uv ask for it."""
+    """A package index that serves the wheels in `folder` to pip and uv."""
 
     def __init__(self, folder: Path, address: str) -> None:
         self.folder = folder
         self.address = address
 
-    def add(self, name: str, version: str, requires: Sequence[str] = (), **how: str) -> Path:
-        """Make a wheel and serve it; return its file."""
-        place = self.folder / "simple" / name
-        made = wheel(place, name, version, requires, **how)
+    def add(self, name: str, version: str, requires: Sequence[str] = (), **options: str) -> Path:
+        """Write a wheel, serve it and return its path."""
+        path = wheel(self.folder / "simple" / name, name, version, requires, **options)
         self.list(name)
-        return made
+        return path
 
     def list(self, name: str) -> None:
-        """Write the page of one package anew, from the files that lie there."""
-        place = self.folder / "simple" / name
-        files = sorted(file for file in place.iterdir() if file.name != "index.html")
+        """Write the page of one package again, from the files in its folder."""
+        folder = self.folder / "simple" / name
+        files = sorted(file for file in folder.iterdir() if file.name != "index.html")
         links = (
             f'<a href="{file.name}#sha256={hashlib.sha256(file.read_bytes()).hexdigest()}">'
             f"{file.name}</a><br>"
             for file in files
         )
         page = "".join(links)
-        (place / "index.html").write_text(f"<!DOCTYPE html><html><body>{page}</body></html>")
+        (folder / "index.html").write_text(f"<!DOCTYPE html><html><body>{page}</body></html>")
 
 
 class _Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
     def end_headers(self) -> None:
-        """Let nobody remember a page, for a test may change it."""
+        """Disable caching of pages, because a test may change them."""
         self.send_header("Cache-Control", "no-store")
         super().end_headers()
 
 
 @contextmanager
 def serving(folder: Path) -> Iterator[Index]:
-    """Yield an index on 127.0.0.1 that ends with the block."""
+    """Yield an index on 127.0.0.1 that runs until the block ends."""
     (folder / "simple").mkdir(parents=True)
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder))) as server:
         thread = Thread(target=server.serve_forever, args=(0.05,))

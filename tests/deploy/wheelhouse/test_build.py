@@ -1,4 +1,4 @@
-"""The project's own wheel: equal code has equal bytes, and it runs where nothing is installed."""
+"""The project's own wheel: equal code gives equal bytes, and it runs without an installation."""
 
 import base64
 import hashlib
@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from deploy.wheelhouse import wheelhouses
 
 from parity.deploy.image import freeze
 from parity.deploy.wheelhouse import (
@@ -28,34 +29,29 @@ HOUSE = ROOT / "offline_wheels"
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build.build_own(ROOT, tmp_path_factory.mktemp("wheels"))
-
-
-def copied(folder: Path) -> Path:
-    """Return a checkout in another folder, with other file times."""
-    for name in ("README.md", "LICENSE", "pyproject.toml", ".gitignore"):
-        shutil.copy(ROOT / name, folder / name)
-    shutil.copytree(ROOT / "src", folder / "src", copy_function=shutil.copy)
-    return folder
+    return build.build_project_wheel(tmp_path_factory.mktemp("wheels"))
 
 
 def test_two_builds_have_the_same_bytes(wheel: Path, tmp_path: Path) -> None:
-    again = build.build_own(copied(tmp_path), tmp_path / "elsewhere")
-    assert again.name == wheel.name == "kaggle_parity-0.1.0-py3-none-any.whl"
-    assert digest.of_file(again) == digest.of_file(wheel)
+    wheelhouses.copy_sources(tmp_path / "checkout")
+    second = build.build_project_wheel(
+        tmp_path / "elsewhere", tmp_path / "checkout" / "src" / "parity"
+    )
+    assert second.name == wheel.name == "kaggle_parity-0.1.0-py3-none-any.whl"
+    assert digest.of_file(second) == digest.of_file(wheel)
 
 
-def test_a_wheel_holds_the_package_and_nothing_of_this_machine(wheel: Path) -> None:
+def test_a_wheel_holds_the_package_and_no_path_of_this_machine(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
         texts = [archive.read(name).decode() for name in archive.namelist()]
-    inside = (path for path in (ROOT / "src" / "parity").rglob("*") if path.is_file())
-    sources = (path for path in inside if path.suffix != ".pyc")  # code, and tables beside it
+    paths = (path for path in (ROOT / "src" / "parity").rglob("*") if path.is_file())
+    sources = (path for path in paths if path.suffix != ".pyc")  # code and its tables
     assert names == {path.relative_to(ROOT / "src").as_posix() for path in sources}
     assert not any(str(ROOT) in text for text in texts)
 
 
-def test_nothing_in_a_wheel_hangs_on_a_zlib_a_clock_or_an_order(wheel: Path) -> None:
+def test_a_wheel_does_not_depend_on_zlib_a_clock_or_an_order(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         entries = archive.infolist()
     assert {entry.compress_type for entry in entries} == {zipfile.ZIP_STORED}
@@ -66,7 +62,7 @@ def test_nothing_in_a_wheel_hangs_on_a_zlib_a_clock_or_an_order(wheel: Path) -> 
     assert [entry.filename for entry in entries] == sorted(entry.filename for entry in entries)
 
 
-def test_a_wheels_record_is_true(wheel: Path) -> None:
+def test_the_record_of_a_wheel_is_correct(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         (record,) = (name for name in archive.namelist() if name.endswith("/RECORD"))
         lines = [line.split(",") for line in archive.read(record).decode().splitlines()]
@@ -79,27 +75,27 @@ def test_a_wheels_record_is_true(wheel: Path) -> None:
                 assert (stated, size) == (f"sha256={sha256.rstrip('=')}", str(len(data)))
 
 
-def test_a_wheel_that_would_be_the_same_is_left_as_it_is(wheel: Path) -> None:
+def test_a_wheel_with_the_same_bytes_is_not_touched(wheel: Path) -> None:
     before = wheel.stat()
-    assert build.build_own(ROOT, wheel.parent) == wheel
+    assert build.build_project_wheel(wheel.parent) == wheel
     assert (wheel.stat().st_ino, wheel.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     wheel.write_bytes(wheel.read_bytes() + b"more")
-    build.build_own(ROOT, wheel.parent)
+    build.build_project_wheel(wheel.parent)
     assert wheel.stat().st_size == before.st_size
 
 
-def test_a_wheel_of_another_version_does_not_stay(tmp_path: Path, wheel: Path) -> None:
+def test_wheels_of_other_versions_are_removed(tmp_path: Path, wheel: Path) -> None:
     for version in ("0.0.9", "9.0.0"):
         shutil.copy(wheel, tmp_path / f"kaggle_parity-{version}-py3-none-any.whl")
     (tmp_path / "gguf-1.0.0-py3-none-any.whl").touch()
-    built = build.build_own(ROOT, tmp_path)
+    built = build.build_project_wheel(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "gguf-1.0.0-py3-none-any.whl",
         built.name,
     ]
 
 
-def test_a_wheel_is_imported_from_the_path_without_being_installed(
+def test_a_wheel_can_be_imported_from_the_path_without_an_installation(
     wheel: Path, tmp_path: Path
 ) -> None:
     code = """
@@ -118,22 +114,18 @@ print(parity.run.config.run_file.__file__)
     assert (answer.stdout, answer.stderr) == (f"{wheel}/parity/run/config/run_file.py\n", "")
 
 
-def test_a_build_that_fails_says_why_in_one_line(tmp_path: Path) -> None:
-    (tmp_path / "pyproject.toml").write_text('[project]\nname = "kaggle-parity"\n')
-    with pytest.raises(BadData) as caught:
-        build.build_own(tmp_path, tmp_path / "wheels")
-    message = str(caught.value)
-    assert message.startswith("the project's own wheel could not be built: ")
-    assert "version" in message
-    assert "\n" not in message
+def test_a_package_without_a_version_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "__init__.py").write_text('"""Nothing."""\n')
+    with pytest.raises(BadData, match=r"states no __version__$"):
+        build.build_project_wheel(tmp_path / "wheels", tmp_path)
 
 
-# Installed, as in the image
+# Installation, as in the image
 
 
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
-    """Return the Python of a fresh environment as the image's, with nothing in it."""
+    """Return the Python of an empty environment of the image's version."""
     try:
         python = interpreters.find("3.12")
     except BadConfig as error:
@@ -143,26 +135,26 @@ def image(tmp_path: Path) -> Path:
 
 
 def install(python: Path, *words: str) -> None:
-    """Install with a pip that has no index and no settings, as the kernel does."""
+    """Install without an index and settings, as the kernel does."""
     home = str(python.parents[1])
     subprocess.run(
         [
-            *verification.pip(python, python, home),
+            *verification.pip_command(python, python, home),
             "install",
             "-q",
             "--no-index",
             "--no-deps",
             *words,
         ],
-        env=package_index.isolated(home),
+        env=package_index.isolated_environment(home),
         cwd=home,
         check=True,
         timeout=120,
     )
 
 
-def said(python: Path, code: str) -> str:
-    """Return what a program prints there, away from this checkout."""
+def output_of(python: Path, code: str) -> str:
+    """Return what code prints in an environment, outside this checkout."""
     answer = subprocess.run(
         [python, "-I", "-c", code],
         cwd=python.parents[1],
@@ -175,43 +167,43 @@ def said(python: Path, code: str) -> str:
     return answer.stdout.strip()
 
 
-def test_a_wheel_is_installed_into_the_images_python_without_a_network(
+def test_a_wheel_can_be_installed_into_the_images_python_without_a_network(
     wheel: Path, image: Path
 ) -> None:
     install(image, "--find-links", str(wheel.parent), "kaggle-parity==0.1.0")
     code = (
         "import sys, parity.run.digest as d; print(d.__file__, d.of_text(''), sys.version_info[1])"
     )
-    place = image.parents[1] / "lib" / "python3.12" / "site-packages" / "parity" / "run"
-    assert said(image, code) == f"{place / 'digest.py'} {digest.of_text('')} 12"
+    folder = image.parents[1] / "lib" / "python3.12" / "site-packages" / "parity" / "run"
+    assert output_of(image, code) == f"{folder / 'digest.py'} {digest.of_text('')} 12"
 
 
 @pytest.mark.slow
-def test_the_locked_wheels_are_installed_and_the_kernels_first_half_is_imported(
+def test_the_locked_wheels_can_be_installed_and_the_kernels_modules_imported(
     wheel: Path, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock = wheel_lock.read(HOUSE / "wheels.lock")
     house = tmp_path / "house"
     house.mkdir()
     try:
-        for one in lock.wheels:
-            if (HOUSE / one.file).is_file():
-                shutil.copy(HOUSE / one.file, house)
-        download.fetch(lock.wheels, house)
-        numpy = download.first("numpy", "2.0.2", (), tmp_path / "of-the-image")
+        for locked in lock.wheels:
+            if (HOUSE / locked.file).is_file():
+                shutil.copy(HOUSE / locked.file, house)
+        download.fetch_locked(lock.wheels, house)
+        numpy = download.fetch_new("numpy", "2.0.2", (), tmp_path / "of-the-image")
     except StaleInput as error:
-        pytest.skip(f"no package index here: {error}")
+        pytest.skip(f"no package index: {error}")
     install(image, str(tmp_path / "of-the-image" / numpy.file))
-    frozen = freeze.parse((ROOT / "kaggle" / "image-freeze.txt").read_text(encoding="utf-8"))
-    others = {name: version for name, version in frozen.items() if name != "numpy"}
-    verification.write_stubs(others, image.parents[1] / "lib" / "python3.12" / "site-packages")
+    frozen = freeze.parse_freeze((ROOT / "kaggle" / "image-freeze.txt").read_text(encoding="utf-8"))
+    stubs = {name: version for name, version in frozen.items() if name != "numpy"}
+    verification.write_stubs(stubs, image.parents[1] / "lib" / "python3.12" / "site-packages")
     shutil.copy(wheel, house)
-    pins = [one.pin for one in lock.wheels]
+    pins = [locked.pin for locked in lock.wheels]
     install(image, "--find-links", str(house), *pins, "kaggle-parity==0.1.0")
     code = """
 import importlib.metadata, numpy
 import parity.run.files, parity.deploy.bundle.sealed_folder, parity.deploy.image.freeze
 print(numpy.__version__, *map(importlib.metadata.version, ("bitsandbytes", "kaggle-parity")))
 """
-    (bits,) = (one.version for one in lock.wheels if one.name == "bitsandbytes")
-    assert said(image, code) == f"2.0.2 {bits} 0.1.0"
+    (bits,) = (locked.version for locked in lock.wheels if locked.name == "bitsandbytes")
+    assert output_of(image, code) == f"2.0.2 {bits} 0.1.0"

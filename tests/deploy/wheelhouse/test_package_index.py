@@ -1,4 +1,4 @@
-"""Of what pip and uv are told on a machine, only where the index is reaches a child."""
+"""Of pip's and uv's settings on a machine, only the index's reach a child process."""
 
 import os
 import subprocess
@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from parity.deploy.wheelhouse import package_index as indexes
+from parity.deploy.wheelhouse import package_index
 from parity.run.errors import StaleInput
 
 
-def test_only_the_way_to_the_index_is_passed_on(
+def test_only_the_settings_of_the_index_are_passed_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tmp_path / "pip.conf"
@@ -28,10 +28,11 @@ def test_only_the_way_to_the_index_is_passed_on(
     monkeypatch.setenv("UV_FIND_LINKS", str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
-    found = indexes.environment()
-    told = {key: found[key] for key in found if key.startswith(("PIP_", "UV_", "PYTHON", "SSL_"))}
-    told.pop("SSL_CERT_DIR", None)
-    assert told == {
+    env = package_index.child_environment()
+    prefixes = ("PIP_", "UV_", "PYTHON", "SSL_")
+    settings = {key: value for key, value in env.items() if key.startswith(prefixes)}
+    settings.pop("SSL_CERT_DIR", None)
+    assert settings == {
         "PIP_CONFIG_FILE": os.devnull,
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "PIP_INDEX_URL": "http://127.0.0.1:1/simple",
@@ -43,14 +44,16 @@ def test_only_the_way_to_the_index_is_passed_on(
         "UV_PYTHON_DOWNLOADS": "never",
         "SSL_CERT_FILE": "cert.pem",
     }
-    assert found["PATH"] == os.environ["PATH"]
+    assert env["PATH"] == os.environ["PATH"]
 
 
-def test_for_a_proof_pip_is_told_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_isolated_environment_has_no_pip_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     answer = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"],
-        env=indexes.isolated(str(tmp_path)),
+        env=package_index.isolated_environment(str(tmp_path)),
         capture_output=True,
         text=True,
         check=True,
@@ -61,17 +64,17 @@ def test_for_a_proof_pip_is_told_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     ]
 
 
-def test_a_tool_that_hangs_ends_in_one_line(
+def test_a_tool_that_hangs_is_an_error_of_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(indexes, "_SECONDS", 0.1)
-    with pytest.raises(StaleInput, match=r"took more than 0\.1 s; try again"):
-        indexes.ask([sys.executable, "-c", "import time; time.sleep(30)"], tmp_path)
+    monkeypatch.setattr(package_index, "_SECONDS", 0.1)
+    with pytest.raises(StaleInput, match=r"took more than 0\.1 s\. Try again"):
+        package_index.run_tool([sys.executable, "-c", "import time; time.sleep(30)"], tmp_path)
 
 
-def test_the_last_words_are_one_line_without_what_is_only_a_warning() -> None:
+def test_the_error_summary_is_one_line_without_warnings() -> None:
     pip = "WARNING: slow\nERROR: first\nERROR: No matching distribution found for x\n"
-    assert indexes.last_words(pip) == "ERROR: No matching distribution found for x"
+    assert package_index.error_summary(pip) == "ERROR: No matching distribution found for x"
     uv = "warning: no Python\n  × No solution found:\n  ╰─▶ Because x\n      and y.\n"
-    assert indexes.last_words(uv) == "No solution found: Because x and y."
-    assert len(indexes.last_words("a word " * 1000)) <= 400
+    assert package_index.error_summary(uv) == "No solution found: Because x and y."
+    assert len(package_index.error_summary("a word " * 1000)) <= 400

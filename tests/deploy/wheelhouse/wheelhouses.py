@@ -1,46 +1,67 @@
-"""A checkout to build an image from: the project's own files, and a wheelhouse of one toy wheel."""
+"""A checkout to build an image from, with the project's files and a wheelhouse of one toy wheel."""
 
 import shutil
 import zipfile
 from pathlib import Path
 
+import pytest
+
 from parity.deploy.image import freeze as freezes
 from parity.deploy.image import image_lock
 from parity.deploy.wheelhouse import wheel_lock
-from parity.deploy.wheelhouse.wheel_lock import Lock, Wheel
-from parity.run import digest
+from parity.deploy.wheelhouse.wheel_lock import Wheel, WheelLock
+from parity.pipeline.command_cores import image
+from parity.run import digest, paths, resources
+from tools.build_hook import RESOURCES
 
 ROOT = Path(__file__).parents[3]
-KEPT = ("pyproject.toml", "README.md", "LICENSE", ".gitignore", "Dockerfile")
+COPIED = (
+    *("pyproject.toml", "README.md", "LICENSE", ".gitignore", "Dockerfile", "requirements.lock"),
+    *("tools/build_hook.py", *RESOURCES),
+)
+"""What a build of the project's wheel and image reads, apart from `src`."""
 
 
-def make(place: Path) -> Path:
-    """Return a checkout in a new folder; its image lock is the project's."""
-    (place / "kaggle").mkdir(parents=True)
-    for name in KEPT:
-        shutil.copy(ROOT / name, place / name)
-    for name in ("image.lock", "image-freeze.txt", "kernel.py"):
-        shutil.copy(ROOT / "kaggle" / name, place / "kaggle" / name)
-    leave = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "src", place / "src", ignore=leave)
-    house = place / "offline_wheels"
-    house.mkdir()
+def copy_checkout(folder: Path) -> Path:
+    """Copy the checkout to a new folder, with the project's image lock and a toy wheelhouse."""
+    copy_sources(folder)
     lock_toy(
-        house, freezes.fingerprint(freezes.parse(image_lock.freeze(place / "kaggle/image.lock")))
+        folder / "offline_wheels",
+        freezes.fingerprint(
+            freezes.parse_freeze(image_lock.read_freeze(folder / "kaggle/image.lock"))
+        ),
     )
-    return place
+    return folder
 
 
-def lock_toy(house: Path, under: str) -> Path:
-    """Put a wheel of a package that the image lacks into a wheelhouse, and lock it."""
+def copy_sources(folder: Path) -> None:
+    """Copy the checkout's files, without its wheels, to a new folder; file times change."""
+    for name in (*COPIED, "src"):
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).is_dir():
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / name, target, copy_function=shutil.copy, ignore=ignored)
+        else:
+            shutil.copy(ROOT / name, target)
+
+
+def use_checkout(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the package use another checkout than its own."""
+    for module in (resources, paths, image):
+        monkeypatch.setattr(module, "find_checkout", lambda: folder)
+
+
+def lock_toy(house: Path, fingerprint: str) -> Path:
+    """Write a wheel of a package missing from the image to a wheelhouse, and lock it."""
     path = write_wheel(house, "toy", "1.0", 'WORD = "from the wheelhouse"\n')
     wheel = Wheel("toy", "1.0", path.name, digest.of_file(path), path.stat().st_size, ("wanted",))
-    wheel_lock.write(house / "wheels.lock", Lock(under, (wheel,)))
+    wheel_lock.write(house / "wheels.lock", WheelLock(fingerprint, (wheel,)))
     return path
 
 
 def write_wheel(folder: Path, name: str, version: str, code: str) -> Path:
-    """Write a wheel of one module."""
+    """Write a wheel with one module."""
     path, info = folder / f"{name}-{version}-py3-none-any.whl", f"{name}-{version}.dist-info"
     metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
     wheel = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"

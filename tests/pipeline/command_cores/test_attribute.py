@@ -1,4 +1,4 @@
-"""A gap between two scores of a tiny model, layer by layer: what was planted is what is told."""
+"""The gap between two scores of a tiny model is attributed to the layers that were changed."""
 
 import json
 import shutil
@@ -8,200 +8,202 @@ from statistics import fmean
 from typing import Any
 
 import pytest
-from pipeline import run_fixture as benches
-from pipeline.run_fixture import Bench
+from pipeline import comparing, run_fixture
+from pipeline.run_fixture import RunFixture
 
-from parity.__main__ import main
+from parity.cli import main
 from parity.competition import ranking as rankings
 from parity.competition.scoring import metrics
 from parity.pipeline import dataset
-from parity.pipeline.command_cores import attribute
 from parity.pipeline.evidence import SETTINGS
 from parity.pipeline.stage_cores import evaluate
-from parity.run import files, ledger
+from parity.run import files, layers, ledger
 
-Told = Callable[..., tuple[int, dict[str, Any], str]]
+Attribute = Callable[..., tuple[int, dict[str, Any], str]]
 OTHER = "prompt.query='{wrong}'"
 
 
 @pytest.fixture
-def told(capsys: pytest.CaptureFixture[str]) -> Told:
-    """Return what starts `reconcile --attribute`: exit code, what a machine and a person read."""
+def attribute(capsys: pytest.CaptureFixture[str]) -> Attribute:
+    """Return a function that runs `reconcile --attribute`: exit code, JSON and printed text."""
 
-    def start(*words: str) -> tuple[int, dict[str, Any], str]:
+    def run(*words: str) -> tuple[int, dict[str, Any], str]:
         capsys.readouterr()
         code = main(["reconcile", *words, "--attribute", "--json"])
-        said = capsys.readouterr()
-        return code, json.loads(said.out), said.err
+        output = capsys.readouterr()
+        return code, json.loads(output.out), output.err
 
-    return start
+    return run
 
 
 @pytest.fixture
-def ready(made: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    """Let `eval` score under other settings than the training's, which it would refuse."""
+def run(predicted_run: RunFixture, monkeypatch: pytest.MonkeyPatch) -> RunFixture:
+    """Return a run whose `eval` accepts other settings than those of the training."""
     monkeypatch.setattr(evaluate, "_as_in_training", lambda *_: None)
-    return made
+    return predicted_run
 
 
-def scored(bench: Bench, *sets: str, label: str = "best") -> str:
-    """Score under other settings, as if trained under them; return the record's id."""
+def rescore(run: RunFixture, *sets: str, label: str = "best") -> str:
+    """Score under other settings, as if trained with them; return the record's id."""
     for stage in ("mine", "train"):
-        benches.rewrite_config(bench.run(*sets), stage)
-    evaluate.evaluate(bench.run(*sets), label)
-    return ledger.id_of(ledger.read(bench.run().workspace.ledger)[-1])
+        run_fixture.rewrite_config(run.open(*sets), stage)
+    return comparing.rescore(run, *sets, label=label)
 
 
-def first(bench: Bench) -> str:
-    return ledger.id_of(ledger.read(bench.run().workspace.ledger)[0])
+def parts(result: dict[str, Any]) -> dict[str, float]:
+    return {step["layer"]: step["part"]["value"] for step in result["attribution"]["steps"]}
 
 
-def parts(found: dict[str, Any]) -> dict[str, float]:
-    return {one["layer"]: one["part"]["value"] for one in found["ladder"]["rungs"]}
-
-
-def test_a_planted_template_is_the_gap_and_the_precision_beside_it_is_not(
-    ready: Bench, told: Told
+def test_a_changed_template_is_the_gap_and_a_changed_precision_is_not(
+    run: RunFixture, attribute: Attribute
 ) -> None:
-    """The sum is exact in whatever order it is taken."""
-    code, found, said = told(first(ready), scored(ready, OTHER, "encoder.precision=bf16"))
+    """The sum is exact in any order."""
+    b = rescore(run, OTHER, "encoder.precision=bf16")
+    code, result, text = attribute(comparing.first_record(run), b)
     assert code == 0
-    ladder, told_parts = found["ladder"], parts(found)
-    assert list(told_parts) == ["template", "precision", "remainder"]
-    assert abs(ladder["gap"]) > 0.05
-    assert abs(told_parts["template"] - ladder["gap"]) < abs(ladder["gap"]) / 4
-    assert told_parts["remainder"] == 0
-    assert sum(told_parts.values()) == ladder["gap"] == ladder["end"] - ladder["start"]
-    assert sum(reversed(told_parts.values())) == ladder["gap"]
-    assert "precision fp32 to bf16" in said
-    assert "{wrong}" in said or "query" in said
-    assert max(map(len, said.splitlines())) <= 80
+    attribution, values = result["attribution"], parts(result)
+    assert list(values) == ["template", "precision", "remainder"]
+    assert abs(attribution["gap"]) > 0.05
+    assert abs(values["template"] - attribution["gap"]) < abs(attribution["gap"]) / 4
+    assert values["remainder"] == 0
+    assert sum(values.values()) == attribution["gap"] == attribution["end"] - attribution["start"]
+    assert sum(reversed(values.values())) == attribution["gap"]
+    assert "precision fp32 to bf16" in text
+    assert "{wrong}" in text or "query" in text
+    assert max(map(len, text.splitlines())) <= 80
 
 
-def test_the_steps_are_what_eval_itself_scores_under_the_same_settings(
-    ready: Bench, told: Told
+def test_a_step_has_the_score_of_eval_under_the_same_settings(
+    run: RunFixture, attribute: Attribute
 ) -> None:
-    """The slow twin: each rung's score is an evaluation of its own."""
-    b = scored(ready, OTHER, "prompt.examples=question", "prompt.example_count=1")
-    _, found, _ = told(first(ready), b)
-    between = scored(ready, OTHER)
-    records = {ledger.id_of(one): one for one in ledger.read(ready.run().workspace.ledger)}
-    rungs = {one["layer"]: one["after"] for one in found["ladder"]["rungs"]}
-    assert list(rungs) == ["template", "examples", "remainder"]
-    for layer, name in (("template", between), ("examples", b), ("remainder", b)):
-        value = records[name].score["all"]["map@25"]["value"]
-        assert rungs[layer] == pytest.approx(value, abs=1e-9)
+    """The reference evaluates each step on its own."""
+    b = rescore(run, OTHER, "prompt.examples=question", "prompt.example_count=1")
+    _, result, _ = attribute(comparing.first_record(run), b)
+    between = rescore(run, OTHER)
+    records = {ledger.id_of(record): record for record in ledger.read(run.open().workspace.ledger)}
+    steps = {step["layer"]: step["after"] for step in result["attribution"]["steps"]}
+    assert list(steps) == ["template", "examples", "remainder"]
+    for layer, record in (("template", between), ("examples", b), ("remainder", b)):
+        value = records[record].score["all"]["map@25"]["value"]
+        assert steps[layer] == pytest.approx(value, abs=1e-9)
 
 
-def test_another_adapter_is_a_layer_of_its_own(ready: Bench, told: Told) -> None:
-    bare = scored(ready, label="base")
-    _, found, said = told(bare, first(ready))
-    assert list(parts(found)) == ["adapter", "remainder"]
-    assert parts(found)["adapter"] == found["ladder"]["gap"] != 0
-    assert "none: the bare base to " in said
+def test_an_adapter_is_a_layer_of_its_own(run: RunFixture, attribute: Attribute) -> None:
+    base = rescore(run, label="base")
+    _, result, text = attribute(base, comparing.first_record(run))
+    assert list(parts(result)) == ["adapter", "remainder"]
+    assert parts(result)["adapter"] == result["attribution"]["gap"] != 0
+    assert "none (base model) to " in text
 
 
-def test_two_scores_of_the_same_make_a_ladder_of_nothing(ready: Bench, told: Told) -> None:
-    _, found, said = told(first(ready), scored(ready))
-    assert parts(found) == {"remainder": 0.0}
-    assert found["ladder"]["gap"] == 0.0
-    assert "no layer that can be swapped differs" in said
+def test_equal_scores_have_no_parts(run: RunFixture, attribute: Attribute) -> None:
+    _, result, text = attribute(comparing.first_record(run), rescore(run))
+    assert parts(result) == {"remainder": 0.0}
+    assert result["attribution"]["gap"] == 0.0
+    assert "no layer that can be swapped differs" in text
 
 
-def test_another_split_is_told_as_rows(ready: Bench, told: Told) -> None:
-    """Rows of one side alone leave first or come last; the rest is compared on rows of both."""
-    a = first(ready)
-    ready.write("other", split={"kind": "random", "valid": 0.4, "seed": 1})
+def test_another_split_is_attributed_to_rows(run: RunFixture, attribute: Attribute) -> None:
+    """Rows of one side are left out first or added last; the rest is compared on common rows."""
+    a = comparing.first_record(run)
+    run.write_config("other", split={"kind": "random", "valid": 0.4, "seed": 1})
     for stage in ("prepare", "mine", "train", "eval"):
-        ready.make(stage, name="other")
-    code, found, said = told(a, "other/round-0/eval")
+        run.run_stages(stage, name="other")
+    code, result, text = attribute(a, "other/round-0/eval")
     assert code == 0
-    rungs = found["ladder"]["rungs"]
-    assert [rung["layer"] for rung in rungs] == ["rows", "adapter", "rows", "remainder"]
-    assert sum(rung["part"]["value"] for rung in rungs) == found["ladder"]["gap"]
-    assert rungs[-1]["part"]["value"] == 0
-    assert "rows that A alone scored are left out" in said
+    steps = result["attribution"]["steps"]
+    assert [step["layer"] for step in steps] == ["rows", "adapter", "rows", "remainder"]
+    assert sum(step["part"]["value"] for step in steps) == result["attribution"]["gap"]
+    assert steps[-1]["part"]["value"] == 0
+    assert "rows that only A scored are left out" in text
 
 
-def test_what_is_gone_is_named_and_the_artifacts_still_tell_the_gap(
-    ready: Bench, told: Told
+def test_without_the_adapter_the_gap_is_the_remainder(
+    run: RunFixture, attribute: Attribute
 ) -> None:
-    a, b = first(ready), scored(ready, OTHER)
-    place = ready.run().workspace
-    shutil.rmtree(place.adapter(0))
-    for path in place.stage("train", 0).glob("epoch-?"):
+    a, b = comparing.first_record(run), rescore(run, OTHER)
+    workspace = run.open().workspace
+    shutil.rmtree(workspace.adapter(0))
+    for path in workspace.stage("train", 0).glob("epoch-?"):
         shutil.rmtree(path)
-    code, found, said = told(a, b)
-    assert (code, list(parts(found))) == (0, ["remainder"])
-    assert "is gone from" in said
-    assert found["ladder"]["gap"] == parts(found)["remainder"] != 0
-    (place.evidence(a) / SETTINGS).unlink()
-    assert "no settings are kept beside its record" in told(a, b)[2]
+    code, result, text = attribute(a, b)
+    assert (code, list(parts(result))) == (0, ["remainder"])
+    assert "is missing in" in text
+    assert result["attribution"]["gap"] == parts(result)["remainder"] != 0
+    (workspace.evidence(a) / SETTINGS).unlink()
+    text = " ".join(attribute(a, b)[2].split())
+    assert "no settings are stored with the record" in text
+    assert "eval --run runs/small.toml" in text
 
 
 @pytest.mark.parametrize("deeper", ["A", "B"])
-def test_another_k_is_a_layer_of_its_own_at_either_end(
-    ready: Bench, told: Told, deeper: str
+def test_another_k_is_a_layer_of_its_own(
+    run: RunFixture, attribute: Attribute, deeper: str
 ) -> None:
-    """MAP@3 of the same ranking, whose parts its own scores tell."""
-    a, b = first(ready), scored(ready, OTHER)
-    place = ready.run().workspace
+    """One of the records is MAP@3 of the same ranking."""
+    a, b = comparing.first_record(run), rescore(run, OTHER)
+    workspace = run.open().workspace
     shallow = a if deeper == "B" else b
-    record = next(one for one in ledger.read(place.ledger) if ledger.id_of(one) == shallow)
-    config, known = ready.run().config, dataset.load(ready.run())
-    ranking = rankings.read(place.evidence(shallow) / "ranking.jsonl")
-    scores = metrics.evaluate(ranking, known.valid_qrels, known.split.unseen, config.scoring, k=3)
-    cut = replace(record, score=scores.as_json())
-    ledger.append(place.ledger, cut)
-    shutil.copytree(place.evidence(shallow), place.evidence(ledger.id_of(cut)))
-    sides = (ledger.id_of(cut), b) if deeper == "B" else (a, ledger.id_of(cut))
-    _, found, said = told(*sides)
+    records = {ledger.id_of(record): record for record in ledger.read(workspace.ledger)}
+    config = run.open().config
+    data = dataset.load(config, workspace)
+    ranking = rankings.read(workspace.evidence(shallow) / "ranking.jsonl")
+    metric = replace(data.metric, k=3)
+    labels = data.valid_qrels
+    scores = metrics.evaluate(ranking, labels, data.split.unseen, config.scoring, metric)
+    record = replace(records[shallow], score=scores.as_json())
+    ledger.append(workspace.ledger, record)
+    name = ledger.id_of(record)
+    shutil.copytree(workspace.evidence(shallow), workspace.evidence(name))
+    _, result, text = attribute(*((name, b) if deeper == "B" else (a, name)))
     order = ["template", "metric"] if deeper == "B" else ["metric", "template"]
-    assert list(parts(found)) == [*order, "remainder"]
-    assert parts(found)["remainder"] == 0
-    assert sum(parts(found).values()) == found["ladder"]["gap"]
-    at = dict(zip("AB", sides, strict=True))[deeper]
-    deep = {ledger.id_of(one): one for one in ledger.read(place.ledger)}[at].score
-    values = metrics.average_precisions(
-        rankings.read(place.evidence(at) / "ranking.jsonl"), known.valid_qrels, k=3
-    )
-    moved = deep["all"]["map@25"]["value"] - fmean(values.values())
+    assert list(parts(result)) == [*order, "remainder"]
+    assert parts(result)["remainder"] == 0
+    assert sum(parts(result).values()) == result["attribution"]["gap"]
+    deep = b if deeper == "B" else a
+    ranking = rankings.read(workspace.evidence(deep) / "ranking.jsonl")
+    mean = fmean(metrics.row_scores(ranking, labels, metric).values())
+    change = records[deep].score["all"][data.metric.key]["value"] - mean
     sign = 1 if deeper == "B" else -1
-    assert parts(found)["metric"] == pytest.approx(sign * moved, abs=1e-9)
-    assert "MAP@" in said
+    assert parts(result)["metric"] == pytest.approx(sign * change, abs=1e-9)
+    assert "MAP@" in text
 
 
-def test_a_number_alone_is_weighed_by_the_unseen_share(ready: Bench, told: Told) -> None:
-    _, found, said = told(first(ready), "0.304")
-    assert list(parts(found)) == ["unseen share", "remainder"]
-    assert sum(parts(found).values()) == found["ladder"]["gap"]
-    record = ledger.read(ready.run().workspace.ledger)[0].score
-    moved = record["projection@25"]["value"] - record["all"]["map@25"]["value"]
-    assert parts(found)["unseen share"] == pytest.approx(moved, abs=1e-9)
-    assert "to p = 0.25" in said
+def test_a_leaderboard_score_is_attributed_to_the_unseen_share(
+    run: RunFixture, attribute: Attribute
+) -> None:
+    _, result, text = attribute(comparing.first_record(run), "0.304")
+    assert list(parts(result)) == ["unseen share", "remainder"]
+    assert sum(parts(result).values()) == result["attribution"]["gap"]
+    score = ledger.read(run.open().workspace.ledger)[0].score
+    change = score["projection@25"]["value"] - score["all"]["map@25"]["value"]
+    assert parts(result)["unseen share"] == pytest.approx(change, abs=1e-9)
+    assert "to p = 0.25" in text
 
 
-def test_the_order_of_the_swaps_is_that_of_the_walk() -> None:
+def test_layers_are_swapped_in_causal_order() -> None:
     order = ("base", "adapter", "template", "examples", "precision", "device", "budget")
-    assert order == attribute.SWAPPED
+    assert order == layers.SWAPPABLE
 
 
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (("small/round-0/eval",), "want two sides, found 1"),
-        (("nothing", "small/round-0/eval"), "nothing: no record of that name"),
-        (("small/round-0/eval", "small/round-0/rehearse"), "no record of that name"),
+        (("small/round-0/eval",), "found 1 records to attribute a gap to. Name two"),
+        (("nothing", "small/round-0/eval"), "nothing"),
+        (("small/round-0/eval", "small/round-0/rehearse"), "small/round-0/rehearse"),
     ],
 )
-def test_a_wrong_word_is_one_line(
-    made: Bench, told: Told, words: tuple[str, ...], line: str
+def test_a_wrong_name_is_an_error_of_one_line(
+    predicted_run: RunFixture, attribute: Attribute, words: tuple[str, ...], line: str
 ) -> None:
-    code, found, _ = told(*words)
+    code, result, _ = attribute(*words)
     assert code != 0
-    assert line in found["error"]
+    assert line in result["error"]
+    assert "\n" not in result["error"]
 
 
-def test_settings_beside_a_record_are_the_resolved_run_file(made: Bench) -> None:
-    kept = files.read_json(made.run().workspace.evidence(first(made)) / SETTINGS)
-    assert kept == made.run().config.model_dump(mode="json")
+def test_a_record_has_the_settings_of_its_run(predicted_run: RunFixture) -> None:
+    record = comparing.first_record(predicted_run)
+    settings = files.read_json(predicted_run.open().workspace.evidence(record) / SETTINGS)
+    assert settings == predicted_run.open().config.model_dump(mode="json")

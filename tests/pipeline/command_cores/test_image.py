@@ -1,6 +1,6 @@
-"""`invoke image` and `invoke image.lock`, with a docker that only notes what it is told.
+"""The commands `image` and `image.lock`, with a script for docker that records its arguments.
 
-With an engine that really builds it is `test_standin_image.py`.
+`test_standin_image.py` runs them with a real engine.
 """
 
 import json
@@ -16,7 +16,6 @@ from parity.pipeline.command_cores import image
 from parity.run import environment, files
 from parity.run.errors import BadConfig, BadData, Mismatch, StaleInput
 from parity.run.experiment import Run, open_run
-from parity.run.paths import RunPaths
 
 DOCKER = f"""#!{sys.executable}
 import json, os, pathlib, sys
@@ -44,14 +43,14 @@ elif words[:2] == ["image", "inspect"]:
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Return a run in a folder of its own, whose project is a copy; docker is a script."""
-    checkout = wheelhouses.make(tmp_path / "checkout")
+    """Return a run in a new folder, with a copy of the project and a script for docker."""
+    checkout = wheelhouses.copy_checkout(tmp_path / "checkout")
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "docker").write_text(DOCKER)
     (tmp_path / "bin" / "docker").chmod(0o755)
     (tmp_path / "small.toml").write_text("")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    monkeypatch.setattr(RunPaths, "checkout", property(lambda _: checkout))
+    wheelhouses.use_checkout(checkout, monkeypatch)
     monkeypatch.chdir(tmp_path)
     return open_run(Path("small.toml"))
 
@@ -59,16 +58,16 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 # Building
 
 
-def test_the_image_is_built_noted_and_told(
+def test_the_image_is_built_recorded_and_reported(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image.build(run, "localhost/base:1")
-    told = capsys.readouterr().out.splitlines()
+    lines = capsys.readouterr().out.splitlines()
     record = files.read_json(Path("data/image.json"))
-    assert told[0] == "building with docker 27.1, without a network, on localhost/base:1"
-    assert told[1].startswith(f"{record['tag']}: image {'cd' * 6}, made in ")
-    assert told[1].endswith("s with docker 27.1")
-    assert "is not the locked image" in told[2]
+    assert lines[0] == "building with docker 27.1, without a network, on localhost/base:1"
+    assert lines[1].startswith(f"{record['tag']}: image {'cd' * 6}, built in ")
+    assert lines[1].endswith("s with docker 27.1")
+    assert "is not the locked image" in lines[2]
     assert (record["engine"], record["id"]) == ("docker", "cd" * 32)
     _, labels, sent = json.loads((tmp_path / "bin" / "built.json").read_text())
     assert labels["kaggle-parity.image-lock"] == images.read(run.workspace.image_lock).digest()
@@ -81,81 +80,80 @@ def test_the_image_is_built_noted_and_told(
     ]
 
 
-def test_without_another_base_it_is_the_locked_one(
-    run: Run, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_default_base_is_the_locked_image(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     image.build(run)
-    told = capsys.readouterr().out
-    assert f"on {images.read(run.workspace.image_lock).reference}" in told
-    assert "is not the locked image" not in told
+    output = capsys.readouterr().out
+    assert f"on {images.read(run.workspace.image_lock).reference}" in output
+    assert "is not the locked image" not in output
 
 
-def test_a_base_that_may_be_another_tomorrow_is_refused(run: Run) -> None:
+def test_a_base_that_is_not_pinned_is_refused(run: Run) -> None:
     for base in ("gcr.io/kaggle-gpu-images/python:latest", "localhost/base:latest"):
         with pytest.raises(BadConfig, match=":latest is refused"):
             image.build(run, base)
 
 
-def test_a_label_that_is_not_the_locks_is_seen(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_label_that_differs_from_the_lock_is_refused(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("LABELS", '{"kaggle-parity.wheels-lock": "other"}')
     with pytest.raises(Mismatch, match=r"label kaggle-parity\.wheels-lock is not"):
         image.build(run, "localhost/base:1")
     assert not Path("data/image.json").exists()
 
 
-def test_a_wheel_that_is_missing_stops_it_before_an_engine_is_asked(
-    run: Run, tmp_path: Path
-) -> None:
+def test_a_missing_wheel_is_refused_before_the_build(run: Run, tmp_path: Path) -> None:
     next(run.workspace.wheelhouse.glob("toy-*.whl")).unlink()
-    with pytest.raises(StaleInput, match=r"toy-1\.0\S+ is missing or changed; run: invoke wheels"):
+    with pytest.raises(StaleInput, match=r"toy-1\.0\S+ is missing or changed"):
         image.build(run, "localhost/base:1")
     assert not (tmp_path / "bin" / "built.json").exists()
 
 
-@pytest.mark.parametrize("fault", ["gone", "of another image"])
-def test_a_wheelhouse_that_is_not_of_this_image_names_what_mends_it(run: Run, fault: str) -> None:
+@pytest.mark.parametrize("fault", ["missing", "of another image"])
+def test_a_wheelhouse_of_another_image_is_refused_with_the_fix(run: Run, fault: str) -> None:
     (run.workspace.wheelhouse / "wheels.lock").unlink()
-    if fault != "gone":
+    if fault != "missing":
         wheelhouses.lock_toy(run.workspace.wheelhouse, "0" * 64)
-    with pytest.raises(StaleInput, match=r"run: invoke wheels --run small\.toml"):
+    with pytest.raises(StaleInput, match=r"wheels\.lock is missing or was made") as error:
         image.build(run, "localhost/base:1")
+    assert error.value.fix == ("wheels",)
 
 
-def test_without_an_engine_one_line_says_what_to_install(run: Run, tmp_path: Path) -> None:
+def test_without_an_engine_the_error_names_a_package_to_install(run: Run, tmp_path: Path) -> None:
     (tmp_path / "bin" / "docker").unlink()
-    with pytest.raises(BadConfig, match="no docker, podman or buildah that works"):
+    with pytest.raises(BadConfig, match="no working docker, podman or buildah"):
         image.build(run, "localhost/base:1")
 
 
-# A real freeze
+# A measured freeze
 
 
 def frozen(run: Run) -> str:
-    return images.freeze(run.workspace.image_lock)
+    return images.read_freeze(run.workspace.image_lock)
 
 
-def test_a_real_freeze_is_locked_and_the_difference_shown(
+def test_a_measured_freeze_is_locked_and_the_difference_is_shown(
     run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = images.read(run.workspace.image_lock)
     Path("real.txt").write_text(frozen(run).replace("numpy==2.0.2", "numpy==2.0.3"))
-    image.lock(Path("real.txt"), {"git_commit": "0a1b"})
+    image.lock_from_freeze(Path("real.txt"), git_commit="0a1b")
     after = images.read(run.workspace.image_lock)
-    told = capsys.readouterr().out.splitlines()
-    assert told[:2] == ["~ numpy 2.0.2 → 2.0.3", "0 added, 0 removed, 1 changed"]
-    assert told[2] == f"image.lock: digest {before.digest()[:12]} → {after.digest()[:12]}"
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["~ numpy 2.0.2 → 2.0.3", "0 added, 0 removed, 1 changed"]
+    assert lines[2] == f"image.lock: digest {before.digest()[:12]} → {after.digest()[:12]}"
     assert after.facts["freeze_sha256"].origin == images.MEASURED
     assert after.value("git_commit") == "0a1b"
     assert "numpy==2.0.3" in frozen(run)
-    image.lock(Path("real.txt"), {"git_commit": "0a1b"})
+    image.lock_from_freeze(Path("real.txt"), git_commit="0a1b")
     assert images.read(run.workspace.image_lock) == after
 
 
-def test_a_freeze_that_is_none_changes_nothing(run: Run) -> None:
+def test_an_invalid_freeze_changes_nothing(run: Run) -> None:
     before = frozen(run)
     Path("wrong.txt").write_text("numpy==2.0.2\n")
     with pytest.raises(BadData):
-        image.lock(Path("wrong.txt"))
+        image.lock_from_freeze(Path("wrong.txt"))
     with pytest.raises(BadConfig, match="--freeze absent: no such file"):
-        image.lock(Path("absent"))
+        image.lock_from_freeze(Path("absent"))
     assert frozen(run) == before

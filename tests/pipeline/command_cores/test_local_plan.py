@@ -1,172 +1,188 @@
-"""The plan of this machine counts what the stages then do, and sets beside it what they took."""
+"""The local plan counts what the stages compute, and shows their real durations."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from pipeline.run_fixture import Bench
+from pipeline.run_fixture import RunFixture
 
-from parity.__main__ import main
+from parity.cli import main
+from parity.deploy.planning.local_plan import MeasuredSpeed, TextList
 from parity.pipeline import dag, encoder_loading
 from parity.pipeline.command_cores import local_plan
 from parity.retrieval import tokenizer as readers
 from parity.run import files
 from parity.run import manifest as manifests
 from parity.run.errors import StaleInput
+from parity.run.experiment import Run
 
 GPU = "NVIDIA H100 80GB HBM3, 81559 MiB"
 
 
-def facts(bench: Bench, stage: str) -> dict[str, Any]:
-    found = manifests.read(dag.folder(bench.run(), stage))
-    assert found is not None
-    return found.facts
+def facts(small_run: RunFixture, stage: str) -> dict[str, Any]:
+    manifest = manifests.read(dag.folder(small_run.open(), stage))
+    assert manifest is not None
+    return manifest.facts
 
 
-def test_what_was_counted_is_what_the_stages_compute(made: Bench) -> None:
-    run = made.run()
+def measurements(run: Run, gpus: str) -> Iterator[MeasuredSpeed]:
+    return local_plan._measurements(run.workspace, run.config, gpus)
+
+
+def train_epoch(run: Run) -> TextList:
+    lists = local_plan.build_local_plan(run).lists
+    return next(item for item in lists if item.name == "train epoch")
+
+
+def test_counts_equal_what_the_stages_compute(predicted_run: RunFixture) -> None:
+    run = predicted_run.open()
     files.remove(run.workspace.embeddings)
-    made.make("mine", "eval")
-    counted = {one.name: one for one in local_plan.planned(run).lists}
+    predicted_run.run_stages("mine", "eval")
+    counted = {item.name: item for item in local_plan.build_local_plan(run).lists}
     for stage in ("mine", "eval"):
-        for label, noun in local_plan._LABELS.items():
-            one, real = counted[f"{stage} {noun}"], facts(made, stage)["took"][label]
-            assert (one.sequences, one.flat) == (real["sequences"], real["flat"])
-            assert (one.packed, one.packs) == (real["tokens"], real["packs"])
+        for label, texts in local_plan._LABELS.items():
+            planned, real = counted[f"{stage} {texts}"], facts(predicted_run, stage)["took"][label]
+            assert (planned.sequences, planned.tokens) == (
+                real["sequences"],
+                real["tokens_without_sharing"],
+            )
+            assert (planned.packed_tokens, planned.packs) == (real["tokens"], real["packs"])
 
 
-def test_a_training_is_counted_batch_by_batch(made: Bench) -> None:
-    run = made.run()
-    one = next(one for one in local_plan.planned(run).lists if one.name == "train epoch")
-    assert one.packs >= facts(made, "train")["steps"] / run.config.training.epochs
-    assert one.sequences > 0
-    assert one.held <= one.packed < one.flat
+def test_a_training_is_counted_batch_by_batch(predicted_run: RunFixture) -> None:
+    run = predicted_run.open()
+    epoch = train_epoch(run)
+    assert epoch.packs >= facts(predicted_run, "train")["steps"] / run.config.training.epochs
+    assert epoch.sequences > 0
+    assert epoch.peak_tokens <= epoch.packed_tokens < epoch.tokens
 
 
-def test_batches_that_gradcache_runs_twice_are_planned_with_one_forward_more(made: Bench) -> None:
-    run = made.run()
-    one = next(one for one in local_plan.planned(run).lists if one.name == "train epoch")
-    assert one.again == 0
-    small = made.run("training.token_budget=256")
-    texts = [[token, *range(60)] for token in range(12)]
-    twice = local_plan._batch(
-        readers.opened(encoder_loading.base(small), small.config.encoder), texts, 256
-    )
-    assert twice.packs > 1
-    assert twice.again == twice.packed
-
-
-def test_before_mining_the_training_is_left_out_and_the_command_named(bench: Bench) -> None:
-    found = local_plan.planned(bench.make("prepare"))
-    assert not [one for one in found.lists if one.kind == "train"]
-    assert found.took == {}
-    assert any("invoke mine --run small.toml" in note for note in found.notes)
-
-
-def test_it_is_printed_in_80_columns_with_the_real_figures_beside(
-    made: Bench, capsys: pytest.CaptureFixture[str]
+def test_gradcache_batches_are_planned_with_one_more_forward(
+    predicted_run: RunFixture,
 ) -> None:
-    run = made.run()
+    run = predicted_run.open()
+    epoch = train_epoch(run)
+    assert epoch.recomputed_tokens == 0
+    small = predicted_run.open("training.token_budget=256")
+    texts = [[token, *range(60)] for token in range(12)]
+    base = encoder_loading.load_base(small.config.encoder, small.workspace)
+    twice = local_plan._batch_list(readers.load_tokenizer(base, small.config.encoder), texts, 256)
+    assert twice.packs > 1
+    assert twice.recomputed_tokens == twice.packed_tokens
+
+
+def test_before_mining_the_plan_prints_the_command_to_mine(
+    small_run: RunFixture,
+) -> None:
+    plan = local_plan.build_local_plan(small_run.run_stages("prepare"))
+    assert not [item for item in plan.lists if item.kind == "train"]
+    assert plan.actual_seconds == {}
+    assert any("mine --run small.toml" in note for note in plan.notes)
+
+
+def test_the_table_has_at_most_80_columns_and_real_durations(
+    predicted_run: RunFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = predicted_run.open()
     capsys.readouterr()
-    told = local_plan.here(run)
+    result = local_plan.print_local_plan(run)
     text = capsys.readouterr().out
     assert max(map(len, text.splitlines())) <= 80
-    assert told["took"].keys() == {
-        f"{stage} {noun}" for stage in ("mine", "eval") for noun in ("corpus", "queries")
+    assert result["actual_seconds"].keys() == {
+        f"{stage} {texts}" for stage in ("mine", "eval") for texts in ("corpus", "queries")
     }
-    steps = facts(made, "train")["steps"]
+    steps = facts(predicted_run, "train")["steps"]
     text = " ".join(text.split())
     assert f"train took {steps} steps and " in text
-    assert f"scoring included: {facts(made, 'train')['spent']['tokens']:,} tokens in " in text
+    assert (
+        f"scoring included: {facts(predicted_run, 'train')['spent']['tokens']:,} tokens in " in text
+    )
 
 
-def test_a_list_kept_on_disk_is_no_time_and_no_speed(made: Bench) -> None:
-    run = made.make("mine", "eval")
-    found = local_plan.planned(run)
-    assert set(found.took.values()) == {-1.0}
-    assert not [one for one in local_plan._seen(run, "") if one.where in ("mine", "eval")]
+def test_a_cached_list_has_neither_time_nor_speed(predicted_run: RunFixture) -> None:
+    run = predicted_run.run_stages("mine", "eval")
+    plan = local_plan.build_local_plan(run)
+    assert set(plan.actual_seconds.values()) == {-1.0}
+    assert not [item for item in measurements(run, "") if item.source in ("mine", "eval")]
 
 
-def test_speeds_come_from_this_machine_and_this_base_alone(made: Bench) -> None:
-    run = made.run()
-    assert {one.where for one in local_plan._seen(run, "")} == {"mine", "eval", "predict", "train"}
-    assert not list(local_plan._seen(run, GPU))
-    assert not list(local_plan._seen(made.run("encoder.num_layers=1"), ""))
-    other = made.run("training.gradient_checkpointing=true")
-    assert {one.where for one in local_plan._seen(other, "")} == {"mine", "eval", "predict"}
+def test_speeds_come_only_from_this_machine_and_this_base(predicted_run: RunFixture) -> None:
+    run = predicted_run.open()
+    assert {item.source for item in measurements(run, "")} == {
+        "mine",
+        "eval",
+        "predict",
+        "train",
+    }
+    assert not list(measurements(run, GPU))
+    assert not list(measurements(predicted_run.open("encoder.num_layers=1"), ""))
+    other = predicted_run.open("training.gradient_checkpointing=true")
+    assert {item.source for item in measurements(other, "")} == {
+        "mine",
+        "eval",
+        "predict",
+    }
 
 
 @pytest.mark.parametrize("speed", [None, {"gpu": "", "processes": 1, "tokens": 9_000}])
-def test_stages_that_ran_the_kernel_tell_no_speed_of_this_base(made: Bench, speed: Any) -> None:
-    """A rehearsal's manifest and a followed kernel's name a speed, and no encoder that had it."""
-    run = made.run()
-    known = manifests.read(dag.folder(run, "mine"))
-    assert known is not None
+def test_stages_that_ran_the_kernel_do_not_give_a_speed(
+    predicted_run: RunFixture, speed: Any
+) -> None:
+    """The manifests of rehearse and follow have a speed without the encoder that ran."""
+    run = predicted_run.open()
+    manifest = manifests.read(dag.folder(run, "mine"))
+    assert manifest is not None
     folder = run.workspace.stage("rehearse", 0)
     facts = {"speed": speed}
     manifests.write(
-        folder, replace(known, stage="rehearse", config={}, facts=facts, outputs={}), []
+        folder, replace(manifest, stage="rehearse", config={}, facts=facts, outputs={}), []
     )
-    assert {one.where for one in local_plan._seen(run, "")} == {"mine", "eval", "predict", "train"}
+    assert {item.source for item in measurements(run, "")} == {
+        "mine",
+        "eval",
+        "predict",
+        "train",
+    }
     files.remove(folder)
 
 
-def test_mining_in_fewer_bits_tells_no_speed_of_whole_ones(made: Bench) -> None:
-    run = made.run()
+def test_quantized_mining_does_not_give_the_speed_of_full_precision(
+    predicted_run: RunFixture,
+) -> None:
+    run = predicted_run.open()
     folder = dag.folder(run, "mine")
-    known = manifests.read(folder)
-    assert known is not None
-    mining = {**known.config["mining"], "quantize": "fp8"}
+    manifest = manifests.read(folder)
+    assert manifest is not None
+    mining = {**manifest.config["mining"], "quantize": "fp8"}
     manifests.write(
-        folder.with_name("mine-fp8"), replace(known, config={**known.config, "mining": mining}), []
+        folder.with_name("mine-fp8"),
+        replace(manifest, config={**manifest.config, "mining": mining}),
+        [],
     )
-    seen = list(local_plan._seen(run, ""))
-    assert [one.where for one in seen].count("mine") == 2  # corpus and queries, once
+    speeds = list(measurements(run, ""))
+    assert [item.source for item in speeds].count("mine") == 2  # corpus and queries, once
+    quantized = predicted_run.open("mining.quantize=fp8")
     assert {
-        one.where
-        for one in local_plan._seen(encoder_loading.mining(made.run("mining.quantize=fp8")), "")
+        item.source
+        for item in measurements(
+            replace(quantized, config=encoder_loading.mining_config(quantized.config)), ""
+        )
     } == {"mine"}
     files.remove(folder.with_name("mine-fp8"))
 
 
-def test_bytes_of_a_token_are_remembered_by_device_and_base(bench: Bench) -> None:
-    run = bench.run()
-    local_plan.note(run, GPU, "base", 10_000.0)
-    local_plan.note(run, GPU, "base", 1.0)
-    local_plan.note(run, GPU, "base", 0.0)
-    local_plan.note(run, GPU, "train", 20_000.0)
-    assert local_plan.seen_nodes(run, GPU) == {"base": 10_000.0, "train": 20_000.0}
-    assert local_plan.seen_nodes(bench.run("training.gradient_checkpointing=true"), GPU) == {
-        "base": 10_000.0
-    }
-    assert local_plan.seen_nodes(run, "Tesla T4, 15360 MiB") == {}
-    assert local_plan.seen_nodes(bench.run("encoder.quantize=4bit"), GPU) == {}
-
-
-def test_a_list_that_fills_no_pack_tells_nothing_of_a_token(bench: Bench) -> None:
-    run = bench.run()
-    full = {"peak": 5_120_000, "tokens": 2_000, "budget": 512}
-    part = {"peak": 9_999_999, "tokens": 100, "budget": 512}
-    local_plan.note_lists(run, "base", {"speed": {"gpu": GPU}, "took": {"b": part}})
-    assert local_plan.seen_nodes(run, GPU) == {}
-    local_plan.note_lists(run, "base", {"speed": {"gpu": GPU}, "took": {"a": full, "b": part}})
-    assert local_plan.seen_nodes(run, GPU) == {"base": 10_000.0}
-
-
-def test_the_command_line_asks_for_this_machine_by_its_device(
-    made: Bench, capsys: pytest.CaptureFixture[str]
+def test_the_command_line_plans_this_machine_with_device_here(
+    predicted_run: RunFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capsys.readouterr()
     assert main(["plan", "small.toml", "--device", "here", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert {one["name"] for one in told["lists"]} > {"mine corpus", "train epoch"}
+    result = json.loads(capsys.readouterr().out)
+    assert {item["name"] for item in result["lists"]} > {"mine corpus", "train epoch"}
 
 
-def test_where_no_peak_is_known_nothing_is_remembered(made: Bench) -> None:
-    assert not made.run().workspace.taken.exists()
-
-
-def test_without_prepared_texts_the_command_is_named(bench: Bench) -> None:
-    with pytest.raises(StaleInput, match=r"run: invoke prepare --run small\.toml"):
-        local_plan.planned(bench.run())
+def test_without_prepared_texts_the_fix_is_prepare(small_run: RunFixture) -> None:
+    with pytest.raises(StaleInput) as error:
+        local_plan.build_local_plan(small_run.open())
+    assert error.value.fix == small_run.open().command_words("prepare")

@@ -1,6 +1,6 @@
-"""`--where image`: what is mounted, what is run, and when it is refused. Docker is a script here.
+"""`--where image`: its mounts, its command and its errors, with a script for docker.
 
-With an image that was really built it is `test_standin_image.py`.
+`test_standin_image.py` runs stages in a built image.
 """
 
 import json
@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 from deploy.wheelhouse import wheelhouses
-from pipeline.run_fixture import Bench
+from pipeline.run_fixture import RunFixture
 
-from parity.__main__ import main
+from parity.cli import main
 from parity.deploy.image import freeze, image_lock
-from parity.pipeline.command_cores.image import RECORD, sources
-from parity.pipeline.command_cores.run_in_image import inside, within
+from parity.pipeline.command_cores.image import RECORD, read_image_inputs
+from parity.pipeline.command_cores.run_in_image import run_stage_in_image, without_where
 from parity.run import files
 from parity.run.errors import BadConfig, StaleInput
 from parity.run.paths import RunPaths
@@ -31,132 +31,138 @@ if words[0] in ("version", "--version"):
 elif words[0] == "image":
     print(json.dumps([{{"Id": "sha256:b", "Config": {{}}}}]))
 elif words[0] == "run":
-    pathlib.Path("told.json").write_text(json.dumps(words))
+    pathlib.Path("arguments.json").write_text(json.dumps(words))
     code = pathlib.Path("code")
     sys.exit(int(code.read_text()) if code.exists() else 0)
 """
 
 
 @pytest.fixture
-def built(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    """Return a bench for whose project an image was built."""
-    folder = bench.folder / "bin"
+def built(small_run: RunFixture, monkeypatch: pytest.MonkeyPatch) -> RunFixture:
+    """Return a small run with the record of an image that is built from the present project."""
+    folder = small_run.folder / "bin"
     folder.mkdir()
     (folder / "docker").write_text(DOCKER)
     (folder / "docker").chmod(0o755)
     monkeypatch.setenv("PATH", str(folder))
-    house = bench.folder / "house"
+    house = small_run.folder / "house"
     house.mkdir()
-    kept = wheelhouses.ROOT / "kaggle" / "image.lock"
-    wheelhouses.lock_toy(house, freeze.fingerprint(freeze.parse(image_lock.freeze(kept))))
+    lock_path = wheelhouses.ROOT / "kaggle" / "image.lock"
+    wheelhouses.lock_toy(
+        house, freeze.fingerprint(freeze.parse_freeze(image_lock.read_freeze(lock_path)))
+    )
     monkeypatch.setattr(RunPaths, "wheelhouse", property(lambda _: house))
-    made, _, _ = sources(bench.run(), BASE)
-    record = {"engine": "docker", "tag": made.tag, "id": "ab" * 32, "layers": asdict(made)}
-    files.write_json(bench.data / RECORD, record)
-    return bench
+    inputs, _, _ = read_image_inputs(small_run.open().workspace, BASE)
+    record = {"engine": "docker", "tag": inputs.tag, "id": "ab" * 32, "layers": asdict(inputs)}
+    files.write_json(small_run.data / RECORD, record)
+    return small_run
 
 
-def told() -> list[str]:
-    words: list[str] = json.loads(Path("told.json").read_text())
+def docker_arguments() -> list[str]:
+    words: list[str] = json.loads(Path("arguments.json").read_text())
     return words
 
 
 def mounts() -> dict[str, str]:
-    """Return target → `ro` or `rw` of what docker was told to mount."""
-    words = told()
-    found = {}
-    for place, word in enumerate(words):
+    """Return target → `ro` or `rw` of docker's mounts."""
+    words = docker_arguments()
+    modes = {}
+    for position, word in enumerate(words):
         if word == "--mount":
-            parts = words[place + 1].split(",")
-            found[parts[2].removeprefix("target=")] = "ro" if parts[-1] == "readonly" else "rw"
-    return found
+            parts = words[position + 1].split(",")
+            modes[parts[2].removeprefix("target=")] = "ro" if parts[-1] == "readonly" else "rw"
+    return modes
 
 
-def test_the_same_words_are_run_inside_in_the_same_folder(
-    built: Bench, capsys: pytest.CaptureFixture[str]
+def test_the_same_command_runs_in_the_image_in_the_same_folder(
+    built: RunFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["prepare", "small.toml", "--where", "image", "--set=split.seed=1"]
-    inside(built.run(), words)
-    assert told()[-7:] == [
+    run_stage_in_image(built.open(), words)
+    assert docker_arguments()[-7:] == [
         *("ab" * 32, "python", "-m", "parity", "prepare", "small.toml", "--set=split.seed=1")
     ]
-    assert told()[told().index("--workdir") + 1] == str(built.folder)
+    assert docker_arguments()[docker_arguments().index("--workdir") + 1] == str(built.folder)
     assert "with docker 27.1" in capsys.readouterr().out
 
 
-def test_the_data_folder_alone_can_be_written(built: Bench) -> None:
-    inside(built.run(), ["prepare", "small.toml"])
+def test_only_the_data_folder_is_writable(built: RunFixture) -> None:
+    run_stage_in_image(built.open(), ["prepare", "small.toml"])
     writable = {target for target, mode in mounts().items() if mode == "rw"}
     assert writable == {str(built.data)}
     assert mounts()[str(built.source)] == "ro"
     assert mounts()[str(built.folder / "small.toml")] == "ro"
 
 
-def test_a_stage_with_a_model_also_sees_the_base_and_what_the_image_lacks(built: Bench) -> None:
-    inside(built.run(), ["mine", "small.toml", "--where=image"])
+def test_a_stage_with_a_model_gets_the_base_model_and_packages_missing_in_the_image(
+    built: RunFixture,
+) -> None:
+    run_stage_in_image(built.open(), ["mine", "small.toml", "--where=image"])
     assert mounts()[str(built.base)] == "ro"
     assert mounts()["/opt/parity-packages/bm25s"] == "ro"
-    assert "PYTHONPATH=/opt/parity-packages" in told()
-    assert "HF_HUB_OFFLINE=1" in told()
+    assert "PYTHONPATH=/opt/parity-packages" in docker_arguments()
+    assert "HF_HUB_OFFLINE=1" in docker_arguments()
 
 
-def test_other_files_that_the_words_name_are_seen(built: Bench) -> None:
-    built.write("other")
+def test_other_files_that_the_command_names_are_mounted(built: RunFixture) -> None:
+    built.write_config("other")
     (built.folder / "mined.jsonl").touch()
-    inside(built.run(), ["mine", "small.toml", "--import", "mined.jsonl"])
+    run_stage_in_image(built.open(), ["mine", "small.toml", "--import", "mined.jsonl"])
     assert mounts()[str(built.folder / "mined.jsonl")] == "ro"
-    inside(built.run(), ["eval", "small.toml", "--against=other.toml"])
+    run_stage_in_image(built.open(), ["eval", "small.toml", "--against=other.toml"])
     assert mounts()[str(built.folder / "other.toml")] == "ro"
 
 
-def test_the_exit_code_of_the_stage_is_ours(built: Bench) -> None:
+def test_the_exit_code_of_the_stage_is_returned(built: RunFixture) -> None:
     Path("code").write_text("3")
-    with pytest.raises(SystemExit) as caught:
-        inside(built.run(), ["prepare", "small.toml"])
-    assert caught.value.code == 3
+    with pytest.raises(SystemExit) as error:
+        run_stage_in_image(built.open(), ["prepare", "small.toml"])
+    assert error.value.code == 3
 
 
 @pytest.mark.parametrize("stage", ["rehearse", "package", "push"])
-def test_a_stage_that_belongs_outside_is_refused(built: Bench, stage: str) -> None:
-    with pytest.raises(BadConfig, match=f"{stage} does not run inside; prepare, mine"):
-        inside(built.run(), [stage, "small.toml"])
-    assert not Path("told.json").exists()
+def test_a_stage_that_does_not_run_in_the_image_is_refused(built: RunFixture, stage: str) -> None:
+    with pytest.raises(
+        BadConfig, match=rf"{stage} does not run inside\. Use it with prepare, mine"
+    ):
+        run_stage_in_image(built.open(), [stage, "small.toml"])
+    assert not Path("arguments.json").exists()
 
 
-def test_without_an_image_the_command_that_builds_one_is_named(built: Bench) -> None:
+def test_without_an_image_the_error_has_the_command_that_builds_it(built: RunFixture) -> None:
     (built.data / RECORD).unlink()
-    with pytest.raises(StaleInput, match="no image has been built; run: invoke image"):
-        inside(built.run(), ["prepare", "small.toml"])
+    with pytest.raises(StaleInput, match=r"^no image has been built$") as error:
+        run_stage_in_image(built.open(), ["prepare", "small.toml"])
+    assert error.value.fix == ("image",)
 
 
 @pytest.mark.parametrize("layer", ["code", "image_lock", "wheels_lock"])
-def test_an_image_of_something_else_is_refused(built: Bench, layer: str) -> None:
+def test_an_image_of_other_inputs_is_refused_with_the_fix(built: RunFixture, layer: str) -> None:
     record: dict[str, Any] = files.read_json(built.data / RECORD)
     record["layers"][layer] = "0" * 64
     files.write_json(built.data / RECORD, record)
-    with pytest.raises(StaleInput) as caught:
-        inside(built.run(), ["prepare", "small.toml"])
-    assert str(caught.value) == (
-        f"the image was built from another {layer}; run: invoke image --base {BASE}"
-    )
+    with pytest.raises(StaleInput) as error:
+        run_stage_in_image(built.open(), ["prepare", "small.toml"])
+    assert str(error.value) == f"the image was built from another {layer}"
+    assert error.value.fix == ("image", f"--base={BASE}")
 
 
-def test_an_engine_that_has_gone_is_named(built: Bench) -> None:
+def test_an_engine_that_no_longer_responds_is_refused(built: RunFixture) -> None:
     (built.folder / "bin" / "docker").unlink()
-    with pytest.raises(BadConfig, match="docker's, which does not answer; run: invoke image"):
-        inside(built.run(), ["prepare", "small.toml"])
+    with pytest.raises(BadConfig, match="built with docker, which does not respond"):
+        run_stage_in_image(built.open(), ["prepare", "small.toml"])
 
 
-def test_words_are_the_same_but_for_where() -> None:
-    assert within(["eval", "a.toml", "--where=image", "--adapter=base"]) == [
+def test_the_command_in_the_image_has_no_where_flag() -> None:
+    assert without_where(["eval", "a.toml", "--where=image", "--adapter=base"]) == [
         *("eval", "a.toml", "--adapter=base")
     ]
 
 
-def test_the_command_line_leads_there(built: Bench) -> None:
+def test_the_command_line_runs_a_stage_in_the_image(built: RunFixture) -> None:
     Path("code").write_text("6")
-    with pytest.raises(SystemExit) as caught:
+    with pytest.raises(SystemExit) as error:
         main(["prepare", "small.toml", "--where", "image"])
-    assert caught.value.code == 6
-    assert told()[-2:] == ["prepare", "small.toml"]
-    assert os.environ["PARITY_DATA"] in "".join(told())
+    assert error.value.code == 6
+    assert docker_arguments()[-2:] == ["prepare", "small.toml"]
+    assert os.environ["PARITY_DATA"] in "".join(docker_arguments())

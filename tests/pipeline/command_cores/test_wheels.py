@@ -1,4 +1,4 @@
-"""`invoke wheels`: locked once, fetched once, and the second time nothing moves."""
+"""The command `wheels`: it locks and downloads once, and a second call changes nothing."""
 
 import json
 import shutil
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from deploy.wheelhouse import packages
+from deploy.wheelhouse import packages, wheelhouses
 from deploy.wheelhouse.packages import Index
 
 from parity.deploy.wheelhouse import interpreters, wheel_lock
@@ -14,7 +14,6 @@ from parity.pipeline.command_cores.wheels import wheels
 from parity.run import digest, files
 from parity.run.errors import BadConfig, StaleInput
 from parity.run.experiment import Run, open_run
-from parity.run.paths import RunPaths
 
 ROOT = Path(__file__).parents[3]
 FROZEN = "kaggle==2.0.2\nnumpy==2.0.2\ntorch==2.10.0+cu128\n"
@@ -22,7 +21,7 @@ FROZEN = "kaggle==2.0.2\nnumpy==2.0.2\ntorch==2.10.0+cu128\n"
 
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
-    """Yield the only index that pip and uv are told of."""
+    """Yield a local index, the only one that pip and uv use."""
     with packages.serving(tmp_path / "index") as served:
         monkeypatch.setenv("PIP_INDEX_URL", served.address)
         monkeypatch.setenv("PIP_RETRIES", "0")
@@ -38,17 +37,15 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a checkout of the project with a small image and an empty wheelhouse."""
-    place = tmp_path / "checkout"
-    (place / "kaggle").mkdir(parents=True)
-    for name in ("README.md", "LICENSE", "pyproject.toml", ".gitignore"):
-        shutil.copy(ROOT / name, place / name)
-    shutil.copytree(ROOT / "src", place / "src")
-    freeze_is(place, FROZEN)
-    monkeypatch.setattr(RunPaths, "checkout", property(lambda _: place))
-    return place
+    root = tmp_path / "checkout"
+    wheelhouses.copy_sources(root)
+    shutil.rmtree(root / "offline_wheels")
+    write_freeze(root, FROZEN)
+    wheelhouses.use_checkout(root, monkeypatch)
+    return root
 
 
-def freeze_is(checkout: Path, text: str) -> None:
+def write_freeze(checkout: Path, text: str) -> None:
     record = json.loads((ROOT / "kaggle" / "image.lock").read_text(encoding="utf-8"))
     record["facts"]["freeze_sha256"]["value"] = digest.of_text(text)
     files.write_json(checkout / "kaggle" / "image.lock", record)
@@ -66,54 +63,55 @@ def state(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 @pytest.mark.usefixtures("index")
-def test_it_is_locked_and_fetched_once_and_proven_each_time(
+def test_wheels_are_locked_and_downloaded_once_and_verified_each_time(
     tmp_path: Path, checkout: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     house = checkout / "offline_wheels"
     wheels(run(tmp_path, "bits"))
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert (
-        "offline_wheels/wheels.lock, resolved under the image's freeze:\n  + bits 0.50 (wan" in told
+        "offline_wheels/wheels.lock, resolved under the image's freeze:\n  + bits 0.50 (wan"
+        in output
     )
-    assert "the project's own" in told
-    assert max(map(len, told.splitlines())) <= 80
+    assert "the project's own" in output
+    assert max(map(len, output.splitlines())) <= 80
     before = state(house)
     assert set(before) == {
         *("bits-0.50-py3-none-any.whl", "kaggle_parity-0.1.0-py3-none-any.whl", "wheels.lock")
     }
     wheels(run(tmp_path, "bits"))
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert state(house) == before
-    assert told.endswith("nothing was changed: the lock held it, and every file was there\n")
+    assert output.endswith("no changes: every wheel was locked and downloaded already\n")
     try:
         interpreters.find("3.12")
     except BadConfig:
-        assert "not proven: no Python 3.12" in told
+        assert "not verified: no Python 3.12" in output
     else:
-        assert "\nproven: into the image, 3 packages, pip would install" in told
+        assert "\nverified: into the image's 3 packages, pip would install" in output
 
 
-def test_what_another_run_names_is_added_and_what_is_there_stays(
+def test_wheels_of_another_run_are_added_and_locked_ones_stay(
     tmp_path: Path, checkout: Path, index: Index, capsys: pytest.CaptureFixture[str]
 ) -> None:
     house = checkout / "offline_wheels"
     wheels(run(tmp_path, "bits"))
     index.add("bits", "0.60", ["torch"])
     wheels(run(tmp_path, "search"))
-    told = " ".join(capsys.readouterr().out.split())
-    assert "+ helper 1.0 (needed by search) + search 1.15 (wanted) wheel" in told
-    assert "2 of 2 wheels, and nothing else" in told or "not proven" in told
-    assert "also there, and not of this run: bits-0.50-py3-none-any.whl" in told
+    output = " ".join(capsys.readouterr().out.split())
+    assert "+ helper 1.0 (needed by search) + search 1.15 (wanted) wheel" in output
+    assert "locked wheels, 2 of 2 " in output or "not verified" in output
+    assert "wheels of other runs in this folder: bits-0.50-py3-none-any.whl" in output
     lock = wheel_lock.read(house / "wheels.lock")
     assert [wheel.pin for wheel in lock.wheels] == ["bits==0.50", "helper==1.0", "search==1.15"]
     (house / "bits-0.50-py3-none-any.whl").unlink()
     before = state(house)
     wheels(run(tmp_path, "bits"))
-    assert "nothing was changed" not in capsys.readouterr().out
+    assert "no changes" not in capsys.readouterr().out
     assert set(state(house)) - set(before) == {"bits-0.50-py3-none-any.whl"}
 
 
-def test_a_new_freeze_is_resolved_anew_and_what_is_superseded_goes(
+def test_a_new_freeze_is_resolved_again_and_superseded_wheels_are_removed(
     tmp_path: Path, checkout: Path, index: Index, capsys: pytest.CaptureFixture[str]
 ) -> None:
     house = checkout / "offline_wheels"
@@ -121,32 +119,32 @@ def test_a_new_freeze_is_resolved_anew_and_what_is_superseded_goes(
     index.add("bits", "0.50", ["torch>=2.13"])
     wheels(run(tmp_path, "bits"))
     assert (house / "bits-0.40-py3-none-any.whl").is_file()
-    freeze_is(checkout, FROZEN.replace("2.10.0+cu128", "2.13.0"))
+    write_freeze(checkout, FROZEN.replace("2.10.0+cu128", "2.13.0"))
     capsys.readouterr()
     wheels(run(tmp_path, "bits"))
     assert "  ~ bits 0.40 (wanted) → 0.50 (wanted)\n" in capsys.readouterr().out
     assert [path.name for path in house.glob("bits-*")] == ["bits-0.50-py3-none-any.whl"]
-    freeze_is(checkout, FROZEN.replace("2.10.0+cu128", "2.13.0") + "search==1.15\n")
+    write_freeze(checkout, FROZEN.replace("2.10.0+cu128", "2.13.0") + "search==1.15\n")
     wheels(run(tmp_path, "bits"))
     assert "  no wheel changed\n" in capsys.readouterr().out
-    freeze_is(checkout, FROZEN.replace("2.10.0+cu128", "2.13.0") + "other==1.15\n")
-    wheels(run(tmp_path))  # whoever names nothing mends the lock all the same
+    write_freeze(checkout, FROZEN.replace("2.10.0+cu128", "2.13.0") + "other==1.15\n")
+    wheels(run(tmp_path))  # a run without wheels updates the lock too
     assert "  no wheel changed\n" in capsys.readouterr().out
 
 
-def test_what_the_image_has_got_meanwhile_leaves_the_lock(
+def test_packages_that_a_new_image_has_leave_the_lock(
     tmp_path: Path, checkout: Path, index: Index, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wheels(run(tmp_path, "bits", "search"))
-    freeze_is(checkout, FROZEN + "search==1.15\nhelper==1.0\n")
+    write_freeze(checkout, FROZEN + "search==1.15\nhelper==1.0\n")
     wheels(run(tmp_path, "bits"))
     assert "  - helper 1.0\n  - search 1.15\n" in capsys.readouterr().out
     assert index.folder.is_dir()
-    with pytest.raises(BadConfig, match=r"search is in the image \(1\.15\); take it out"):
+    with pytest.raises(BadConfig, match=r"search in .* is in the image already \(1\.15\)"):
         wheels(run(tmp_path, "search"))
 
 
-def test_a_run_that_names_nothing_asks_nothing(
+def test_a_run_without_wheels_does_not_contact_the_index(
     tmp_path: Path,
     checkout: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -154,19 +152,19 @@ def test_a_run_that_names_nothing_asks_nothing(
 ) -> None:
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple/")
     wheels(run(tmp_path))
-    assert "nothing to prove: the run names no wheels" in capsys.readouterr().out
-    made = state(checkout / "offline_wheels")
-    assert set(made) == {"kaggle_parity-0.1.0-py3-none-any.whl", "wheels.lock"}
+    assert "nothing to verify: the run names no wheels" in capsys.readouterr().out
+    first = state(checkout / "offline_wheels")
+    assert set(first) == {"kaggle_parity-0.1.0-py3-none-any.whl", "wheels.lock"}
     wheels(run(tmp_path))
-    assert state(checkout / "offline_wheels") == made
-    assert "nothing was changed" in capsys.readouterr().out
+    assert state(checkout / "offline_wheels") == first
+    assert "no changes" in capsys.readouterr().out
 
 
-def test_an_index_that_does_not_answer_leaves_everything_as_it_was(
+def test_an_index_that_does_not_respond_changes_nothing(
     tmp_path: Path, checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple/")
     monkeypatch.setenv("PIP_RETRIES", "0")
-    with pytest.raises(StaleInput, match="the package index gave no answer"):
+    with pytest.raises(StaleInput, match="the package index could not be used"):
         wheels(run(tmp_path, "bits"))
     assert not (checkout / "offline_wheels").exists()

@@ -1,6 +1,6 @@
-"""From a rehearsed bundle to a score: the stages, the real client, and a stand-in for Kaggle.
+"""The stages from a rehearsed bundle to a score, with the official client and a stand-in Kaggle.
 
-The stand-in's kernel puts out what the rehearsal of this very bundle did.
+The stand-in's kernel writes the output of this bundle's rehearsal.
 """
 
 import json
@@ -9,16 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from deploy.bundle import finished_run as chains
-from deploy.kaggle_api.end_to_end import Stopwatch
+from deploy.bundle import finished_run as finished_run
+from deploy.kaggle_api.end_to_end import FakeClock
 from deploy.kaggle_api.faults import CHANGES
 from kagglestandin import Kaggle
 from kagglestandin_server import StandIn, in_process
 from kagglestandin_state import Competition, Json, KernelResult
 
-from parity.__main__ import main
+from parity.cli import main
 from parity.deploy.kaggle_api import session
-from parity.pipeline import dag, dataset
+from parity.pipeline import dag, dataset, registry
 from parity.pipeline.dag import StageGraph
 from parity.pipeline.stage_cores import follow, package, publish, push, submit
 from parity.run import files, ledger
@@ -28,19 +28,19 @@ from parity.run.experiment import Run, open_run
 COMPETITION = "buggy-rules"
 
 
-class Shore:
-    """A rehearsed run, and a Kaggle that knows its competition.
+class Shipment:
+    """A rehearsed run, and a stand-in for Kaggle with its competition.
 
     Attributes:
-        run: round 0, on folders that may be spoilt.
-        standin: the Kaggle.
-        clock: what waiting goes by.
+        run: round 0, in folders that tests may change.
+        standin: the stand-in for Kaggle.
+        clock: clock for waiting.
     """
 
     def __init__(self, run: Run, standin: StandIn) -> None:
-        self.run, self.standin, self.clock = run, standin, Stopwatch()
+        self.run, self.standin, self.clock = run, standin, FakeClock()
 
-    def sail(self) -> dict[str, str]:
+    def ship(self) -> dict[str, str]:
         publish.publish(self.run, "base", clock=self.clock)
         publish.publish(self.run, clock=self.clock)
         push.push(self.run, clock=self.clock)
@@ -49,234 +49,243 @@ class Shore:
         return follow.follow(self.run, clock=self.clock)
 
     def changed(self) -> list[str]:
-        return [call.place for call in self.standin.calls if call.place in CHANGES]
+        return [call.endpoint for call in self.standin.calls if call.endpoint in CHANGES]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> chains.Chain:
-    return chains.shared(tmp_path_factory.getbasetemp())
+def finished(tmp_path_factory: pytest.TempPathFactory) -> finished_run.FinishedRun:
+    return finished_run.shared(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture
-def shore(made: chains.Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shore]:
-    shutil.copytree(made.run.workspace.data, tmp_path / "data")
+def shipment(
+    finished: finished_run.FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Shipment]:
+    shutil.copytree(finished.run.workspace.data, tmp_path / "data")
     monkeypatch.setenv("PARITY_DATA", str(tmp_path / "data"))
     monkeypatch.setattr(session, "TIMEOUT", (10.0, 10.0))
-    run = open_run(made.run.file, ("shipping.base_license=Apache-2.0",))
+    run = open_run(finished.run.file, ("shipping.base_license=Apache-2.0",))
     working = dag.folder(run, "rehearse") / "kaggle" / "working"
-    put_out = {path.name: path.read_bytes() for path in working.iterdir()}
+    output = {path.name: path.read_bytes() for path in working.iterdir()}
 
     def runner(request: Json, mounted: dict[str, dict[str, bytes]]) -> KernelResult:
         kinds = [
-            json.loads(one["manifest.json"])["kind"]
-            for one in mounted.values()
-            if ("manifest.json" in one)
+            json.loads(contents["manifest.json"])["kind"]
+            for contents in mounted.values()
+            if "manifest.json" in contents
         ]
         assert sorted(kinds) == ["base", "bundle", "wheelhouse"]
-        return KernelResult(put_out, "ranked\n")
+        return KernelResult(output, "ranked\n")
 
     kaggle = Kaggle(user="ann", runner=runner)
     kaggle.competitions[COMPETITION] = Competition({"test.csv": b"QuestionId\n1\n"})
     with StandIn(kaggle) as standin, in_process(standin, tmp_path / "home"):
-        yield Shore(run, standin)
+        yield Shipment(run, standin)
 
 
 def kinds(run: Run) -> list[str]:
-    return [one.kind for one in ledger.read(run.workspace.ledger)]
+    return [record.kind for record in ledger.read(run.workspace.ledger)]
 
 
-def test_an_adapter_goes_all_the_way_to_its_score(
-    shore: Shore, capsys: pytest.CaptureFixture[str]
+def test_an_adapter_is_shipped_to_its_score(
+    shipment: Shipment, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert shore.sail() == {"public": "0.51200", "private": "0.49800"}
-    shore.standin.check()
-    told = capsys.readouterr().out
-    assert "layers equal in training and kernel: " in told
-    assert "first that differs" not in told.split("in training and kernel")[1].split("\n")[0]
-    assert kinds(shore.run)[-3:] == ["kernel", "public", "private"]
-    public = ledger.read(shore.run.workspace.ledger)[-2]
+    assert shipment.ship() == {"public": "0.51200", "private": "0.49800"}
+    shipment.standin.check()
+    output = capsys.readouterr().out
+    assert "layers equal in training and kernel: " in output
+    assert "first that differs" not in output.split("in training and kernel")[1].split("\n")[0]
+    assert kinds(shipment.run)[-3:] == ["kernel", "public", "private"]
+    public = ledger.read(shipment.run.workspace.ledger)[-2]
     assert public.score["map@25"] == 0.512
-    assert public.score["key"] == shore.standin.kaggle.submissions[0].description
-    assert public.layers == ledger.read(shore.run.workspace.ledger)[-3].layers
-    steps = [step.step for step in ledger.steps(shore.run.workspace.ledger)]
+    assert public.score["key"] == shipment.standin.kaggle.submissions[0].description
+    assert public.layers == ledger.read(shipment.run.workspace.ledger)[-3].layers
+    steps = [step.step for step in ledger.read_steps(shipment.run.workspace.ledger)]
     assert steps == ["publish"] * 3 + ["push", "follow", "submit"]
-    states = {StageGraph().standing(shore.run, stage).state for stage in dag.STAGES[:-1]}
-    assert (states, dag.STAGES[-1]) == ({"done"}, "reconcile")
+    *stages, last = registry.stage_names()
+    states = {StageGraph().standing(shipment.run, stage).state for stage in stages}
+    assert (states, last) == ({"done"}, "reconcile")
 
 
-def test_all_of_it_a_second_time_changes_nothing(shore: Shore) -> None:
-    shore.sail()
-    before = files.read_jsonl(shore.run.workspace.ledger)
-    count = len(shore.changed())
-    assert shore.sail() == {"public": "0.51200", "private": "0.49800"}
-    assert len(shore.changed()) == count
-    assert files.read_jsonl(shore.run.workspace.ledger) == before
+def test_shipping_twice_changes_nothing(shipment: Shipment) -> None:
+    shipment.ship()
+    before = files.read_jsonl(shipment.run.workspace.ledger)
+    count = len(shipment.changed())
+    assert shipment.ship() == {"public": "0.51200", "private": "0.49800"}
+    assert len(shipment.changed()) == count
+    assert files.read_jsonl(shipment.run.workspace.ledger) == before
 
 
-def test_what_is_sent_is_private_pinned_and_offline(shore: Shore) -> None:
-    shore.sail()
-    for body in shore.standin.sent("CreateDataset"):
+def test_kernel_and_datasets_are_private_pinned_and_offline(shipment: Shipment) -> None:
+    shipment.ship()
+    for body in shipment.standin.sent("CreateDataset"):
         assert body["isPrivate"] is True
         assert body["licenseName"]
-    (saved,) = shore.standin.sent("SaveKernel")
+    (saved,) = shipment.standin.sent("SaveKernel")
     assert saved.get("enableInternet", False) is False
     assert saved["isPrivate"] is True
     assert saved["machineShape"] == "NvidiaTeslaT4"
     assert "@sha256:" in saved["dockerImage"]
     assert saved["dockerImagePinningType"] == "original"
-    assert [one.rpartition("/")[2] for one in saved["datasetDataSources"]] == ["1", "1", "1"]
+    assert [source.rpartition("/")[2] for source in saved["datasetDataSources"]] == ["1", "1", "1"]
     assert saved["competitionDataSources"] == [COMPETITION]
-    script = shore.run.workspace.kernel.read_text()
+    script = shipment.run.workspace.kernel.read_text()
     assert saved["text"].startswith(script.rstrip())
 
 
-def test_a_notebook_holds_the_same_source(shore: Shore) -> None:
-    publish.publish(shore.run, "base", clock=shore.clock)
-    publish.publish(shore.run, clock=shore.clock)
-    push.push(shore.run, "notebook", clock=shore.clock)
-    (saved,) = shore.standin.sent("SaveKernel")
+def test_a_notebook_holds_the_same_source(shipment: Shipment) -> None:
+    publish.publish(shipment.run, "base", clock=shipment.clock)
+    publish.publish(shipment.run, clock=shipment.clock)
+    push.push(shipment.run, "notebook", clock=shipment.clock)
+    (saved,) = shipment.standin.sent("SaveKernel")
     assert saved["kernelType"] == "notebook"
     (cell,) = json.loads(saved["text"])["cells"]
-    assert cell["source"].startswith(shore.run.workspace.kernel.read_text().rstrip())
+    assert cell["source"].startswith(shipment.run.workspace.kernel.read_text().rstrip())
 
 
-def test_what_cannot_fit_is_pushed_only_at_a_risk_that_is_recorded(shore: Shore) -> None:
-    publish.publish(shore.run, "base", clock=shore.clock)
-    publish.publish(shore.run, clock=shore.clock)
+def test_a_kernel_that_cannot_fit_needs_accept_risk(shipment: Shipment) -> None:
+    publish.publish(shipment.run, "base", clock=shipment.clock)
+    publish.publish(shipment.run, clock=shipment.clock)
     sets = ("shipping.base_license=Apache-2.0", "shipping.hours=0.001")
-    late = open_run(shore.run.file, sets)
-    with pytest.raises(Mismatch, match=r"invoke push .*--accept-risk"):
-        push.push(late, clock=shore.clock)
-    assert not shore.standin.sent("SaveKernel")
-    assert push.push(late, risk=True, clock=shore.clock)["version"] == 1
-    (step,) = (step for step in ledger.steps(late.workspace.ledger) if step.step == "push")
-    assert "--accept-risk" in step.refs["risk"]
+    late = open_run(shipment.run.file, sets)
+    with pytest.raises(Mismatch, match=r"; or push anyway$") as error:
+        push.push(late, clock=shipment.clock)
+    assert (error.value.fix[0], error.value.fix[-1]) == ("push", "--accept-risk")
+    assert not shipment.standin.sent("SaveKernel")
+    assert push.push(late, risk=True, clock=shipment.clock)["version"] == 1
+    (step,) = (step for step in ledger.read_steps(late.workspace.ledger) if step.step == "push")
+    assert step.refs["risk"].endswith("; or push anyway")
 
 
-def test_nothing_is_pushed_before_its_datasets_are_there(shore: Shore) -> None:
-    publish.publish(shore.run, clock=shore.clock)
-    with pytest.raises(StaleInput, match=r"parity-base-.*; run: invoke publish .* --base$"):
-        push.push(shore.run, clock=shore.clock)
-    assert not shore.standin.sent("SaveKernel")
+def test_a_kernel_is_not_pushed_before_its_datasets(shipment: Shipment) -> None:
+    publish.publish(shipment.run, clock=shipment.clock)
+    with pytest.raises(StaleInput, match=r"current version of .*parity-base-") as error:
+        push.push(shipment.run, clock=shipment.clock)
+    assert error.value.fix == ("publish", "--base")
+    assert not shipment.standin.sent("SaveKernel")
 
 
-def test_each_step_refuses_before_the_one_that_it_needs(shore: Shore) -> None:
+def test_each_step_needs_the_previous_one(shipment: Shipment) -> None:
     for stage in (push.push, follow.follow, submit.submit):
-        with pytest.raises(StaleInput, match=r"publish of round 0 .*; run: invoke publish"):
-            stage(shore.run, clock=shore.clock)
-    publish.publish(shore.run, clock=shore.clock)
+        with pytest.raises(StaleInput, match=r"^publish of round 0 is missing$"):
+            stage(shipment.run, clock=shipment.clock)
+    publish.publish(shipment.run, clock=shipment.clock)
     for last in (follow.follow, submit.submit):
-        with pytest.raises(StaleInput, match=r"push of round 0 .*; run: invoke push"):
-            last(shore.run, clock=shore.clock)
-    assert not {"SaveKernel", "CreateCodeSubmission"} & set(shore.changed())
+        with pytest.raises(StaleInput, match=r"^push of round 0 is missing$"):
+            last(shipment.run, clock=shipment.clock)
+    assert not {"SaveKernel", "CreateCodeSubmission"} & set(shipment.changed())
 
 
-def test_a_dry_run_tells_every_call_and_makes_none(
-    shore: Shore, capsys: pytest.CaptureFixture[str]
+def test_a_dry_run_prints_every_call_and_makes_none(
+    shipment: Shipment, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = publish.show(shore.run, clock=shore.clock)["would"]
-    told += publish.show(shore.run, "base", clock=shore.clock)["would"]
-    assert not shore.changed()
-    assert sum("CreateDataset" in line for line in told) == 3
-    assert sum("PUT" in line for line in told) == sum(
-        len(list((dag.folder(shore.run, "package") / name).iterdir()))
+    lines = publish.show(shipment.run, clock=shipment.clock)["would"]
+    lines += publish.show(shipment.run, "base", clock=shipment.clock)["would"]
+    assert not shipment.changed()
+    assert sum("CreateDataset" in line for line in lines) == 3
+    assert sum("PUT" in line for line in lines) == sum(
+        len(list((dag.folder(shipment.run, "package") / name).iterdir()))
         for name in ("bundle", "wheelhouse")
-    ) + len(list((shore.run.workspace.root / "base").iterdir()))
-    publish.publish(shore.run, "base", clock=shore.clock)
-    publish.publish(shore.run, clock=shore.clock)
-    assert any("SaveKernel" in line for line in push.show(shore.run, clock=shore.clock)["would"])
-    assert not shore.standin.sent("SaveKernel")
-    assert capsys.readouterr().out.count("would: ") == len(told) + 7
+    ) + len(list((shipment.run.workspace.root / "base").iterdir()))
+    publish.publish(shipment.run, "base", clock=shipment.clock)
+    publish.publish(shipment.run, clock=shipment.clock)
+    assert any(
+        "SaveKernel" in line for line in push.show(shipment.run, clock=shipment.clock)["would"]
+    )
+    assert not shipment.standin.sent("SaveKernel")
+    assert capsys.readouterr().out.count("would: ") == len(lines) + 7
 
 
-def test_no_license_no_publishing(made: chains.Chain, shore: Shore) -> None:
-    run = open_run(made.run.file, ("shipping.license=",))
-    with pytest.raises(BadConfig, match=r"no license; name it.*shipping\.license"):
-        publish.publish(run, clock=shore.clock)
-    bare = open_run(made.run.file, ())
-    with pytest.raises(BadConfig, match="its license is not known"):
-        publish.publish(bare, "base", clock=shore.clock)
-    assert not any("bundle" in ref or "base" in ref for ref in shore.standin.kaggle.datasets)
+def test_publishing_needs_a_license(finished: finished_run.FinishedRun, shipment: Shipment) -> None:
+    run = open_run(finished.run.file, ("shipping.license=",))
+    with pytest.raises(BadConfig, match=r"no license; set shipping\.license"):
+        publish.publish(run, clock=shipment.clock)
+    unlicensed = open_run(finished.run.file, ())
+    with pytest.raises(BadConfig, match="has no known license"):
+        publish.publish(unlicensed, "base", clock=shipment.clock)
+    assert not any("bundle" in ref or "base" in ref for ref in shipment.standin.kaggle.datasets)
 
 
-def test_a_secret_that_came_after_packing_is_not_sent(shore: Shore) -> None:
-    bundle = dag.folder(shore.run, "package") / "bundle"
+def test_a_secret_added_after_packaging_is_not_sent(shipment: Shipment) -> None:
+    bundle = dag.folder(shipment.run, "package") / "bundle"
     (bundle / "notes.json").write_text(json.dumps({"key": "a1" * 16}))
     with pytest.raises(ParityError):
-        publish.publish(shore.run, clock=shore.clock)
-    assert not shore.changed()
+        publish.publish(shipment.run, clock=shipment.clock)
+    assert not shipment.changed()
 
 
-def test_text_without_a_license_does_not_get_into_a_bundle(
-    shore: Shore, monkeypatch: pytest.MonkeyPatch
+def test_competition_text_without_a_license_is_not_bundled(
+    shipment: Shipment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = dataset.load(shore.run).queries[0].question
+    run = shipment.run
+    text = dataset.load(run.config, run.workspace).queries[0].text
     monkeypatch.setattr(package, "_card", lambda *_: f"For example: {text * 3}\n")
-    with pytest.raises(BadData, match=r"README\.md holds text of the competition"):
-        package.package(shore.run)
-    licensed = open_run(shore.run.file, ("data.license=CC0-1.0",))
-    with pytest.raises(StaleInput):  # prepared under another word of it
+    with pytest.raises(BadData, match=r"competition text without a license .* in .*README\.md"):
+        package.package(shipment.run)
+    licensed = open_run(shipment.run.file, ("data.license=CC0-1.0",))
+    with pytest.raises(StaleInput):  # prepared with another license
         package.package(licensed)
 
 
-def test_a_kernel_that_failed_is_told_and_may_be_pushed_again(shore: Shore) -> None:
-    publish.publish(shore.run, "base", clock=shore.clock)
-    publish.publish(shore.run, clock=shore.clock)
-    push.push(shore.run, clock=shore.clock)
-    shore.standin.inject("kernel-error")
-    with pytest.raises(RunFailed, match=r"Notebook Timeout.*once mended: invoke push"):
-        follow.follow(shore.run, clock=shore.clock)
-    shore.standin.calm()
-    assert push.push(shore.run, clock=shore.clock)["version"] == 2
-    follow.follow(shore.run, clock=shore.clock)
-    shore.standin.check()
+def test_a_failed_kernel_can_be_pushed_again(shipment: Shipment) -> None:
+    publish.publish(shipment.run, "base", clock=shipment.clock)
+    publish.publish(shipment.run, clock=shipment.clock)
+    push.push(shipment.run, clock=shipment.clock)
+    shipment.standin.inject("kernel-error")
+    with pytest.raises(RunFailed, match=r"Notebook Timeout.*; fix the cause") as error:
+        follow.follow(shipment.run, clock=shipment.clock)
+    assert error.value.fix == ("push",)
+    shipment.standin.clear_faults()
+    assert push.push(shipment.run, clock=shipment.clock)["version"] == 2
+    follow.follow(shipment.run, clock=shipment.clock)
+    shipment.standin.check()
 
 
-def test_a_submission_that_failed_lets_another_version_be_tried(shore: Shore) -> None:
-    shore.standin.inject("submission-error")
-    with pytest.raises(
-        RunFailed, match=r"Scoring Error; another version may be tried: invoke push"
-    ):
-        shore.sail()
-    shore.standin.calm()
-    assert shore.sail() == {"public": "0.51200", "private": "0.49800"}
-    assert [submission.version for submission in shore.standin.kaggle.submissions] == [1, 2]
-    shore.standin.check()
+def test_after_a_failed_submission_another_version_can_be_submitted(shipment: Shipment) -> None:
+    shipment.standin.inject("submission-error")
+    with pytest.raises(RunFailed, match=r"Scoring Error; fix the cause, then push again$") as error:
+        shipment.ship()
+    assert error.value.fix == ("push",)
+    shipment.standin.clear_faults()
+    assert shipment.ship() == {"public": "0.51200", "private": "0.49800"}
+    assert [submission.version for submission in shipment.standin.kaggle.submissions] == [1, 2]
+    shipment.standin.check()
 
 
-def test_an_output_that_was_changed_here_is_not_submitted(shore: Shore) -> None:
-    publish.publish(shore.run, "base", clock=shore.clock)
-    publish.publish(shore.run, clock=shore.clock)
-    push.push(shore.run, clock=shore.clock)
-    follow.follow(shore.run, clock=shore.clock)
-    place = dag.folder(shore.run, "follow") / follow.OUTPUT / "submission.csv"
-    place.write_text(place.read_text() + "\n")
-    with pytest.raises((StaleInput, Mismatch), match="run: invoke follow"):
-        submit.submit(shore.run, clock=shore.clock)
-    assert not shore.standin.sent("CreateCodeSubmission")
+def test_a_changed_output_is_not_submitted(shipment: Shipment) -> None:
+    publish.publish(shipment.run, "base", clock=shipment.clock)
+    publish.publish(shipment.run, clock=shipment.clock)
+    push.push(shipment.run, clock=shipment.clock)
+    follow.follow(shipment.run, clock=shipment.clock)
+    path = dag.folder(shipment.run, "follow") / follow.OUTPUT / "submission.csv"
+    path.write_text(path.read_text() + "\n")
+    with pytest.raises((StaleInput, Mismatch), match="submission") as error:
+        submit.submit(shipment.run, clock=shipment.clock)
+    assert error.value.fix[0] == "follow"
+    assert not shipment.standin.sent("CreateCodeSubmission")
 
 
-def test_a_score_that_comes_late_is_collected_later(shore: Shore) -> None:
-    kaggle = shore.standin.kaggle
+def test_a_late_score_is_collected_later(shipment: Shipment) -> None:
+    kaggle = shipment.standin.kaggle
     kaggle.competitions[COMPETITION].score = lambda _: ("0.51200", "")
-    assert shore.sail() == {"public": "0.51200", "private": ""}
-    assert kinds(shore.run)[-2:] == ["kernel", "public"]
+    assert shipment.ship() == {"public": "0.51200", "private": ""}
+    assert kinds(shipment.run)[-2:] == ["kernel", "public"]
     kaggle.submissions[0].scores = ("0.51200", "0.49800")
-    assert follow.follow(shore.run, clock=shore.clock)["private"] == "0.49800"
-    assert kinds(shore.run)[-3:] == ["kernel", "public", "private"]
+    assert follow.follow(shipment.run, clock=shipment.clock)["private"] == "0.49800"
+    assert kinds(shipment.run)[-3:] == ["kernel", "public", "private"]
 
 
-def test_a_machine_is_told_in_json(
-    shore: Shore, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_json_output_is_a_report(
+    shipment: Shipment, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publish, "WallClock", Stopwatch)
-    words = ["publish", str(shore.run.file), "--set=shipping.base_license=Apache-2.0", "--json"]
+    monkeypatch.setattr(publish, "WallClock", FakeClock)
+    words = ["publish", str(shipment.run.file), "--set=shipping.base_license=Apache-2.0", "--json"]
     assert main(words) == 0
-    told = capsys.readouterr()
-    assert json.loads(told.out) == {
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == {
         "bundle": "ann/small-bundle/1",
         "wheelhouse": "ann/kaggle-parity-wheelhouse/1",
     }
-    assert "sent, " in told.err
+    assert "sent, " in printed.err
     assert main(["push", *words[1:]]) == 4
     assert json.loads(capsys.readouterr().out)["exit_code"] == 4

@@ -1,14 +1,13 @@
-"""Kaggle's files become nouns with the same bytes anywhere, or nothing is written at all."""
+"""Kaggle's files become a dataset with the same bytes on any machine, or nothing is written."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import tiny
-from pipeline import run_fixture as benches
-from pipeline.run_fixture import Bench
+from pipeline import run_fixture
+from pipeline.run_fixture import RunFixture
 
-from parity.competition.query import QueryId
 from parity.competition.splits.split import Split
 from parity.pipeline import dag, dataset
 from parity.pipeline.dataset import Dataset
@@ -20,9 +19,9 @@ Spoil = Callable[[Path], None]
 
 def cell(file: str, row: int, column: str, value: str) -> Spoil:
     def spoil(source: Path) -> None:
-        rows = benches.read_rows(source / file)
+        rows = run_fixture.read_rows(source / file)
         rows[row][column] = value
-        benches.write_rows(source / file, rows)
+        run_fixture.write_rows(source / file, rows)
 
     return spoil
 
@@ -51,64 +50,64 @@ WRONG: dict[str, tuple[Spoil, str]] = {
 }
 
 
-def prepared(bench: Bench) -> tuple[Run, Dataset]:
-    run = bench.make("prepare")
-    return run, dataset.load(run)
+def prepared(small_run: RunFixture) -> tuple[Run, Dataset]:
+    run = small_run.run_stages("prepare")
+    return run, dataset.load(run.config, run.workspace)
 
 
 @pytest.fixture
-def tiny_bench(bench: Bench) -> Bench:
-    """Return a bench over the competition that is worked out by hand."""
-    source = tiny.write_competition(bench.folder / "competition")
-    bench.write(data={"source": str(source)}, split={"kind": "misconception", "valid": 0.3})
-    return bench
+def tiny_run(small_run: RunFixture) -> RunFixture:
+    """Return a small run of the competition that was computed by hand."""
+    source = tiny.write_competition(small_run.folder / "competition")
+    small_run.write_config(data={"source": str(source)}, split={"kind": "label", "valid": 0.3})
+    return small_run
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_a_file_that_is_wrong_stops_all_before_a_byte_is_written(
-    tiny_bench: Bench, wrong: str
+def test_a_wrong_file_is_refused_before_anything_is_written(
+    tiny_run: RunFixture, wrong: str
 ) -> None:
-    spoil, told = WRONG[wrong]
-    spoil(tiny_bench.folder / "competition")
-    with pytest.raises(BadData, match=told) as caught:
-        tiny_bench.make("prepare")
-    assert len(str(caught.value).splitlines()) == 1
-    assert not tiny_bench.data.exists()
+    spoil, expected = WRONG[wrong]
+    spoil(tiny_run.folder / "competition")
+    with pytest.raises(BadData, match=expected) as error:
+        tiny_run.run_stages("prepare")
+    assert len(str(error.value).splitlines()) == 1
+    assert not tiny_run.data.exists()
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_a_file_gone_wrong_since_leaves_what_was_made_of_the_right_one(
-    tiny_bench: Bench, wrong: str
+def test_a_file_that_becomes_wrong_leaves_the_dataset_unchanged(
+    tiny_run: RunFixture, wrong: str
 ) -> None:
-    run = tiny_bench.make("prepare")
-    before = benches.contents(tiny_bench.data)
-    WRONG[wrong][0](tiny_bench.folder / "competition")
+    run = tiny_run.run_stages("prepare")
+    before = run_fixture.contents(tiny_run.data)
+    WRONG[wrong][0](tiny_run.folder / "competition")
     with pytest.raises(BadData):
-        tiny_bench.make("prepare")
-    assert benches.contents(tiny_bench.data) == before
+        tiny_run.run_stages("prepare")
+    assert run_fixture.contents(tiny_run.data) == before
     assert dag.StageGraph().standing(run, "prepare").state == "stale"
 
 
-def test_a_folder_that_is_not_there_says_how_to_name_one(bench: Bench) -> None:
-    bench.write(data={"source": "nowhere"})
-    with pytest.raises(BadData, match=r"data\.source = 'nowhere': no such folder; .* --set data"):
-        bench.make("prepare")
-    assert not bench.data.exists()
+def test_a_missing_folder_names_the_setting(small_run: RunFixture) -> None:
+    small_run.write_config(data={"source": "nowhere"})
+    with pytest.raises(BadData, match=r"data\.source = 'nowhere': no such folder. .* --set data"):
+        small_run.run_stages("prepare")
+    assert not small_run.data.exists()
 
 
-def test_a_split_that_leaves_a_side_empty_writes_nothing(tiny_bench: Bench) -> None:
-    tiny_bench.write(
-        data={"source": str(tiny_bench.folder / "competition")},
+def test_a_split_that_leaves_a_side_empty_writes_nothing(tiny_run: RunFixture) -> None:
+    tiny_run.write_config(
+        data={"source": str(tiny_run.folder / "competition")},
         split={"kind": "subject", "folds": 9, "fold": 8},
     )
     with pytest.raises(BadConfig):
-        tiny_bench.make("prepare")
-    assert not tiny_bench.data.exists()
+        tiny_run.run_stages("prepare")
+    assert not tiny_run.data.exists()
 
 
-def test_prepare_writes_the_nouns_by_their_names(bench: Bench) -> None:
-    run = bench.make("prepare")
-    assert sorted(benches.contents(run.workspace.prepare)) == [
+def test_prepare_writes_all_files_of_the_dataset(small_run: RunFixture) -> None:
+    run = small_run.run_stages("prepare")
+    assert sorted(run_fixture.contents(run.workspace.prepare)) == [
         "corpus.jsonl",
         "examples.jsonl",
         "manifest.json",
@@ -120,76 +119,88 @@ def test_prepare_writes_the_nouns_by_their_names(bench: Bench) -> None:
     ]
 
 
-def test_the_nouns_of_the_tiny_competition_are_those_worked_out_by_hand(tiny_bench: Bench) -> None:
-    run, known = prepared(tiny_bench)
-    assert known.queries == tiny.queries()
-    assert known.qrels == tiny.qrels()
-    assert known.test == tiny.hidden_queries()
-    assert known.corpus == tiny.corpus()
-    assert [one.query_id for one in known.probe] == ["10_B", "11_B", "12_A", "20_A", "21_B", "30_A"]
+def test_the_dataset_of_the_tiny_competition_equals_the_one_computed_by_hand(
+    tiny_run: RunFixture,
+) -> None:
+    run, data = prepared(tiny_run)
+    assert data.queries == tiny.queries()
+    assert data.qrels == tiny.qrels()
+    assert data.test == tiny.hidden_queries()
+    assert data.corpus == tiny.corpus()
+    assert [query.query_id for query in data.probe] == [
+        "10_B",
+        "11_B",
+        "12_A",
+        "20_A",
+        "21_B",
+        "30_A",
+    ]
     manifest = dag.StageGraph().standing(run, "prepare").manifest
     assert manifest is not None
     assert manifest.facts["queries"] == len(tiny.queries())
     assert manifest.facts["test"] == len(tiny.sample())
-    assert manifest.facts["misconceptions"] == len(tiny.corpus())
+    assert manifest.facts["passages"] == len(tiny.corpus())
 
 
-def test_the_two_sides_share_no_question_and_are_all_there_is(bench: Bench) -> None:
-    run, known = prepared(bench)
+def test_training_and_validation_set_are_disjoint_and_complete(small_run: RunFixture) -> None:
+    run, data = prepared(small_run)
     split = Split.read(run.workspace.split("random-s0-v0.4"))
-    assert split == known.split
+    assert split == data.split
     assert not set(split.train) & set(split.valid)
-    assert known.train
-    assert known.valid
-    assert sorted([*known.train, *known.valid], key=lambda item: item.query_id) == sorted(
-        known.queries, key=lambda item: item.query_id
+    assert data.train
+    assert data.valid
+    assert sorted([*data.train, *data.valid], key=lambda item: item.query_id) == sorted(
+        data.queries, key=lambda item: item.query_id
     )
-    assert list(known.valid_qrels) == [one.query_id for one in known.valid]
-    assert known.positives == {key for one in known.train for key in known.qrels[one.query_id]}
-    for query in known.valid:
-        unseen = known.positives.isdisjoint(known.qrels[query.query_id])
+    assert list(data.valid_qrels) == [item.query_id for item in data.valid]
+    assert data.positives == {key for item in data.train for key in data.qrels[item.query_id]}
+    for query in data.valid:
+        unseen = data.positives.isdisjoint(data.qrels[query.query_id])
         assert unseen == (query.query_id in split.unseen)
 
 
-def test_b9_examples_come_from_train_alone(bench: Bench) -> None:
-    _, known = prepared(bench)
-    shown = [one.query.query_id for one in known.pool]
-    assert sorted(shown) == sorted(query.query_id for query in known.train)
+def test_b9_examples_come_from_train_alone(small_run: RunFixture) -> None:
+    _, data = prepared(small_run)
+    shown = [example.query.query_id for example in data.pool]
+    assert sorted(shown) == sorted(query.query_id for query in data.train)
 
 
-def test_a1_the_unseen_share_is_printed_beside_the_split(
-    bench: Bench, capsys: pytest.CaptureFixture[str]
+def test_a1_the_unseen_share_is_printed_with_the_split(
+    small_run: RunFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, known = prepared(bench)
-    said = capsys.readouterr().out
-    assert said.startswith("52 labeled rows, 12 rows to predict, 40 misconceptions\n")
-    assert "split random-s0-v0.4, seed 0, digest " in said
-    share = len(known.split.unseen) / len(known.valid)
-    assert f"{share:.1%}".replace("%", " %") in said
+    _, data = prepared(small_run)
+    output = capsys.readouterr().out
+    assert output.startswith("52 labeled rows, 12 rows to predict, 40 passages\n")
+    assert "split random-s0-v0.4, seed 0, digest " in output
+    share = len(data.split.unseen) / len(data.valid)
+    assert f"{share:.1%}".replace("%", " %") in output
 
 
-def test_no_sentence_of_the_competition_is_in_an_example_or_the_probe(bench: Bench) -> None:
-    run = bench.make("prepare")
+def test_no_sentence_of_the_competition_is_in_an_example_or_the_probe(
+    small_run: RunFixture,
+) -> None:
+    run = small_run.run_stages("prepare")
     for name in ("examples.jsonl", "probe.jsonl"):
         text = (run.workspace.prepare / name).read_text()
         assert " " not in text  # ids alone
 
 
-def test_preparing_again_writes_the_same_bytes(bench: Bench) -> None:
-    run = bench.make("prepare")
-    first = benches.digests(run.workspace.prepare)
+def test_prepare_writes_the_same_bytes_twice(small_run: RunFixture) -> None:
+    run = small_run.run_stages("prepare")
+    first = run_fixture.digests(run.workspace.prepare)
     before = dag.StageGraph().standing(run, "prepare").manifest
-    bench.make("prepare")
-    again = dag.StageGraph().standing(run, "prepare").manifest
+    small_run.run_stages("prepare")
+    repeated = dag.StageGraph().standing(run, "prepare").manifest
     assert before is not None
-    assert again is not None
-    assert again.digest() == before.digest()
-    second = benches.digests(run.workspace.prepare)
-    del first["manifest.json"], second["manifest.json"]  # it knows how long it took
+    assert repeated is not None
+    assert repeated.digest() == before.digest()
+    second = run_fixture.digests(run.workspace.prepare)
+    del first["manifest.json"], second["manifest.json"]  # it holds the duration
     assert second == first
 
 
-def test_a_query_has_its_question_id_and_letter_for_a_name(bench: Bench) -> None:
-    _, known = prepared(bench)
-    for query in known.queries:
-        assert query.query_id == QueryId(f"{query.question_id}_{query.answer}")
+def test_a_query_id_has_question_id_and_letter(small_run: RunFixture) -> None:
+    _, data = prepared(small_run)
+    for query in data.queries:
+        assert query.query_id == query.row
+        assert query.unit == query.query_id.split("_")[0]

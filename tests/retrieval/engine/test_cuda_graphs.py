@@ -1,4 +1,4 @@
-"""A recording is replayed when it may be, and leaves gradients where they are looked for."""
+"""CUDA graphs are replayed only when it is safe, and accumulate gradients in `grad`."""
 
 from collections.abc import Sequence
 
@@ -9,16 +9,16 @@ from parity.retrieval.engine import cuda_graphs
 from parity.retrieval.engine.cuda_graphs import CapturedStep, GraphPool
 
 
-class Graphs:
-    """Stands in for CUDA graphs on a machine without: runs again instead of replaying."""
+class FakeGraphs:
+    """A replacement for CUDA graphs on a CPU: it runs again instead of replaying."""
 
-    made = 0
+    captures = 0
 
     def __init__(
         self, run: cuda_graphs.Run, weights: Sequence[torch.nn.Parameter], *_: object
     ) -> None:
         self._run, self.replays = run, 0
-        type(self).made += 1
+        type(self).captures += 1
 
     def forward(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
         self.replays += 1
@@ -30,79 +30,79 @@ class Graphs:
             self._run(*self._inputs).backward(slope)  # type: ignore[no-untyped-call]
 
 
-def test_a_recording_is_not_replayed_while_its_backward_is_awaited(
+def test_a_graph_is_not_replayed_while_a_backward_is_pending(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cuda_graphs, "_Graphs", Graphs)
+    monkeypatch.setattr(cuda_graphs, "_Graphs", FakeGraphs)
     weight = torch.nn.Parameter(torch.arange(6.0).view(2, 3))
-    ran: list[int] = []
+    lengths: list[int] = []
 
     def run(ids: torch.Tensor) -> torch.Tensor:
-        ran.append(len(ids))
+        lengths.append(len(ids))
         return weight[ids] ** 2
 
-    room = GraphPool()
-    one, another = CapturedStep(run, [weight], room), CapturedStep(run, [weight], room)
-    ids, others = torch.tensor([0, 1, 1]), torch.tensor([1, 0, 0])
+    pool = GraphPool()
+    step, other_step = CapturedStep(run, [weight], pool), CapturedStep(run, [weight], pool)
+    ids, other_ids = torch.tensor([0, 1, 1]), torch.tensor([1, 0, 0])
     with torch.no_grad():
-        torch.testing.assert_close(one(ids), run(ids))  # GradCache's first pass replays as well
-    graphs = one._graphs
-    assert isinstance(graphs, Graphs)
+        torch.testing.assert_close(step(ids), run(ids))  # GradCache's first pass is replayed, too
+    graphs = step._graphs
+    assert isinstance(graphs, FakeGraphs)
     assert graphs.replays == 1
-    first = one(ids)
-    second = another(others)  # by itself: the first one's activations are still wanted
+    first = step(ids)
+    second = other_step(other_ids)  # not replayed: the first backward still needs its activations
     assert graphs.replays == 2
     (first.sum() + second.sum()).backward()
     expected = 2 * weight.detach() * torch.tensor([[3.0], [3.0]])
     torch.testing.assert_close(weight.grad, expected)
-    one(ids).sum().backward()
+    step(ids).sum().backward()
     assert graphs.replays == 3
-    assert Graphs.made == 1
+    assert FakeGraphs.captures == 1
 
 
-def step(one: CapturedStep, ids: torch.Tensor) -> None:
-    one(ids).sum().backward()  # type: ignore[no-untyped-call]  # torch's own
+def run_step(step: CapturedStep, ids: torch.Tensor) -> None:
+    step(ids).sum().backward()  # type: ignore[no-untyped-call]  # torch's own
 
 
 @pytest.mark.gpu
-def test_gradients_add_up_in_the_weights_whatever_became_of_their_buffers() -> None:
+def test_gradients_accumulate_even_if_the_buffers_are_replaced() -> None:
     weight = torch.nn.Parameter(torch.arange(6.0, device="cuda").view(2, 3))
     ids = torch.tensor([0, 1, 1], device="cuda")
-    one = CapturedStep(lambda places: weight[places] ** 2, [weight], GraphPool())
-    once = 2 * weight.detach() * torch.tensor([[1.0], [2.0]], device="cuda")
-    step(one, ids)
-    torch.testing.assert_close(weight.grad, once)  # recording itself added nothing
-    step(one, ids)
-    torch.testing.assert_close(weight.grad, 2 * once)
+    step = CapturedStep(lambda indices: weight[indices] ** 2, [weight], GraphPool())
+    expected = 2 * weight.detach() * torch.tensor([[1.0], [2.0]], device="cuda")
+    run_step(step, ids)
+    torch.testing.assert_close(weight.grad, expected)  # the capture adds nothing
+    run_step(step, ids)
+    torch.testing.assert_close(weight.grad, 2 * expected)
     weight.grad = None
-    step(one, ids)
-    torch.testing.assert_close(weight.grad, once)
+    run_step(step, ids)
+    torch.testing.assert_close(weight.grad, expected)
     weight.grad = torch.ones_like(weight)
-    step(one, ids)
-    torch.testing.assert_close(weight.grad, once + 1)
+    run_step(step, ids)
+    torch.testing.assert_close(weight.grad, expected + 1)
     with torch.no_grad():
-        weight.add_(1.0)  # an optimizer's step is seen by the recording
+        weight.add_(1.0)  # the graph reads the updated weight
     weight.grad = None
-    step(one, ids)
-    torch.testing.assert_close(weight.grad, once + torch.tensor([[2.0], [4.0]], device="cuda"))
+    run_step(step, ids)
+    torch.testing.assert_close(weight.grad, expected + torch.tensor([[2.0], [4.0]], device="cuda"))
 
 
 @pytest.mark.gpu
-def test_recordings_of_several_sizes_take_the_memory_of_the_largest() -> None:
+def test_graphs_of_several_sizes_share_the_memory_of_the_largest() -> None:
     weight = torch.nn.Parameter(torch.full((256, 256), 1 / 256, device="cuda"))
-    room = GraphPool()
+    pool = GraphPool()
 
     def run(ids: torch.Tensor) -> torch.Tensor:
-        found = ids[:, None].float().expand(-1, 256)
+        hidden = ids[:, None].float().expand(-1, 256)
         for _ in range(32):
-            found = torch.tanh(found @ weight)
-        return found
+            hidden = torch.tanh(hidden @ weight)
+        return hidden
 
-    held = []
-    recordings = []  # whose memory is theirs as long as they are
-    for size in (65536, 49152, 32768):  # 2 GiB of activations, and less
-        recordings.append(CapturedStep(run, [weight], room))
-        step(recordings[-1], torch.arange(size, device="cuda"))
+    reserved = []
+    steps = []  # keeps their memory alive
+    for size in (65536, 49152, 32768):  # at most 2 GiB of activations
+        steps.append(CapturedStep(run, [weight], pool))
+        run_step(steps[-1], torch.arange(size, device="cuda"))
         torch.cuda.empty_cache()
-        held.append(torch.cuda.memory_reserved())
-    assert held[-1] <= 1.2 * held[0]
+        reserved.append(torch.cuda.memory_reserved())
+    assert reserved[-1] <= 1.2 * reserved[0]

@@ -1,4 +1,4 @@
-"""Of the last layer only what is read runs to its end, and what is read stays the same."""
+"""The last MLP runs only for the tokens that are read, with the same result."""
 
 from pathlib import Path
 from typing import Any
@@ -19,78 +19,78 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
     return models.write(tmp_path_factory.mktemp("llama"), "llama")
 
 
-def seen_by_mlps(model: Any) -> list[list[int]]:
-    """Return, for each layer, a list that fills with the nodes its MLP's first matrix is given."""
-    seen: list[list[int]] = []
+def record_mlp_tokens(model: Any) -> list[list[int]]:
+    """Return a list for each layer that records the tokens in each forward of its MLP."""
+    counts: list[list[int]] = []
     for layer in model.layers:
         rows: list[int] = []
-        seen.append(rows)
+        counts.append(rows)
 
-        def note(_: Any, given: tuple[torch.Tensor, ...], rows: list[int] = rows) -> None:
-            rows.append(given[0].shape[1])
+        def record(_: Any, inputs: tuple[torch.Tensor, ...], rows: list[int] = rows) -> None:
+            rows.append(inputs[0].shape[1])
 
-        layer.mlp.gate_proj.register_forward_pre_hook(note)
-    return seen
+        layer.mlp.gate_proj.register_forward_pre_hook(record)
+    return counts
 
 
-def test_the_last_mlp_runs_for_the_ends_of_sequences_alone(llama: BaseModel) -> None:
-    asked = models.sequences()
+def test_the_last_mlp_runs_only_for_last_tokens(llama: BaseModel) -> None:
+    sequences = models.sequences()
     encoder = models.load(llama, token_budget=4096)
-    (pack,) = encoder.packs(asked)
-    seen = seen_by_mlps(encoder.model)
-    encoder.embed(asked)
-    assert seen == [[len(pack)], [len(pack.last)]]
+    (pack,) = encoder.packs(sequences)
+    counts = record_mlp_tokens(encoder.model)
+    encoder.embed(sequences)
+    assert counts == [[len(pack)], [len(pack.last)]]
     assert len(pack.last) < len(pack)
 
 
 @pytest.mark.parametrize("family", models.CAUSAL)
-def test_what_is_read_is_what_a_whole_layer_gives(family: str, tmp_path: Path) -> None:
-    base, asked = models.write(tmp_path, family), models.sequences()
-    encoder, whole = models.load(base), models.load(base)
-    assert whole.forward._tail is not None
-    whole.forward._tail.able = False
-    found, expected = encoder.embed(asked), whole.embed(asked)
+def test_embeddings_equal_those_of_the_full_last_layer(family: str, tmp_path: Path) -> None:
+    base, sequences = models.write(tmp_path, family), models.sequences()
+    encoder, full = models.load(base), models.load(base)
+    assert full.forward._last_layer is not None
+    full.forward._last_layer.is_supported = False
+    actual, expected = encoder.embed(sequences), full.embed(sequences)
     torch.testing.assert_close(
-        torch.from_numpy(found), torch.from_numpy(expected), rtol=0, atol=CLOSE
+        torch.from_numpy(actual), torch.from_numpy(expected), rtol=0, atol=CLOSE
     )
 
 
-def test_a_step_that_learns_runs_whole_layers_without_hooks(llama: BaseModel) -> None:
-    asked = models.sequences()
+def test_training_steps_run_full_layers_without_hooks(llama: BaseModel) -> None:
+    sequences = models.sequences()
     encoder = models.load(llama, token_budget=4096)
-    (pack,) = encoder.packs(asked)
-    encoder.embed(asked)
+    (pack,) = encoder.packs(sequences)
+    encoder.embed(sequences)
     assert encoder.model.layers[-1].mlp._forward_hooks
-    seen = seen_by_mlps(encoder.model)
+    counts = record_mlp_tokens(encoder.model)
     encoder.states(pack)  # with a graph
     encoder.model.train()
     with torch.no_grad():
-        encoder.states(pack)  # the first pass of two
-    assert seen == [[len(pack)] * 2] * 2
+        encoder.states(pack)  # the first pass of GradCache
+    assert counts == [[len(pack)] * 2] * 2
     assert not encoder.model.layers[-1].mlp._forward_hooks
     encoder.model.eval()
-    encoder.embed(asked)
-    assert seen[-1][-1] == len(pack.last)
+    encoder.embed(sequences)
+    assert counts[-1][-1] == len(pack.last)
 
 
-class Mixing(torch.nn.Linear):
+class MixingMlp(torch.nn.Linear):
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         return super().forward(states - states.mean(dim=1, keepdim=True))
 
 
-class Several(torch.nn.Linear):
+class TwoOutputsMlp(torch.nn.Linear):
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         return super().forward(states), states  # type: ignore[return-value]  # as routers do
 
 
-@pytest.mark.parametrize("kind", [Mixing, Several])
-def test_an_mlp_that_does_not_go_node_by_node_runs_whole(
+@pytest.mark.parametrize("kind", [MixingMlp, TwoOutputsMlp])
+def test_an_mlp_that_mixes_tokens_runs_in_full(
     llama: BaseModel, kind: type[torch.nn.Linear]
 ) -> None:
     model = models.load(llama).model
     model.layers[-1].mlp = kind(32, 32)
-    tail = LastLayer(model)
-    assert not tail.able
+    last_layer = LastLayer(model)
+    assert not last_layer.is_supported
     (pack,) = trie.pack(models.sequences(), 10**6)
-    with tail.only(pack, torch.device("cpu")):
+    with last_layer.restrict_to(pack, torch.device("cpu")):
         assert not model.layers[-1].mlp._forward_pre_hooks

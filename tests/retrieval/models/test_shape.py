@@ -1,4 +1,4 @@
-"""A base's shape is read from headers, and is that of the model transformers would load."""
+"""The shape of a base model, read from headers, is that of the loaded model."""
 
 from pathlib import Path
 
@@ -14,61 +14,67 @@ from parity.run.errors import BadConfig, Mismatch
 
 
 @pytest.mark.parametrize("family", ["mistral", "llama", "qwen3", "gemma2", "bert"])
-def test_values_are_counted_as_in_the_loaded_model(family: str, tmp_path: Path) -> None:
+def test_value_counts_match_the_loaded_model(family: str, tmp_path: Path) -> None:
     base = models.write(tmp_path, family)
     model = AutoModel.from_pretrained(str(base.folder), dtype=torch.float32)
-    found = shape.shape(tmp_path)
+    result = shape.read_shape(tmp_path)
     layers = [
-        one
-        for name, one in model.named_modules()
-        if isinstance(one, torch.nn.Linear) and "layer" in name
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and "layer" in name
     ]
-    assert found.linear == sum(layer.weight.numel() for layer in layers)
-    assert found.inputs == sum(layer.in_features for layer in layers)
-    assert found.outputs == sum(layer.out_features for layer in layers)
-    assert found.largest == max(layer.weight.numel() for layer in layers)
-    assert found.linear + found.other == sum(parameter.numel() for parameter in model.parameters())
-    assert (found.layers, found.width, found.inner) == (2, 32, 48)
-    assert (found.heads, found.attention) == (4, 32)
-    assert found.windowed == (family in models.SLIDING)
-    assert found.capped == (family == "gemma2")
+    assert result.linear == sum(layer.weight.numel() for layer in layers)
+    assert result.inputs == sum(layer.in_features for layer in layers)
+    assert result.outputs == sum(layer.out_features for layer in layers)
+    assert result.largest == max(layer.weight.numel() for layer in layers)
+    assert result.linear + result.other == sum(
+        parameter.numel() for parameter in model.parameters()
+    )
+    assert (result.layers, result.width, result.inner) == (2, 32, 48)
+    assert (result.heads, result.attention) == (4, 32)
+    assert result.windowed == (family in models.SLIDING)
+    assert result.capped == (family == "gemma2")
 
 
-@pytest.mark.parametrize(("dtype", "wide"), [(torch.float32, 4), (torch.float16, 2)])
-def test_a_file_has_the_bytes_of_its_values(dtype: torch.dtype, wide: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 4), (torch.float16, 2)])
+def test_a_file_has_the_bytes_of_its_values(dtype: torch.dtype, size: int, tmp_path: Path) -> None:
     models.write(tmp_path, "llama")
     path = tmp_path / "model.safetensors"
-    save_file({name: one.to(dtype) for name, one in load_file(path).items()}, path)
-    found = shape.shape(tmp_path)
-    assert wide * (found.linear + found.other) == sum(
-        one.size for one in shape.header(path).values()
+    save_file({name: tensor.to(dtype) for name, tensor in load_file(path).items()}, path)
+    result = shape.read_shape(tmp_path)
+    assert size * (result.linear + result.other) == sum(
+        tensor.size for tensor in shape.read_header(path).values()
     )
 
 
-def test_layers_that_are_cut_off_and_heads_for_other_tasks_do_not_count(tmp_path: Path) -> None:
+def test_unused_layers_and_task_heads_are_not_counted(tmp_path: Path) -> None:
     folder = sparse_checkpoints.write(tmp_path / "base", sparse_checkpoints.MISTRAL_7B)
-    whole, cut = shape.shape(folder), shape.shape(folder, layers=8)
-    assert (cut.linear * 4, cut.inputs * 4, cut.layers) == (whole.linear, whole.inputs, 8)
+    full, first_layers = shape.read_shape(folder), shape.read_shape(folder, layers=8)
+    assert (first_layers.linear * 4, first_layers.inputs * 4, first_layers.layers) == (
+        full.linear,
+        full.inputs,
+        8,
+    )
     embeddings = sparse_checkpoints.VOCABULARY * 4096
-    assert whole.other == embeddings + 65 * 4096
-    assert whole.stored > 2 * (whole.linear + whole.other + embeddings)
+    assert full.other == embeddings + 65 * 4096
+    assert full.stored > 2 * (full.linear + full.other + embeddings)
 
 
-def test_shards_count_as_one(tmp_path: Path) -> None:
+def test_shards_are_counted_together(tmp_path: Path) -> None:
     folder = sparse_checkpoints.write(tmp_path / "base", sparse_checkpoints.MISTRAL_7B)
-    before = shape.shape(folder)
-    tensors = shape.header(folder / "model.safetensors")
+    before = shape.read_shape(folder)
+    tensors = shape.read_header(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
-    plain = {name: (one.dtype, one.shape) for name, one in tensors.items()}
+    plain = {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
     first = dict(list(plain.items())[:99])
     sparse_checkpoints.save(folder / "model-1.safetensors", first)
-    rest = {name: one for name, one in plain.items() if name not in first}
-    sparse_checkpoints.save(folder / "model-2.safetensors", rest)
-    after = shape.shape(folder)
+    second = {name: tensor for name, tensor in plain.items() if name not in first}
+    sparse_checkpoints.save(folder / "model-2.safetensors", second)
+    after = shape.read_shape(folder)
     assert (after.linear, after.other) == (before.linear, before.other)
 
 
-def test_weights_that_lie_in_four_bits_count_two_values_a_byte(tmp_path: Path) -> None:
+def test_4_bit_weights_count_two_values_for_each_byte(tmp_path: Path) -> None:
     folder = sparse_checkpoints.write(tmp_path / "base", sparse_checkpoints.MISTRAL_7B)
     tensors = {
         "layers.0.mlp.up_proj.weight": ("U8", (4096 * 4096 // 2, 1)),
@@ -77,28 +83,28 @@ def test_weights_that_lie_in_four_bits_count_two_values_a_byte(tmp_path: Path) -
         "norm.weight": ("F16", (4096,)),
     }
     sparse_checkpoints.save(folder / "model.safetensors", tensors)
-    found = shape.shape(folder)
-    assert (found.linear, found.other, found.packed) == (4096 * 4096, 4096, True)
-    assert (found.inputs, found.outputs) == (4096, 4096)
+    result = shape.read_shape(folder)
+    assert (result.linear, result.other, result.packed) == (4096 * 4096, 4096, True)
+    assert (result.inputs, result.outputs) == (4096, 4096)
 
 
-def test_a_window_that_the_config_switches_off_is_none(tmp_path: Path) -> None:
+def test_a_window_disabled_in_the_config_is_ignored(tmp_path: Path) -> None:
     for switch, windowed in ((False, False), (True, True)):
         folder = tmp_path / str(switch)
         sparse_checkpoints.write(
             folder, sparse_checkpoints.MISTRAL_7B, sliding_window=4096, use_sliding_window=switch
         )
-        assert shape.shape(folder).windowed == windowed
+        assert shape.read_shape(folder).windowed == windowed
 
 
-def test_a_file_that_was_cut_short_is_refused(tmp_path: Path) -> None:
+def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     models.write(tmp_path, "llama")
     path = tmp_path / "model.safetensors"
-    whole = path.read_bytes()
-    for length in (0, 4, 8, 100, len(whole) - 1):
-        path.write_bytes(whole[:length])
+    data = path.read_bytes()
+    for length in (0, 4, 8, 100, len(data) - 1):
+        path.write_bytes(data[:length])
         with pytest.raises(Mismatch, match=r"model\.safetensors"):
-            shape.header(path)
+            shape.read_header(path)
 
 
 @pytest.mark.parametrize(
@@ -116,17 +122,17 @@ def test_a_header_that_cannot_be_read_is_refused(header: bytes, tmp_path: Path) 
     path = tmp_path / "a.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 4)
     with pytest.raises(Mismatch, match="cannot be read"):
-        shape.header(path)
+        shape.read_header(path)
 
 
 def test_a_base_without_safetensors_is_refused(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").touch()
     with pytest.raises(BadConfig, match="save_pretrained"):
-        shape.shape(tmp_path)
+        shape.read_shape(tmp_path)
 
 
-def test_a_config_that_does_not_tell_its_size_is_refused(tmp_path: Path) -> None:
+def test_a_config_without_sizes_is_refused(tmp_path: Path) -> None:
     folder = sparse_checkpoints.write(tmp_path / "base", sparse_checkpoints.MISTRAL_7B)
     (folder / "config.json").write_text('{"n_embd": 768}')
     with pytest.raises(BadConfig, match="no hidden_size"):
-        shape.shape(folder)
+        shape.read_shape(folder)

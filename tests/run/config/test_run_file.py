@@ -1,4 +1,4 @@
-"""A run file is strict: what is not known or has another type is refused by its name."""
+"""A run file is strict: unknown keys and wrong types are errors that name the key."""
 
 import json
 from itertools import product
@@ -9,22 +9,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parity.run.config.run_file import Config, SplitConfig, build, load
+from parity.run.config.run_file import Config, build, load
 from parity.run.config.section import Section
+from parity.run.config.split import KINDS, SplitConfig
 from parity.run.errors import BadConfig
 
 PLAIN = Config(name="plain")
 SECTIONS = tuple(name for name in Config.model_fields if name not in {"name", "overrides"})
-CHANGED: dict[str, object] = {
+CHANGED: dict[str, dict[str, Any]] = {
+    "competition.submission": {"submission": "other.csv"},
+    "competition.submission_columns": {"submission_columns": ["id", "ids"]},
+    "split.kind": {"kind": "random"},
     "split.fold": {"folds": 5, "fold": 1},
     "prompt.examples": {"examples": "fixed", "example_count": 1},
     "prompt.example_count": {"examples": "random", "example_count": 2},
-    "training.target_modules": {"target_modules": ["q_proj"]},
     "shipping.owner": {"owner": "somebody"},
     "shipping.model": {"model": "owner/model/transformers/small/1"},
-    "shipping.wheels": {"wheels": ["faiss-cpu"]},
 }
-"""Where one value alone cannot be changed, or not to the next number or word."""
+"""Keys that change only together with others, or not to the next number or word."""
 
 
 def run_file(folder: Path, text: str = "") -> Path:
@@ -34,9 +36,9 @@ def run_file(folder: Path, text: str = "") -> Path:
 
 
 def refusal(path: Path, *overrides: str) -> str:
-    with pytest.raises(BadConfig) as caught:
+    with pytest.raises(BadConfig) as error:
         load(path, overrides)
-    message = str(caught.value)
+    message = str(error.value)
     assert "\n" not in message
     return message.removeprefix(f"{path}: ")
 
@@ -46,12 +48,14 @@ def keys() -> list[str]:
     return [f"{name}.{key}" for name, section in sections.items() for key in section.model_dump()]
 
 
-def other(section: Section, key: str) -> dict[str, Any]:
-    """Give one key of a section another value that it may have."""
+def other_value(section: Section, key: str) -> dict[str, Any]:
+    """Return a key of a section with another valid value."""
     value = getattr(section, key)
     words = get_args(type(section).model_fields[key].annotation)
     if isinstance(value, bool):
         return {key: not value}
+    if isinstance(value, tuple):
+        return {key: [*value, "other"]}
     if isinstance(value, str):
         return {key: next((word for word in words if word != value), f"{value} too")}
     return {key: value + 2 if isinstance(value, int) else value / 2 or 0.125}
@@ -59,11 +63,13 @@ def other(section: Section, key: str) -> dict[str, Any]:
 
 def changed(key: str) -> Config:
     section, name = key.split(".")
-    values = CHANGED.get(key) or other(getattr(PLAIN, section), name)
+    values = CHANGED.get(key) or other_value(getattr(PLAIN, section), name)
+    if section == "competition" and name != "kind":
+        values = {"kind": "table", **values}  # the other kinds have no further keys
     return build({"name": "plain", section: values}, "here")
 
 
-def test_an_empty_file_is_all_defaults_under_the_name_of_the_file(tmp_path: Path) -> None:
+def test_an_empty_file_has_all_defaults_and_the_name_of_the_file(tmp_path: Path) -> None:
     assert load(run_file(tmp_path)) == Config(name="first")
 
 
@@ -99,7 +105,7 @@ def test_values_are_read_into_their_sections(tmp_path: Path) -> None:
         ("[training]\nepochs = 3.0\n", "training.epochs: Input should be a valid integer"),
         ("[training]\nepochs = true\n", "training.epochs: Input should be a valid integer"),
         ("[data]\nlicense = 0\n", "data.license: Input should be a valid string"),
-        ('[split]\nkind = "Random"\n', "split.kind: Input should be 'random', "),
+        ('[split]\nkind = "by subject"\n', "split.kind: String should match pattern"),
         ("[split]\nvalid = 1.0\n", "split.valid: Input should be less than 1"),
         ("[split]\nfolds = 5\nfold = 5\n", "split: fold 5 of 5 does not exist"),
         ("[split]\nfolds = 1\n", "split: fold 0 of 1 does not exist"),
@@ -129,12 +135,12 @@ def test_values_are_read_into_their_sections(tmp_path: Path) -> None:
         ("[training\n", "not TOML ("),
     ],
 )
-def test_what_does_not_fit_is_refused_by_its_key(tmp_path: Path, text: str, message: str) -> None:
+def test_a_wrong_value_is_refused_by_its_key(tmp_path: Path, text: str, message: str) -> None:
     assert refusal(run_file(tmp_path, text)).startswith(message)
 
 
 @pytest.mark.parametrize("key", ["instruction", "query", "passage"])
-def test_a_backslash_and_an_n_is_no_newline(tmp_path: Path, key: str) -> None:
+def test_a_backslash_and_an_n_are_not_a_newline(tmp_path: Path, key: str) -> None:
     path = run_file(tmp_path, f"[prompt]\n{key} = '<instruct>\\n{{question}}'\n")
     assert refusal(path) == f"prompt: {key} holds a backslash and an n; write a real newline"
 
@@ -146,9 +152,7 @@ def test_a_backslash_and_an_n_is_no_newline(tmp_path: Path, key: str) -> None:
         ("model", ("", "owner/model/transformers/small-2.5/1", "o/m/pyTorch/v/120")),
     ],
 )
-def test_a_name_on_kaggle_is_taken_as_it_is(
-    tmp_path: Path, key: str, names: tuple[str, ...]
-) -> None:
+def test_a_valid_kaggle_name_is_accepted(tmp_path: Path, key: str, names: tuple[str, ...]) -> None:
     for name in names:
         config = load(run_file(tmp_path, f"[shipping]\n{key} = {name!r}\n"))
         assert getattr(config.shipping, key) == name
@@ -173,11 +177,9 @@ def test_a_name_on_kaggle_is_taken_as_it_is(
         ("model", "/owner/model/transformers/small/1"),
     ],
 )
-def test_a_name_that_kaggle_has_not_or_that_is_not_pinned_is_refused(
-    tmp_path: Path, key: str, name: str
-) -> None:
-    said = refusal(run_file(tmp_path, f"[shipping]\n{key} = {json.dumps(name)}\n"))
-    assert said.startswith(f"shipping.{key}: String should match pattern")
+def test_an_invalid_or_unpinned_kaggle_name_is_refused(tmp_path: Path, key: str, name: str) -> None:
+    message = refusal(run_file(tmp_path, f"[shipping]\n{key} = {json.dumps(name)}\n"))
+    assert message.startswith(f"shipping.{key}: String should match pattern")
 
 
 def test_a_file_in_another_encoding_is_refused(tmp_path: Path) -> None:
@@ -186,22 +188,22 @@ def test_a_file_in_another_encoding_is_refused(tmp_path: Path) -> None:
     assert refusal(path).startswith("not TOML (")
 
 
-def test_a_missing_file_names_those_that_are_there(tmp_path: Path) -> None:
+def test_a_missing_file_lists_the_run_files_of_its_folder(tmp_path: Path) -> None:
     first = run_file(tmp_path)
-    assert refusal(tmp_path / "second.toml").endswith(f"no such run file (there: {first})")
-    assert refusal(tmp_path / "no" / "x.toml").endswith("no such run file (there: none)")
+    assert refusal(tmp_path / "second.toml").endswith(f"no such run file (in its folder: {first})")
+    assert refusal(tmp_path / "no" / "x.toml").endswith("no such run file (in its folder: none)")
 
 
 def test_overrides_are_typed_and_recorded_in_order(tmp_path: Path) -> None:
-    given_ = (
+    overrides = (
         "training.epochs=3",
         "training.gradient_checkpointing=true",
         'training.target_modules=["q_proj"]',
         "split.unseen = 0.5",
         "training.epochs=4",
     )
-    config = load(run_file(tmp_path, "[training]\nepochs = 9\nrank = 2\n"), given_)
-    assert config.overrides == given_
+    config = load(run_file(tmp_path, "[training]\nepochs = 9\nr = 2\n"), overrides)
+    assert config.overrides == overrides
     assert config.training.epochs == 4
     assert config.training.r == 2
     assert config.training.gradient_checkpointing is True
@@ -219,19 +221,19 @@ def test_overrides_are_typed_and_recorded_in_order(tmp_path: Path) -> None:
         ("", ""),
     ],
 )
-def test_a_bare_word_is_a_text(tmp_path: Path, text: str, value: str) -> None:
+def test_an_unquoted_word_is_a_string(tmp_path: Path, text: str, value: str) -> None:
     assert load(run_file(tmp_path), (f"encoder.base={text}",)).encoder.base == value
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("training.epochs", "want section.key=value, as in training.epochs=3"),
-        ("epochs=3", "want section.key=value, as in training.epochs=3"),
-        ("training.lora.rank=3", "want section.key=value, as in training.epochs=3"),
-        ("training.=3", "want section.key=value, as in training.epochs=3"),
-        (".epochs=3", "want section.key=value, as in training.epochs=3"),
-        ("=3", "want section.key=value, as in training.epochs=3"),
+        ("training.epochs", "expected section.key=value, such as training.epochs=3"),
+        ("epochs=3", "expected section.key=value, such as training.epochs=3"),
+        ("training.lora.rank=3", "expected section.key=value, such as training.epochs=3"),
+        ("training.=3", "expected section.key=value, such as training.epochs=3"),
+        (".epochs=3", "expected section.key=value, such as training.epochs=3"),
+        ("=3", "expected section.key=value, such as training.epochs=3"),
         ("training.epoch=3", "training.epoch: unknown key"),
         ("trainings.epochs=3", "trainings: unknown key"),
         ('training.gradient_checkpointing="false"', "Input should be a valid boolean"),
@@ -250,43 +252,42 @@ def test_an_override_of_another_form_is_refused(
     assert message in refusal(run_file(tmp_path), override)
 
 
-def test_an_override_below_a_plain_value_is_refused(tmp_path: Path) -> None:
+def test_an_override_of_a_key_without_a_section_is_refused(tmp_path: Path) -> None:
     path = run_file(tmp_path, "training = 3\n")
     assert refusal(path, "training.epochs=3").endswith("training is not a section")
 
 
 def test_a_config_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        PLAIN.training.epochs = 3  # type: ignore[misc]  # the point of the test
+        PLAIN.training.epochs = 3  # type: ignore[misc]  # tested here
 
 
-def test_the_digest_leaves_out_the_name_and_how_values_were_given(tmp_path: Path) -> None:
+def test_the_digest_ignores_name_and_overrides(tmp_path: Path) -> None:
     written = load(run_file(tmp_path, "[training]\nepochs = 3\n"))
-    given_ = load(run_file(tmp_path), ("training.epochs=3",))
-    assert written.overrides != given_.overrides
-    assert written.digest() == given_.digest() != PLAIN.digest()
+    overridden = load(run_file(tmp_path), ("training.epochs=3",))
+    assert written.overrides != overridden.overrides
+    assert written.digest() == overridden.digest() != PLAIN.digest()
     assert Config(name="other").digest() == PLAIN.digest()
 
 
 @pytest.mark.parametrize("key", keys())
-def test_every_value_changes_the_digest_of_its_section_alone(key: str) -> None:
+def test_a_value_changes_only_the_digest_of_its_section(key: str) -> None:
     config = changed(key)
     assert config.digest() != PLAIN.digest()
     for name in SECTIONS:
-        same = config.digest(name) == PLAIN.digest(name)
-        assert same == (name != key.split(".")[0])
+        is_equal = config.digest(name) == PLAIN.digest(name)
+        assert is_equal == (name != key.split(".")[0])
 
 
-def test_no_two_changes_have_one_digest() -> None:
+def test_different_changes_have_different_digests() -> None:
     assert len({changed(key).digest() for key in keys()}) == len(keys())
 
 
-def test_splits_that_differ_have_other_names() -> None:
-    kinds = get_args(SplitConfig.model_fields["kind"].annotation)
+def test_different_splits_have_different_names() -> None:
     names = [
         SplitConfig(kind=kind, seed=seed, valid=valid, folds=folds, fold=fold).name
         for kind, seed, (valid, folds, fold) in product(
-            (kind for kind in kinds if kind != "full"),
+            (*(kind for kind in KINDS if kind != "full"), "subject", "construct"),
             (0, 1, -1, 11),
             ((0.2, 0, 0), (0.25, 0, 0), (0.2, 5, 0), (0.2, 5, 1), (0.2, 10, 1)),
         )
@@ -296,11 +297,11 @@ def test_splits_that_differ_have_other_names() -> None:
 
 
 @given(st.floats(0.0, 1.0).map(lambda share: round(share, 6)), st.integers())
-def test_the_wanted_share_is_in_the_name_of_an_unseen_split_alone(share: float, seed: int) -> None:
+def test_only_an_unseen_split_has_its_share_in_its_name(share: float, seed: int) -> None:
     name = SplitConfig(kind="unseen", unseen=share, seed=seed).name
     assert float(name.removeprefix("unseen-").removesuffix(f"-s{seed}")) == share
     assert SplitConfig(kind="subject", unseen=share, seed=seed).name == f"subject-s{seed}"
 
 
-def test_a_split_without_a_valid_side_has_one_name() -> None:
+def test_a_full_split_has_the_same_name_for_every_seed() -> None:
     assert {SplitConfig(kind="full", seed=seed).name for seed in range(3)} == {"full"}

@@ -1,12 +1,12 @@
-"""How much of a score gap each layer makes: one layer is swapped after the other, from A to B.
+"""Attribute a score gap to layers: swap one layer after the other from A to B and score each time.
 
-The layers are swapped in the order of `layers.ORDER`, and what was swapped stays swapped, so a part
-is what a layer adds to those before it: another order would share what two layers do together in
-another way. Rows that one side alone scored are no layer of a model: A's are left out first, B's
-come in last, and everything between is compared on the rows of both.
+Layers are swapped in causal order (`run.layers`) and stay swapped, so that a layer's part is what
+it adds to those before it; another order would divide joint effects differently. Rows that only
+one side scored belong to no layer: A's are left out first, B's are added last, and everything
+between is compared on the common rows.
 
-Means are held in whole 2**-40 of MAP. Sums of these are exact in float64, so the parts and the
-remainder give the gap to the last digit.
+Means are rounded to multiples of 2**-40. Sums of these are exact in float64, so parts and
+remainder add up to the gap exactly.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,30 +17,30 @@ from typing import Any
 
 from parity.competition.query import QueryId
 from parity.competition.scoring.bootstrap import Interval, estimate
-from parity.run.config.run_file import ScoringConfig
-from parity.run.progress import wrapped
+from parity.run.config.scoring import ScoringConfig
+from parity.run.progress import wrap_lines
 
 REMAINDER = "remainder"
 _GRID = 2.0**40
 _NAME = 13  # columns of a layer's name
 
 Values = Mapping[QueryId, float]
-"""Average precision of each row."""
+"""Row → its score by the metric."""
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """The rows scored anew after a swap.
+class Swap:
+    """The scores of the common rows after a swap.
 
     Attributes:
-        layer: what was swapped; empty where a side was scored anew with nothing swapped, so that
-            what moved since the step before is no layer's and goes to the remainder.
-        told: what changed, in a few words.
-        values: of the rows that both sides scored.
+        layer: layer that was swapped; empty if a side was scored again without a swap, whose change
+            belongs to no layer and goes to the remainder.
+        change: what the swap changed, in a few words.
+        values: scores of the common rows.
     """
 
     layer: str
-    told: str
+    change: str
     values: Values
 
 
@@ -49,41 +49,41 @@ class AttributionStep:
     """A layer's part of the gap.
 
     Attributes:
-        layer: its name, `rows` or `REMAINDER`.
-        told: what changed.
-        part: of the gap, in MAP@k, with its 95 % paired bootstrap interval over questions.
-        after: MAP@k once it was swapped.
+        layer: name of the layer, `rows` or `REMAINDER`.
+        change: what changed.
+        part: part of the gap in the metric, with its 95 % paired bootstrap interval over questions.
+        after: mean score after the swap.
     """
 
     layer: str
-    told: str
+    change: str
     part: Interval
     after: float
 
 
 @dataclass(frozen=True, slots=True)
 class Attribution:
-    """A gap in parts: `start`, and the parts of all rungs, make `end`.
+    """A gap in parts: `start` plus the parts of all steps is `end`.
 
     Attributes:
-        k: depth of MAP at which layers were swapped.
-        rows: how many rows both sides scored.
-        start: MAP@k of A.
-        end: MAP@k of B.
-        rungs: in the order of the swaps; the last is what no swap explains.
-        notes: what could not be swapped and why, a line each.
+        metric: name of the metric, such as MAP@25.
+        rows: number of rows that both sides scored.
+        start: mean score of A.
+        end: mean score of B.
+        steps: parts in the order of the swaps; the last is the remainder.
+        notes: lines on layers that could not be swapped, and why.
     """
 
-    k: int
+    metric: str
     rows: int
     start: float
     end: float
-    rungs: tuple[AttributionStep, ...]
+    steps: tuple[AttributionStep, ...]
     notes: tuple[str, ...] = ()
 
     @property
     def gap(self) -> float:
-        """MAP@k of B less that of A: exactly the sum of the parts."""
+        """Return the score of B minus that of A, exactly the sum of the parts."""
         return self.end - self.start
 
     def as_json(self) -> dict[str, Any]:
@@ -92,147 +92,145 @@ class Attribution:
 
 
 def attribute(
-    a: Values, b: Values, steps: Sequence[Step], scoring: ScoringConfig, *, k: int = 25
+    a: Values, b: Values, swaps: Sequence[Swap], scoring: ScoringConfig, *, metric: str
 ) -> Attribution:
     """Return the parts of the gap between two scores.
 
     Args:
-        a: of all rows that A scored, as its evidence tells.
-        b: the same of B.
-        steps: A scored anew, then after each swap, on the rows of both; the first has no layer.
-            None where nothing can be scored anew: then all of the gap there is the remainder.
-        scoring: bootstrap draws and seed.
-        k: depth.
+        a: all rows that A scored, as its evidence has them.
+        b: all rows that B scored.
+        swaps: A scored again, then after each swap, on the common rows; the first has no layer.
+            Empty if nothing can be scored again; then the entire gap is the remainder.
+        scoring: bootstrap resamples and seed.
+        metric: name of the metric.
 
-    Source: the paired bootstrap of `competition.bootstrap`, whole questions.
+    Source: the paired bootstrap of `competition.scoring.bootstrap`, whole questions.
     """
-    both = a.keys() & b.keys()
-    mine, theirs = ({row: one[row] for row in both} for one in (a, b))
+    common = a.keys() & b.keys()
+    common_a, common_b = ({row: values[row] for row in common} for values in (a, b))
     parts = list[tuple[str, str, Interval]]()
-    if left := a.keys() - both:
-        told = f"{len(left)} rows that A alone scored are left out"
-        parts.append(("rows", told, _rows(a, mine, -1, scoring)))
-    rest = _minus(theirs, mine)
-    for before, step in pairwise(steps):
-        if step.layer:
-            part = _paired(before.values, step.values, scoring)
-            parts.append((step.layer, step.told, part))
-            rest = _minus(rest, _minus(step.values, before.values))
-    if added := b.keys() - both:
-        told = f"{len(added)} rows that B alone scored come in"
-        parts.append(("rows", told, _rows(b, theirs, 1, scoring)))
-    kept = {row: _snapped(value) for row, value in rest.items()}  # without float's own rest
-    bounds = estimate(kept, frozenset(), scoring).all
-    rungs = _stacked(_mean(a), _mean(b), parts, bounds)
-    return Attribution(k, len(both), _mean(a), _mean(b), rungs)
+    if only_a := a.keys() - common:
+        change = f"{len(only_a)} rows that only A scored are left out"
+        parts.append(("rows", change, _rows_part(a, common_a, -1, scoring)))
+    remainder = _subtract(common_b, common_a)
+    for before, swap in pairwise(swaps):
+        if swap.layer:
+            parts.append((swap.layer, swap.change, _paired(before.values, swap.values, scoring)))
+            remainder = _subtract(remainder, _subtract(swap.values, before.values))
+    if only_b := b.keys() - common:
+        change = f"{len(only_b)} rows that only B scored are added"
+        parts.append(("rows", change, _rows_part(b, common_b, 1, scoring)))
+    rounded = {row: _round(value) for row, value in remainder.items()}  # drop float error
+    bounds = estimate(rounded, frozenset(), scoring).all
+    steps = _cumulate(_mean(a), _mean(b), parts, bounds)
+    return Attribution(metric, len(common), _mean(a), _mean(b), steps)
 
 
 def of_number(
-    a: Values, unseen: frozenset[QueryId], number: float, scoring: ScoringConfig, *, k: int = 25
+    a: Values, unseen: frozenset[QueryId], number: float, scoring: ScoringConfig, *, metric: str
 ) -> Attribution:
-    """Return what the unseen share makes of the gap between a CV and a leaderboard's number.
+    """Return the part of the unseen share in the gap between a CV and a leaderboard score.
 
-    Nothing can be swapped on rows nobody has; but seen and unseen rows can be weighed anew, as p
-    of the run file weighs them.
+    Hidden rows cannot be scored again, so no layer can be swapped; but seen and unseen rows can be
+    weighted by the p of the run file.
 
     Args:
-        a: of all rows that A scored.
-        unseen: the rows whose misconceptions train never shows.
-        number: MAP@k as the leaderboard shows it.
-        scoring: p, bootstrap draws and seed.
-        k: depth.
+        a: all rows that A scored.
+        unseen: rows with a label that never occurs in train.
+        number: score on the leaderboard.
+        scoring: p, bootstrap resamples and seed.
+        metric: name of the metric.
     """
     parts, notes = list[tuple[str, str, Interval]](), tuple[str, ...]()
-    judged = estimate(a, unseen, scoring)
+    cv = estimate(a, unseen, scoring)
     share = 1 - len(unseen & a.keys()) / len(a)
-    known = judged.projection
-    if known is None or not 0 < share < 1:
-        known = judged.all
-        notes = ("no projection: seen or unseen has no row, so p cannot be weighed",)
+    expected = cv.projection
+    if expected is None or not 0 < share < 1:
+        expected = cv.all
+        notes = ("no projection: no seen or no unseen row, so p has no effect",)
     else:
-        told = f"seen share from {share:.2f} of the CV to p = {scoring.seen_share:g}"
+        change = f"seen share from {share:.2f} of the CV to p = {scoring.seen_share:g}"
         part = _contrast(a, unseen, share - scoring.seen_share, scoring)
-        parts.append(("unseen share", told, replace(part, value=_snapped(part.value))))
-    rest = Interval(0.0, number - known.high, number - known.low)
-    rungs = _stacked(_mean(a), _snapped(number), parts, rest)
-    return Attribution(k, len(a), _mean(a), _snapped(number), rungs, notes)
+        parts.append(("unseen share", change, replace(part, value=_round(part.value))))
+    bounds = Interval(0.0, number - expected.high, number - expected.low)
+    steps = _cumulate(_mean(a), _round(number), parts, bounds)
+    return Attribution(metric, len(a), _mean(a), _round(number), steps, notes)
 
 
-def text(found: Attribution, a: str, b: str) -> str:
-    """Return the ladder for a terminal of 80 columns.
+def text(attribution: Attribution, a: str, b: str) -> str:
+    """Return the attribution as a table for a terminal of 80 columns.
 
     Args:
-        found: the parts.
+        attribution: the parts.
         a: name of A.
         b: name of B.
     """
-    metric = f"MAP@{found.k}"
     lines = [
-        *wrapped(f"A  {a}"),
-        *wrapped(f"B  {b}"),
+        *wrap_lines(f"A  {a}"),
+        *wrap_lines(f"B  {b}"),
         "",
-        f"  {'':{_NAME}} {'part':>8}  {'95 %':20} {metric:>7}",
-        f"  {'A':{_NAME}} {'':8}  {'':20} {found.start:7.4f}",
+        f"  {'':{_NAME}} {'part':>8}  {'95 %':20} {attribution.metric:>7}",
+        f"  {'A':{_NAME}} {'':8}  {'':20} {attribution.start:7.4f}",
     ]
-    for rung in found.rungs:
-        between = f"{rung.part.low:+.4f} to {rung.part.high:+.4f}"
+    for step in attribution.steps:
+        bounds = f"{step.part.low:+.4f} to {step.part.high:+.4f}"
         lines.append(
-            f"  {rung.layer:{_NAME}} {rung.part.value:+8.4f}  {between:20} {rung.after:7.4f}"
+            f"  {step.layer:{_NAME}} {step.part.value:+8.4f}  {bounds:20} {step.after:7.4f}"
         )
-        lines += wrapped(rung.told, "      ")
-    lines.append(f"  {'B less A':{_NAME}} {found.gap:+8.4f}  {'':20} {found.end:7.4f}")
-    lines.append(f"on {found.rows} rows; parts and remainder make the gap exactly")
-    for note in found.notes:
-        lines += wrapped(note)
+        lines += wrap_lines(step.change, "      ")
+    lines.append(f"  {'B minus A':{_NAME}} {attribution.gap:+8.4f}  {'':20} {attribution.end:7.4f}")
+    lines.append(f"on {attribution.rows} rows; parts and remainder add up to the gap exactly")
+    for note in attribution.notes:
+        lines += wrap_lines(note)
     return "\n".join(lines)
 
 
-def _stacked(
-    start: float, end: float, parts: Sequence[tuple[str, str, Interval]], rest: Interval
+def _cumulate(
+    start: float, end: float, parts: Sequence[tuple[str, str, Interval]], bounds: Interval
 ) -> tuple[AttributionStep, ...]:
-    """Return the rungs from A's mean to B's; the last has what is left, within `rest`'s ends."""
-    rungs, now = list[AttributionStep](), start
-    for layer, told, part in parts:
-        now += part.value
-        rungs.append(AttributionStep(layer, told, part, now))
-    return (*rungs, AttributionStep(REMAINDER, "", replace(rest, value=end - now), end))
+    """Return the steps from A's mean to B's; the last is the remainder, with these bounds."""
+    steps, mean = list[AttributionStep](), start
+    for layer, change, part in parts:
+        mean += part.value
+        steps.append(AttributionStep(layer, change, part, mean))
+    return (*steps, AttributionStep(REMAINDER, "", replace(bounds, value=end - mean), end))
 
 
 def _paired(before: Values, after: Values, scoring: ScoringConfig) -> Interval:
-    """Return the change of the mean, with the interval of the rows' changes."""
-    bounds = estimate(_minus(after, before), frozenset(), scoring).all
+    """Return the change of the mean with the interval of the rows' changes."""
+    bounds = estimate(_subtract(after, before), frozenset(), scoring).all
     return replace(bounds, value=_mean(after) - _mean(before))
 
 
-def _rows(values: Values, kept: Values, sign: int, scoring: ScoringConfig) -> Interval:
-    """Return what the rows that one side alone scored do to its mean: left out (-1), or added."""
-    odd = frozenset(values.keys() - kept.keys())
-    bounds = _contrast(values, odd, sign * len(odd) / len(values), scoring)
-    return replace(bounds, value=sign * (_mean(values) - _mean(kept)))
+def _rows_part(values: Values, common: Values, sign: int, scoring: ScoringConfig) -> Interval:
+    """Return the effect of rows that one side scored alone: left out (-1) or added (+1)."""
+    extra = frozenset(values.keys() - common.keys())
+    bounds = _contrast(values, extra, sign * len(extra) / len(values), scoring)
+    return replace(bounds, value=sign * (_mean(values) - _mean(common)))
 
 
 def _contrast(
     values: Values, marked: frozenset[QueryId], weight: float, scoring: ScoringConfig
 ) -> Interval:
-    """Return `weight` times the mean of the marked rows less that of the others.
+    """Return `weight` times the difference in mean between marked and unmarked rows.
 
-    By the one bootstrap: with half the weight on either slice, and the others' signs turned, its
-    projection is half the difference.
+    Uses the same bootstrap: with equal weights on both slices, and the sign of unmarked rows
+    flipped, its projection is half the difference.
     """
-    turned = {row: value if row in marked else -value for row, value in values.items()}
-    half = estimate(turned, marked, scoring.model_copy(update={"seen_share": 0.5})).projection
+    flipped = {row: value if row in marked else -value for row, value in values.items()}
+    half = estimate(flipped, marked, scoring.model_copy(update={"seen_share": 0.5})).projection
     assert half is not None  # both slices have rows
     low, high = sorted((2 * weight * half.low, 2 * weight * half.high))
     return Interval(2 * weight * half.value, low, high)
 
 
-def _minus(one: Values, other: Values) -> dict[QueryId, float]:
-    return {row: one[row] - other[row] for row in one}
+def _subtract(a: Values, b: Values) -> dict[QueryId, float]:
+    return {row: a[row] - b[row] for row in a}
 
 
 def _mean(values: Values) -> float:
-    return _snapped(fmean(values[row] for row in sorted(values)))
+    return _round(fmean(values[row] for row in sorted(values)))
 
 
-def _snapped(value: float) -> float:
+def _round(value: float) -> float:
     return round(value * _GRID) / _GRID

@@ -1,4 +1,4 @@
-"""Two records → the first layer that differs and what follows from it; three verdicts."""
+"""Compare two records layer by layer: the first difference, what follows from it, what to do."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,218 +8,204 @@ from parity.analysis.compare import diff, layer_diffs, layer_values, leaderboard
 from parity.analysis.compare.evidence_record import Artifacts, EvidenceRecord
 from parity.analysis.compare.layer_diffs import LayerDiff, State
 from parity.competition.scoring.metrics import Scores
-from parity.run import ledger
-from parity.run.progress import wrapped
+from parity.run import layers, ledger
+from parity.run.progress import wrap_lines
 
-Said = Literal["same", "same within numeric noise", "different"]
-_NEXT = {
-    "data": "attach or read the same files of the competition, then: invoke prepare",
-    "corpus": "attach or read the same misconception_mapping.csv, then: invoke prepare",
-    "split": "give both run files one [split], then: invoke prepare and invoke eval",
-    "lineage": "score an adapter on questions it was not trained on: invoke eval",
-    "base": "load the base that the adapter names, then: invoke eval",
-    "adapter": "score the adapter that was meant: invoke eval --adapter, or invoke package",
-    "template": "give both run files one [prompt], then: invoke mine and what follows",
-    "examples": "use one pool and policy of examples for both: invoke prepare, invoke eval",
-    "texts": "one prompts.py writes all texts: bring both to one version of this project",
-    "tokens": "install the locked versions of tokenizers and transformers: invoke doctor",
-    "packages": "install the locked versions: invoke doctor",
-    "precision": "compare like with like: --set encoder.precision and encoder.quantize",
-    "device": "run both on one device: --set encoder.device",
-    "budget": "run both with one --set encoder.token_budget, threads and processes",
-    "embeddings": "reload the adapter beside its base: invoke train checks the round trip",
-    "ranking": "rank again from one index of the corpus: invoke eval",
-    "submission": "write it anew from one ranking, every row once: invoke predict",
-    "metric": "score both at one k on the same rows: invoke eval",
-    "score": "invoke eval --against the other run file, and the lines above",
-}
+Result = Literal["same", "same within numeric noise", "different"]
+_STATES = {"equal": "equal", "unknown": "not known on both sides", "near": "differs, harmless"}
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One layer of the walk.
+    """The comparison of one layer.
 
     Attributes:
-        layer: its name.
+        layer: name of the layer.
         state: `near` is a difference that is harmless or within noise.
-        role: of a difference: `first`, `consequence` or `independent`; empty otherwise.
-        told: lines in the layer's own terms.
+        role: role of a difference: `first`, `consequence` or `independent`; empty otherwise.
+        lines: details in terms of the layer.
     """
 
     layer: str
     state: State
     role: str = ""
-    told: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """What two records have in common.
+    """The comparison of two records.
 
     Attributes:
-        said: one of three.
-        layer: the first that differs; empty where none does.
-        next: what to do then.
-        bound: how far below 1 a cosine may lie, None where nothing had to be measured.
-        findings: every layer, in order.
+        result: `same`, `same within numeric noise` or `different`.
+        layer: first layer that differs; empty if no layer differs.
+        advice: what to do about it; empty if no layer differs.
+        fix: command that the advice needs, verb first; empty if no command helps.
+        bound: largest allowed distance of a cosine from 1, None if nothing had to be measured.
+        findings: all layers in causal order.
     """
 
-    said: Said
+    result: Result
     layer: str
-    next: str
+    advice: str
+    fix: tuple[str, ...]
     bound: float | None
     findings: tuple[Finding, ...]
 
     @property
     def line(self) -> str:
-        """The verdict in one line."""
-        if self.said == "different":
-            told = self.of(self.layer).told
-            return f"different because {self.layer}: {told[0] if told else 'digests differ'}"
-        told = self.of("score").told if self.of("score").state == "near" else ()
-        gap = f"; scores: {told[-1]}" if told else ""
-        if self.bound is not None:
-            bound = f"cosines at least {1 - self.bound:g}, swaps of near ties only"
-            return f"{self.said} ({bound}){gap}"
-        return f"{self.said}{gap}"
+        """Return the conclusion in one line."""
+        if self.result == "different":
+            lines = self.of(self.layer).lines
+            return f"first difference: {self.layer} ({lines[0] if lines else 'digests differ'})"
+        score = self.of("score")
+        gap = f"; scores: {score.lines[-1]}" if score.state == "near" and score.lines else ""
+        if self.bound is None:
+            return f"{self.result}{gap}"
+        noise = f"cosines at least {1 - self.bound:g}, swaps of near ties only"
+        return f"{self.result} ({noise}){gap}"
 
     def of(self, layer: str) -> Finding:
-        """Return what was found of one layer."""
+        """Return the finding of one layer."""
         return next(finding for finding in self.findings if finding.layer == layer)
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values."""
         return {
-            "verdict": self.said,
+            "result": self.result,
             "layer": self.layer,
-            "next": self.next,
+            "advice": self.advice,
+            "fix": list(self.fix),
             "bound": self.bound,
             "layers": [
                 {
                     "layer": finding.layer,
                     "state": finding.state,
                     "role": finding.role,
-                    "told": list(finding.told),
+                    "lines": list(finding.lines),
                 }
                 for finding in self.findings
             ],
         }
 
 
-def conclude(a: EvidenceRecord, b: EvidenceRecord, known: Artifacts) -> Conclusion:
-    """Walk the layers in order and name the first that differs by more than noise."""
-    found = _measure(a, b, known)
-    walked = {
-        name: found[name] if name in found else _given(name, a, b, known)
-        for name in layer_values.ORDER
+def conclude(a: EvidenceRecord, b: EvidenceRecord, artifacts: Artifacts) -> Conclusion:
+    """Compare two records in causal order and find the first layer that differs beyond noise."""
+    measured = _measured_diffs(a, b, artifacts)
+    diffs = {
+        name: measured[name] if name in measured else _input_diff(name, a, b, artifacts)
+        for name in layers.COMPARED
     }
-    _weigh_soft(walked, a, b)
-    first = next((name for name, one in walked.items() if one.state == "differs"), "")
+    _excuse_soft(diffs, a, b)
+    first = next((name for name, diff_ in diffs.items() if diff_.state == "differs"), "")
     findings = tuple(
-        Finding(name, one.state, _role(name, one.state, first), one.told)
-        for name, one in walked.items()
+        Finding(name, diff_.state, _role(name, diff_.state, first), diff_.lines)
+        for name, diff_ in diffs.items()
     )
+    bound = _bound(a, b, measured)
     if first:
-        return Conclusion("different", first, _NEXT[first], _bound(a, b, found), findings)
-    noisy = any(found[name].state == "near" for name in ("embeddings", "ranking", "submission"))
-    said: Said = "same within numeric noise" if noisy else "same"
-    return Conclusion(said, "", "", _bound(a, b, found) if noisy else None, findings)
+        layer = layers.BY_NAME[first]
+        return Conclusion("different", first, layer.advice, layer.fix, bound, findings)
+    if any(measured[name].state == "near" for name in ("embeddings", "ranking", "submission")):
+        return Conclusion("same within numeric noise", "", "", (), bound, findings)
+    return Conclusion("same", "", "", (), None, findings)
 
 
-def text(verdict: Conclusion, a: EvidenceRecord, b: EvidenceRecord) -> str:
-    """Return the verdict for a terminal of 80 columns."""
-    lines = [f"{letter}  {one.short}  {one.name}" for letter, one in (("A", a), ("B", b))]
-    lines += ["", *wrapped(verdict.line)]
-    if verdict.layer:
-        told = verdict.of(verdict.layer).told[1:]
-        lines += [line for one in told for line in wrapped(one, "  ")]
-        lines += wrapped(f"next: {verdict.next}")
+def text(conclusion: Conclusion, a: EvidenceRecord, b: EvidenceRecord) -> str:
+    """Return the conclusion for a terminal of 80 columns."""
+    lines = [f"{letter}  {record.short}  {record.name}" for letter, record in (("A", a), ("B", b))]
+    lines += ["", *wrap_lines(conclusion.line)]
+    if conclusion.layer:
+        details = conclusion.of(conclusion.layer).lines[1:]
+        lines += [line for detail in details for line in wrap_lines(detail, "  ")]
+        lines += wrap_lines(f"next: {conclusion.advice}")
     lines.append("")
-    for finding in verdict.findings:
+    for finding in conclusion.findings:
         lines.append(f"  {finding.layer:<12}{_state(finding)}".rstrip())
-        if finding.state != "equal" and finding.layer != verdict.layer:
-            lines += [line for said in finding.told for line in wrapped(said, " " * 14)]
+        if finding.state != "equal" and finding.layer != conclusion.layer:
+            lines += [line for detail in finding.lines for line in wrap_lines(detail, " " * 14)]
     return "\n".join(lines)
 
 
-def _measure(a: EvidenceRecord, b: EvidenceRecord, known: Artifacts) -> dict[str, LayerDiff]:
-    near = layer_diffs.embeddings(a, b)
-    ranked = layer_diffs.ranking(a, b, known)
-    states = {near.state, ranked.state}
-    noise: State = "differs" if "differs" in states else near.state
-    found = {"embeddings": near, "ranking": ranked}
-    found["submission"] = layer_diffs.submission(a, b, noise)
-    found["metric"] = layer_diffs.metric(a, b)
-    found["score"] = _score(a, b, known, noise)
-    return found
+def cv_scores(record: EvidenceRecord) -> Scores | None:
+    """Return the scores of a CV, None if the record has no scores by slice."""
+    score: Mapping[str, Any] = record.evidence.score
+    return Scores.from_json(score) if "all" in score else None
 
 
-def _score(a: EvidenceRecord, b: EvidenceRecord, known: Artifacts, noise: State) -> LayerDiff:
-    """Compare scores of the same rows, or a CV with the number of a leaderboard."""
-    kinds = [one.evidence.kind for one in (a, b)]
+def _measured_diffs(
+    a: EvidenceRecord, b: EvidenceRecord, artifacts: Artifacts
+) -> dict[str, LayerDiff]:
+    """Compare the layers that a measurement computes, where rounding is allowed."""
+    embeddings = layer_diffs.embeddings(a, b)
+    ranking = layer_diffs.ranking(a, b, artifacts)
+    has_change = "differs" in (embeddings.state, ranking.state)
+    noise: State = "differs" if has_change else embeddings.state
+    return {
+        "embeddings": embeddings,
+        "ranking": ranking,
+        "submission": layer_diffs.submission(a, b, noise),
+        "metric": layer_diffs.metric(a, b),
+        "score": _score(a, b, artifacts, noise),
+    }
+
+
+def _score(a: EvidenceRecord, b: EvidenceRecord, artifacts: Artifacts, noise: State) -> LayerDiff:
+    """Compare scores of the same rows, or a CV with a leaderboard score."""
     for cv, other in ((a, b), (b, a)):
         if cv.evidence.kind == "cv" and other.evidence.kind in ledger.BOARDS:
             number = layer_values.value(other.evidence.score)
-            scores = whole(cv)
+            scores = cv_scores(cv)
             if number is None or scores is None:
                 return LayerDiff("unknown")
-            judged = leaderboard_gap.explain_gap(scores, number)
-            return LayerDiff("differs" if judged.cause == "neither" else "near", judged.told)
-    if set(kinds) == set(ledger.BOARDS):
-        return LayerDiff("unknown", ("public and private are scores of other rows",))
-    return layer_diffs.score(a, b, known, noise)
+            gap = leaderboard_gap.explain_gap(scores, number)
+            return LayerDiff("differs" if gap.cause == "neither" else "near", gap.lines)
+    if {a.evidence.kind, b.evidence.kind} == set(ledger.BOARDS):
+        return LayerDiff("unknown", ("public and private score different rows",))
+    return layer_diffs.score(a, b, artifacts, noise)
 
 
-def whole(side: EvidenceRecord) -> Scores | None:
-    """Return the scores of a CV, None where the record holds none with slices."""
-    record: Mapping[str, Any] = side.evidence.score
-    return Scores.from_json(record) if "all" in record else None
-
-
-def _given(layer: str, a: EvidenceRecord, b: EvidenceRecord, known: Artifacts) -> LayerDiff:
-    """Compare a layer that was given, not computed."""
-    mine, theirs = layer_values.values(a).get(layer), layer_values.values(b).get(layer)
-    if mine is None or theirs is None:
+def _input_diff(
+    layer: str, a: EvidenceRecord, b: EvidenceRecord, artifacts: Artifacts
+) -> LayerDiff:
+    """Compare a layer that is an input of the measurement, by its value."""
+    x, y = layer_values.values(a).get(layer), layer_values.values(b).get(layer)
+    if x is None or y is None:
         return LayerDiff("unknown")
-    if layer == "packages":  # the digest has the model's alone
-        differ = mine != theirs or bool(diff.packages_that_differ(a, b))
-    else:
-        differ = mine != theirs
-    if not differ:
+    differs = x != y
+    if layer == "packages":  # the digest covers the model's packages only
+        differs = differs or bool(diff.packages_that_differ(a, b))
+    if not differs:
         return LayerDiff("equal")
-    return LayerDiff("differs", tuple(diff.told(layer, a, b, known)))
+    return LayerDiff("differs", tuple(diff.describe(layer, a, b, artifacts)))
 
 
-def _weigh_soft(walked: dict[str, LayerDiff], a: EvidenceRecord, b: EvidenceRecord) -> None:
-    """Let off the layers that may differ, where embeddings and rankings agree within rounding."""
-    results = [walked[name].state for name in ("embeddings", "ranking")]
-    for name in layer_values.SOFT:
-        one = walked[name]
-        if one.state != "differs":
+def _excuse_soft(diffs: dict[str, LayerDiff], a: EvidenceRecord, b: EvidenceRecord) -> None:
+    """Mark differences of soft layers as harmless if embeddings and rankings agree."""
+    results = [diffs[name].state for name in ("embeddings", "ranking")]
+    for name in layers.SOFT:
+        if diffs[name].state != "differs":
             continue
-        if name == "packages" and not _matters(a, b):
-            walked[name] = LayerDiff(
-                "near", (*one.told, "harmless: none of them moves an embedding")
-            )
+        lines = diffs[name].lines
+        if name == "packages" and not _has_model_package(a, b):
+            diffs[name] = LayerDiff("near", (*lines, "harmless: no package affects embeddings"))
         elif set(results) == {"unknown"}:
-            walked[name] = LayerDiff("unknown", (*one.told, "whether it matters was not measured"))
-        elif walked["embeddings"].sure:
-            walked[name] = LayerDiff(
-                "near", (*one.told, "not the cause, which the embeddings show")
-            )
+            diffs[name] = LayerDiff("unknown", (*lines, "the effect was not measured"))
+        elif diffs["embeddings"].is_conclusive:
+            diffs[name] = LayerDiff("near", (*lines, "not the cause, as the embeddings show"))
         elif "differs" not in results:
-            walked[name] = LayerDiff(
-                "near", (*one.told, "harmless: embeddings agree within the bound")
-            )
+            reason = "harmless: embeddings agree within the bound"
+            diffs[name] = LayerDiff("near", (*lines, reason))
 
 
-def _matters(a: EvidenceRecord, b: EvidenceRecord) -> bool:
-    odd = diff.packages_that_differ(a, b)
-    return not odd or any(name in diff.MATTERS for name in odd)
+def _has_model_package(a: EvidenceRecord, b: EvidenceRecord) -> bool:
+    names = diff.packages_that_differ(a, b)
+    return not names or any(name in diff.MODEL_PACKAGES for name in names)
 
 
-def _bound(a: EvidenceRecord, b: EvidenceRecord, found: dict[str, LayerDiff]) -> float | None:
-    return None if found["embeddings"].state in ("equal", "unknown") else layer_diffs.bound(a, b)
+def _bound(a: EvidenceRecord, b: EvidenceRecord, diffs: dict[str, LayerDiff]) -> float | None:
+    is_measured = diffs["embeddings"].state not in ("equal", "unknown")
+    return layer_diffs.bound(a, b) if is_measured else None
 
 
 def _role(layer: str, state: State, first: str) -> str:
@@ -227,11 +213,10 @@ def _role(layer: str, state: State, first: str) -> str:
         return ""
     if layer == first:
         return "first"
-    return "consequence" if layer_values.follows(layer, first) else "independent"
+    return "consequence" if layers.follows(layer, first) else "independent"
 
 
-def _state(one: Finding) -> str:
-    told = {"equal": "equal", "unknown": "not known on both sides", "near": "differs, harmless"}
-    if one.state != "differs":
-        return told[one.state]
-    return "DIFFERS FIRST" if one.role == "first" else f"differs ({one.role})"
+def _state(finding: Finding) -> str:
+    if finding.state != "differs":
+        return _STATES[finding.state]
+    return "DIFFERS FIRST" if finding.role == "first" else f"differs ({finding.role})"

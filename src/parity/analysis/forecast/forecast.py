@@ -1,9 +1,9 @@
-"""Which score a leaderboard will show: an interval, and what makes it wide.
+"""Forecast a leaderboard score: an interval, and the sources of its width.
 
-score = (c·p·seen + (1 - c·p)·unseen) · exp(F + e). F is common to all that goes to one leaderboard
-with a CV over the same rows: that the CV's rows are a sample, that the hidden ones are another, and
-how CV carries over. It is learnt from earlier pairs, together with p, for a pair cannot tell a
-harder test from one with more unseen rows. e is the submission's own.
+score = (c·p·seen + (1 - c·p)·unseen) · exp(F + e). F is common to all submissions to one
+leaderboard with a CV on the same rows: the CV's rows are a sample, the hidden rows are another, and
+the CV may not carry over exactly. F and p are estimated together from earlier pairs, because a pair
+cannot distinguish a harder test from a test with more unseen rows. e is specific to a submission.
 """
 
 from dataclasses import asdict, dataclass
@@ -18,8 +18,9 @@ from parity.competition.scoring.bootstrap import checked
 
 Floats = NDArray[np.float64]
 SOURCES = ("cv", "hidden", "share", "transfer")
-"""What makes a forecast wide: the CV's rows, the hidden test's, p, and how CV carries over."""
+"""Sources of width: sampling of the CV's rows, of the hidden rows, p, and CV-to-LB transfer."""
 LEVELS = (0.5, 0.9)
+"""Levels of the intervals."""
 _FACTORS, _SPREADS = 61, 9  # points of the grid over F and over e's standard deviation
 _REACH = 4.0  # standard deviations of F that the grid spans each way
 _LEAST = 1e-4  # a score of 0 has no logarithm
@@ -27,17 +28,17 @@ _LEAST = 1e-4  # a score of 0 has no logarithm
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """A score before it is known.
+    """Forecast of a leaderboard score.
 
     Attributes:
-        median: as likely above as below.
+        median: median score.
         mean: expected score.
         half: 50 % interval.
         wide: 90 % interval.
-        sources: source → its part of the variance, each let loose alone; they sum to 1.
-        share: mean, 5 % and 95 % of the seen share, after the pairs.
-        factor: the same of exp(F).
-        pairs: how many earlier pairs it learnt from.
+        sources: source → share of the variance, each source varied alone; they sum to 1.
+        share: mean, 5 % and 95 % quantile of the seen share, given the earlier pairs.
+        factor: mean, 5 % and 95 % quantile of exp(F).
+        pairs: number of earlier pairs.
     """
 
     median: float
@@ -50,7 +51,7 @@ class Forecast:
     pairs: int
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain values; `from_json` gives the same forecast back, bit for bit."""
+        """Return plain values, from which `from_json` restores the same forecast, bit for bit."""
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
@@ -58,16 +59,17 @@ class Forecast:
 
     @classmethod
     def from_json(cls, record: Any) -> "Forecast":
-        """Return what `as_json` was given.
+        """Return the forecast that `as_json` wrote.
 
         Raises:
-            BadData: other keys than a forecast's.
+            BadData: the keys are not those of a forecast.
         """
-        told = checked(record, tuple(cls.__dataclass_fields__), "a forecast")
-        plain: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in told.items()
+        fields = checked(record, tuple(cls.__dataclass_fields__), "a forecast")
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in fields.items()
         }
-        return cls(**plain)
+        return cls(**values)
 
 
 def forecast(
@@ -78,15 +80,15 @@ def forecast(
     seed: int = 0,
     draws: int = 20_000,
 ) -> Forecast:
-    """Return the score that a leaderboard will show.
+    """Return the forecast of a submission's leaderboard score.
 
     Args:
-        cv: the submission's CV by slice.
-        board: what is known of the leaderboard.
-        covered: c, the part of p that the model's own training rows still show; below 1 where its
-            misconceptions were held out of them.
-        seed: of the draws.
-        draws: from what is believed after the pairs.
+        cv: CV of the submission, seen and unseen.
+        board: prior knowledge about the leaderboard, and earlier pairs.
+        covered: c, share of the seen rows whose label is in the model's training rows; below 1
+            where a validation set was held out.
+        seed: seed of the draws.
+        draws: number of draws from the posterior.
 
     Source: the variance of a mixture of two domain means by the delta method (Efron and Tibshirani
     1993, ch. 21), and Bayes' rule on a grid of p, F and e's spread (Gelman et al. 2013, ch. 3).
@@ -94,40 +96,40 @@ def forecast(
     generator = np.random.default_rng(seed)
     shared = _sampling(cv, board, covered) | {"transfer": board.transfer.factor**2}
     p, factor, spread = _posterior(board, shared, draws, generator)
-    own = spread * generator.standard_normal(draws)
+    residual = spread * generator.standard_normal(draws)
     p_mean, factor_mean = p.mean(), factor.mean()
-    whole = _score(cv, covered * p, factor + own)
+    scores = _score(cv, covered * p, factor + residual)
     common = float(_score(cv, covered * p_mean, factor).var()) / (sum(shared.values()) or 1.0)
     variance = {name: common * shared.get(name, 0.0) for name in SOURCES}
     variance["share"] = float(_score(cv, covered * p, factor_mean).var())
-    variance["transfer"] += float(_score(cv, covered * p_mean, factor_mean + own).var())
+    variance["transfer"] += float(_score(cv, covered * p_mean, factor_mean + residual).var())
     total = sum(variance.values())
-    half, wide = (np.quantile(whole, [(1 - level) / 2, (1 + level) / 2]) for level in LEVELS)
+    half, wide = (np.quantile(scores, [(1 - level) / 2, (1 + level) / 2]) for level in LEVELS)
     return Forecast(
-        float(np.median(whole)),
-        float(whole.mean()),
+        float(np.median(scores)),
+        float(scores.mean()),
         (float(half[0]), float(half[1])),
         (float(wide[0]), float(wide[1])),
         {name: variance[name] / total if total else 0.0 for name in SOURCES},
-        _told(p),
-        _told(np.exp(factor)),
+        _describe(p),
+        _describe(np.exp(factor)),
         len(board.pairs),
     )
 
 
 def _score(cv: ScoreSlices, p: Floats, logarithm: Floats) -> Floats:
-    """Return the scores of drawn shares and logarithms of factors, (n,) where one of them is."""
+    """Return scores from drawn shares and logarithms of factors, (n,) if either is an array."""
     mixed = p * cv.mean[SEEN] + (1 - p) * cv.mean[UNSEEN]
     scored: Floats = np.clip(mixed * np.exp(logarithm), 0.0, 1.0)
     return scored
 
 
 def _sampling(cv: ScoreSlices, board: LeaderboardPrior, covered: float) -> dict[str, float]:
-    """Return the variance of the score's logarithm over samples of the CV's and of hidden rows."""
+    """Return the variance of the log score that sampling of CV rows and of hidden rows causes."""
     p = covered * board.share.mean
     weight = np.array([p, 1 - p])
     mixed = max(float(weight @ cv.mean), _LEAST)
-    # In the hidden test a slice's mean is over p·n rows and weighs p: p²·v/(p·n).
+    # In the hidden test the mean of a slice is over p·n rows and has weight p: p²·v/(p·n).
     hidden = weight @ (cv.variance * cv.rows) / board.hidden.rows
     return {
         "cv": float(weight**2 @ cv.variance) / mixed**2,
@@ -138,7 +140,7 @@ def _sampling(cv: ScoreSlices, board: LeaderboardPrior, covered: float) -> dict[
 def _posterior(
     board: LeaderboardPrior, shared: dict[str, float], count: int, generator: np.random.Generator
 ) -> tuple[Floats, Floats, Floats]:
-    """Draw p, F and e's standard deviation, (count,) each, given the pairs."""
+    """Draw p, F and the standard deviation of e, (count,) each, given the earlier pairs."""
     share, prior = board.share, float(np.sqrt(sum(shared.values())))
     factors = np.linspace(-_REACH, _REACH, _FACTORS) * prior if prior else np.zeros(1)
     scale = np.linspace(-2, 2, _SPREADS)  # powers of two
@@ -148,22 +150,22 @@ def _posterior(
         belief = belief - 0.5 * (factors / prior)[None, :, None] ** 2
     belief = belief - 0.5 * scale[None, None, :] ** 2
     for pair in board.pairs:
-        # Over other rows, that CV's own sampling stands between the two, and so does ours.
-        apart = 2 * shared["cv"] if pair.other else 0.0
-        around = np.sqrt(np.maximum(spreads**2 + apart, _LEAST**2))
-        belief = belief + _likelihood(pair, share.at, factors, around)
+        # A CV on other rows adds the sampling error of those rows and of this CV's.
+        sampling = 2 * shared["cv"] if pair.other else 0.0
+        scales = np.sqrt(np.maximum(spreads**2 + sampling, _LEAST**2))
+        belief = belief + _likelihood(pair, share.at, factors, scales)
     weight = np.exp(belief - belief.max()).ravel()
     summed = np.cumsum(weight)
     cell = np.searchsorted(summed, generator.random(count) * summed[-1], side="right")
     at_p, at_f, at_s = np.unravel_index(cell, (len(share.at), len(factors), len(spreads)))
-    within = generator.random((2, count)) - 0.5  # of a cell of the grid
-    p = share.at[at_p] + within[0] * _step(share.at)
-    drawn = factors[at_f] + within[1] * _step(factors)
+    offset = generator.random((2, count)) - 0.5  # within a cell of the grid
+    p = share.at[at_p] + offset[0] * _step(share.at)
+    drawn = factors[at_f] + offset[1] * _step(factors)
     return np.clip(p, share.at[0], share.at[-1]), drawn, spreads[at_s]
 
 
 def _likelihood(pair: ScorePair, p: Floats, factors: Floats, spreads: Floats) -> Floats:
-    """Return the logarithm of how likely a pair's score is, (p, F, spread)."""
+    """Return the log-likelihood of a pair's score, (p, F, spread)."""
     share = pair.covered * p
     mixed = np.maximum(share * pair.seen + (1 - share) * pair.unseen, _LEAST)
     off = np.log(max(pair.score, _LEAST)) - np.log(mixed)[:, None] - factors[None, :]
@@ -175,6 +177,6 @@ def _step(grid: Floats) -> float:
     return float(grid[1] - grid[0]) if len(grid) > 1 else 0.0
 
 
-def _told(drawn: Floats) -> tuple[float, float, float]:
+def _describe(drawn: Floats) -> tuple[float, float, float]:
     low, high = np.quantile(drawn, [0.05, 0.95])
     return float(drawn.mean()), float(low), float(high)

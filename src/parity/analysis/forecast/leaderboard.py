@@ -1,4 +1,4 @@
-"""What is known of a leaderboard before its score: the seen share, its size, earlier pairs."""
+"""Describe what is known about a leaderboard: seen share, number of rows, earlier pairs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,13 +11,13 @@ from parity.analysis.forecast.unseen_estimate import Bounds
 from parity.run.errors import BadConfig
 
 Floats = NDArray[np.float64]
-_GRID = 201  # seen shares weighed
-_SPARE = 0.01  # a share of 0 or 1 has no logarithm, and no Beta density
+_GRID = 201  # seen shares of the grid
+_MARGIN = 0.01  # the Beta density is not finite at 0 and 1
 
 
 @dataclass(frozen=True, slots=True)
 class SeenShare:
-    """What is believed of p, the share of hidden rows with a misconception that train shows.
+    """Belief about p, the share of hidden rows whose label is in the training data.
 
     Attributes:
         at: seen shares, (k,) float64 in [0, 1], ascending.
@@ -29,45 +29,48 @@ class SeenShare:
 
     @classmethod
     def fixed(cls, p: float) -> "SeenShare":
-        """Return the belief that it is `p` and nothing else."""
+        """Return the certain belief in `p`."""
         return cls(np.array([p]), np.ones(1))
 
     @classmethod
     def uniform(cls, low: float, high: float) -> "SeenShare":
-        """Return the belief that every share from `low` to `high` is as likely."""
+        """Return equal probabilities for every share from `low` to `high`."""
         return cls(np.linspace(low, high, _GRID), np.full(_GRID, 1 / _GRID))
 
     @classmethod
     def beta(cls, mean: float, rows: float) -> "SeenShare":
-        """Return a Beta density around `mean`, as sure as after looking at so many rows.
+        """Return a Beta density around `mean`, as certain as after a number of observed rows.
 
         Args:
             mean: expected share; 0 and 1 are certain.
-            rows: the Beta's two parameters together, over 0.
+            rows: sum of the two parameters of the Beta density, above 0.
 
         Raises:
-            BadConfig: a mean outside 0 to 1, or no rows.
+            BadConfig: the mean is outside 0 to 1, or `rows` is not above 0.
         """
         if not 0 <= mean <= 1 or rows <= 0:
-            raise BadConfig(f"a seen share of {mean:g} worth {rows:g} rows; want 0 to 1, over 0")
+            raise BadConfig(
+                f"a seen share of {mean:g} worth {rows:g} rows; want 0 to 1, and rows above 0"
+            )
         if mean in (0.0, 1.0):
             return cls.fixed(mean)
-        at = np.linspace(_SPARE, 1 - _SPARE, _GRID)
+        at = np.linspace(_MARGIN, 1 - _MARGIN, _GRID)
         return cls(at, _normed(stats.beta.pdf(at, mean * rows, (1 - mean) * rows)))
 
-    def beside(self, mass: Bounds) -> "SeenShare":
-        """Return the belief after the labels of train had their say.
+    def updated(self, mass: Bounds) -> "SeenShare":
+        """Return the belief given how often the labels of train occur.
 
-        Rows drawn as train's were are unseen with a chance of `mass`; hosts who draw otherwise do
-        so to ask more, so the unseen share is that or larger: the likelihood of p is the chance
-        that the mass is at most 1 - p. It says little where the prior already expects many unseen.
+        Rows sampled as train was are unseen with probability `mass`. Hosts who sample differently
+        make a harder test, so the unseen share is at least that: the likelihood of p is the
+        probability that the mass is at most 1 - p. It changes little where the prior already
+        expects many unseen rows.
 
         Args:
-            mass: of the unseen, as `richness.unseen_mass` returns it.
+            mass: probability of an unseen label, from `unseen_estimate.unseen_mass`.
         """
         likelihood = stats.norm.cdf(1 - self.at, mass.value, max(mass.error, 1e-6))
         weight = self.weight * likelihood
-        if not weight.sum() > 0:  # a prior that rules out what train says stands as it is
+        if not weight.sum() > 0:  # the prior excludes the estimate: keep the prior
             return self
         return replace(self, weight=_normed(weight))
 
@@ -77,24 +80,24 @@ class SeenShare:
         return float(self.at @ self.weight)
 
     def quantile(self, level: float) -> float:
-        """Return the share that p is below with probability `level`."""
-        place = int(np.searchsorted(np.cumsum(self.weight), level - 1e-12))
-        return float(self.at[min(place, len(self.at) - 1)])
+        """Return the quantile of p at a probability `level`."""
+        index = int(np.searchsorted(np.cumsum(self.weight), level - 1e-12))
+        return float(self.at[min(index, len(self.at) - 1)])
 
 
 @dataclass(frozen=True, slots=True)
 class HiddenTest:
-    """The size of the hidden test.
+    """Size of the hidden test.
 
     Attributes:
-        rows: scored rows; infinite where its own sampling shall not count.
+        rows: number of scored rows; infinite to ignore its sampling.
     """
 
     rows: float
 
     @classmethod
     def of(cls, questions: int, rows_per_question: float) -> "HiddenTest":
-        """Return the size in rows of so many questions."""
+        """Return the size in rows of a number of questions."""
         return cls(questions * rows_per_question)
 
 
@@ -104,11 +107,11 @@ class ScorePair:
 
     Attributes:
         seen: MAP on the seen rows of its CV.
-        unseen: MAP on the unseen rows.
-        score: what the leaderboard showed, over 0.
+        unseen: MAP on the unseen rows of its CV.
+        score: leaderboard score, above 0.
         covered: as in `forecast`.
-        other: whether its CV is over other rows than the one that is forecast from; where it is
-            over the same ones, their sampling is no noise between the two.
+        other: True where its CV is on other rows than the forecast's CV; on the same rows, their
+            sampling error is common to both.
     """
 
     seen: float
@@ -120,15 +123,13 @@ class ScorePair:
 
 @dataclass(frozen=True, slots=True)
 class CvToLbNoise:
-    """How a leaderboard follows from the right mixture of seen and unseen, in logarithms.
-
-    Both are standard deviations; why the residual is what it is stands in `run/config/section.py`.
+    """Standard deviations of log leaderboard score around the mixture of seen and unseen.
 
     Attributes:
-        factor: of what is common to all that goes to one leaderboard, before any pair is known;
+        factor: deviation common to all submissions to one leaderboard, before any pair is known;
             its mean is 0, a factor of 1.
-        residual: of what is each submission's own; the middle of what is weighed, a factor of 4
-            either way, log-normally.
+        residual: deviation of one submission; the median of a log-normal prior that spans a
+            factor of 4 in both directions.
     """
 
     factor: float = 0.10
@@ -137,13 +138,13 @@ class CvToLbNoise:
 
 @dataclass(frozen=True, slots=True)
 class LeaderboardPrior:
-    """All that is known of a leaderboard.
+    """Prior knowledge about a leaderboard.
 
     Attributes:
-        share: belief of the seen share of the hidden rows, relative to all labeled rows.
-        hidden: how large it is.
-        pairs: what went there before.
-        transfer: belief of the common factor.
+        share: belief about the seen share of the hidden rows, relative to all labeled rows.
+        hidden: size of the hidden test.
+        pairs: earlier submissions.
+        transfer: noise between CV and leaderboard.
     """
 
     share: SeenShare

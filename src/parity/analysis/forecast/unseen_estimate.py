@@ -1,7 +1,7 @@
-"""How many misconceptions the labels never show, and how often a new row would be of one.
+"""Estimate how many labels are missing from the labeled rows, and how often new rows have them.
 
-Both come from how often each label occurs, and from nothing else. They answer for rows drawn as
-the labeled ones were; a host who builds a harder test shows more that is unseen, seldom less.
+Both estimates use only the count of each label. They hold for rows sampled as the labeled ones
+were; a host who builds a harder test has more unseen rows, seldom fewer.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_Z = 1.959963984540054  # of 95 %, both sides
+_Z = 1.959963984540054  # two-sided 95 %
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,10 +17,10 @@ class Bounds:
     """An estimate, its standard error and a 95 % interval.
 
     Attributes:
-        value: the estimate.
-        error: its standard error, in the unit of the value.
-        low: lower end.
-        high: upper end.
+        value: estimate.
+        error: standard error, in the unit of the value.
+        low: lower end of the interval.
+        high: upper end of the interval.
     """
 
     value: float
@@ -30,15 +30,15 @@ class Bounds:
 
 
 def chao1(counts: Iterable[int]) -> Bounds:
-    """Return how many kinds were never drawn.
+    """Return an estimate of the number of labels that were never drawn.
 
-    It is a lower bound where kinds are not equally likely.
+    It is a lower bound where labels are not equally likely.
 
     Args:
-        counts: how often each kind was drawn; zeros say nothing.
+        counts: number of rows of each label; zeros are ignored.
 
     Returns:
-        In kinds; all zero where nothing was drawn just once.
+        Number of labels; all zero where every label was drawn at least twice.
 
     Source: Chao 1984 in its bias-corrected form; variance and log interval as in Chao 1987.
     """
@@ -57,13 +57,13 @@ def chao1(counts: Iterable[int]) -> Bounds:
 
 
 def unseen_mass(counts: Iterable[int]) -> Bounds:
-    """Return the chance that a further draw is of a kind never drawn.
+    """Return the probability that a new row has a label that was never drawn.
 
     Args:
-        counts: how often each kind was drawn; zeros say nothing.
+        counts: number of rows of each label; zeros are ignored.
 
     Returns:
-        A share from 0 to 1; it is 1 where nothing was drawn, or nothing but singles.
+        Probability from 0 to 1; 1 where no row was drawn, or every label was drawn once.
 
     Source: Good 1953 with Turing's estimate f1/n; variance as in Esty 1983 (a normal limit law for
     a nonparametric estimator of the coverage): (f1 + 2·f2 - f1²/n) / n².
@@ -77,20 +77,20 @@ def unseen_mass(counts: Iterable[int]) -> Bounds:
 
 
 def seen_coverage(counts: Mapping[int, int], shown: Collection[int]) -> float:
-    """Return the part of labeled rows whose kind a training still shows, from 0 to 1.
+    """Return the share of labeled rows whose label is in a model's training data, from 0 to 1.
 
-    It is c of `forecast`: a model that held kinds out of its training sees fewer of the hidden
-    rows than one trained on all labels would; 1 where nothing was labeled.
+    It is c of `forecast`: a model whose training excludes some labels has seen the labels of fewer
+    hidden rows than a model trained on all labels. 1 where there are no labeled rows.
 
     Args:
-        counts: how often each kind is a label.
-        shown: kinds that the model was trained on.
+        counts: label → number of rows.
+        shown: labels that the model was trained on.
     """
     total = sum(counts.values())
-    return sum(counts[kind] for kind in counts if kind in shown) / total if total else 1.0
+    return sum(counts[label] for label in counts if label in shown) / total if total else 1.0
 
 
 def _rare(counts: Iterable[int]) -> tuple[int, int, int]:
-    """Return how many kinds were drawn once, how many twice, and how many draws there were."""
+    """Return the number of labels drawn once, of labels drawn twice, and of rows."""
     drawn = [count for count in counts if count > 0]
     return drawn.count(1), drawn.count(2), sum(drawn)

@@ -1,7 +1,7 @@
-"""A page of sections → one self-contained HTML file, or the same as Markdown for a pull request.
+"""Render a page of sections as one self-contained HTML file, or as Markdown for a pull request.
 
-The two say the same: whatever a picture shows stands in a table beside it, and Markdown has the
-table. Markdown never holds text of the competition.
+Both have the same content: the numbers of each picture are also in a table, and Markdown has the
+table. Markdown never contains text of the competition.
 """
 
 import re
@@ -20,11 +20,11 @@ class Table:
     """Rows of cells; the first cell of a row names it.
 
     Attributes:
-        caption: what the table shows.
+        caption: caption of the table.
         head: title of each column.
-        rows: cells, as many as `head` in each row.
-        marks: for each row a class of the style sheet (`equal`, `near`, `differs`, `unknown`,
-            `first`, `right`), empty for none; the cells say the same in words.
+        rows: cells of each row, as many as in `head`.
+        marks: CSS class of each row (`equal`, `near`, `differs`, `unknown`, `first`, `right`),
+            empty for none; the cells say the same in words.
     """
 
     caption: str
@@ -35,11 +35,11 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A drawing whose numbers stand in a table beside it.
+    """A drawing whose numbers are in the table that follows.
 
     Attributes:
-        title: what it shows, under it.
-        svg: an `<svg>` element with a title and a description of its own.
+        title: caption under the drawing.
+        svg: an `<svg>` element with a title and a description.
     """
 
     title: str
@@ -48,13 +48,14 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """Something opened by whoever wants it.
+    """A collapsible block.
 
     Attributes:
-        summary: the line that stays.
-        lines: paragraphs; of the HTML alone where they are private.
-        table: what is shown under them.
-        private: whether lines and table hold text of the competition, which Markdown leaves out.
+        summary: line that is always visible.
+        lines: paragraphs; HTML only where there is a private table.
+        table: table below them.
+        private: table with text of the competition, which HTML shows in place of `table`; None
+            where there is no such text.
     """
 
     summary: str
@@ -67,12 +68,12 @@ Block = Table | Picture | Fold
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
-    """A heading with what stands under it.
+class ReportSection:
+    """A heading with paragraphs and blocks.
 
     Attributes:
-        name: the anchor, unique in a page.
-        title: the heading.
+        name: anchor, unique in a page.
+        title: heading.
         lines: paragraphs.
         blocks: tables, pictures and folds, in order.
     """
@@ -88,20 +89,20 @@ class Page:
     """A report.
 
     Attributes:
-        title: the run's name.
-        lines: paragraphs under it.
-        sections: in order.
-        with_text: whether it holds text of the competition; the page then says so.
+        title: name of the run.
+        lines: paragraphs below the title.
+        sections: sections, in order.
+        with_text: True where it contains text of the competition; the page then says so.
     """
 
     title: str
     lines: tuple[str, ...]
-    sections: tuple[Section, ...]
+    sections: tuple[ReportSection, ...]
     with_text: bool = False
 
 
 def html(page: Page) -> str:
-    """Return the page as one file: no script, no request, readable on paper and on a phone."""
+    """Return the page as one HTML file without scripts or requests, for screen, phone and print."""
     environment = jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -138,10 +139,11 @@ def _block(block: Block) -> Iterator[str]:
 
 
 def _table(table: Table) -> list[str]:
-    sides = ["---", *("--:" if _numeric(table, n) else "---" for n in range(1, len(table.head)))]
+    columns = range(1, len(table.head))
+    alignment = ["---", *("--:" if _numeric(table, column) else "---" for column in columns)]
     rows = [table.head, *table.rows]
-    told = [f"| {' | '.join(map(_plain, row))} |" for row in rows]
-    return [f"{_plain(table.caption)}:", "", told[0], f"| {' | '.join(sides)} |", *told[1:], ""]
+    head, *body = [f"| {' | '.join(map(_plain, row))} |" for row in rows]
+    return [f"{_plain(table.caption)}:", "", head, f"| {' | '.join(alignment)} |", *body, ""]
 
 
 def _numeric(table: Table, column: int) -> bool:
@@ -154,6 +156,6 @@ def _paragraphs(lines: tuple[str, ...]) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """Return text that is one line and no markup."""
-    one = " ".join(text.split())
-    return one.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+    """Return text as one line with markup escaped."""
+    line = " ".join(text.split())
+    return line.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")

@@ -1,13 +1,14 @@
-"""Tables of scores, for a terminal of 80 columns and for Markdown."""
+"""Render tables of scores for a terminal of 80 columns and for Markdown."""
 
 from typing import Literal
 
 from parity.competition.scoring.bootstrap import Interval
 from parity.competition.scoring.metrics import Scores
+from parity.competition.scoring.row_metrics import Metric
 from parity.run.errors import Mismatch
 
 _NAME, _COLUMN, _GAP = 14, 14, "  "  # four columns and a name are 78 wide
-_MAPS = ("all", "seen", "unseen", "projection")
+_SCORES = ("all", "seen", "unseen", "projection")
 _RECALLS = ("all", "seen", "unseen")
 _NONE = "-"
 
@@ -16,41 +17,45 @@ Cells = list[Interval | None]
 
 
 def scores_table(rows: Rows, *, style: Literal["text", "markdown"]) -> str:
-    """Return a table of scores, one row each, with what it was measured on above it.
+    """Return a table of scores, below a header that describes the scored rows.
 
     Intervals are 95 % over questions. All rows of a table share depth, seen share and the numbers
-    of rows and questions; what differs in one of them is not comparable line by line.
+    of rows and questions; scores that differ in one of these are not comparable.
 
     Args:
-        rows: name and scores, in the order to show; at least one.
+        rows: name and scores, in order; at least one row.
         style: `text` is at most 78 columns wide and needs no color.
 
     Raises:
         Mismatch: two scores were measured on different rows, depths or seen shares.
     """
     if style == "markdown":
-        head, titles, told = cells(rows)
-        return f"{' '.join(head)}\n\n{_markdown(titles, told)}"
+        head, titles, body = cells(rows)
+        return f"{' '.join(head)}\n\n{_markdown(titles, body)}"
     _check(rows)
     first = rows[0][1]
     head = _head(first)
-    return "\n".join([*head, "", *_text(rows, first.k)]) + "\n"
+    return "\n".join([*head, "", *_text(rows, first.metric)]) + "\n"
 
 
 def cells(rows: Rows) -> tuple[list[str], list[str], list[list[str]]]:
-    """Return what was measured on, the titles of columns, and each row's cells, its name first.
+    """Return the header lines, the titles of columns, and each row's cells, the name first.
 
     Raises:
         Mismatch: as `scores_table`.
     """
     _check(rows)
-    k = rows[0][1].k
-    titles = ["", *(f"MAP@{k} {name}" for name in _MAPS), *(f"Recall@{k} {n}" for n in _RECALLS)]
-    told = [
-        [name, *(_cell(interval) for interval in (*_maps(scores), *_recalls(scores)))]
+    metric = rows[0][1].metric
+    titles = [
+        "",
+        *(f"{metric.title} {name}" for name in _SCORES),
+        *(f"Recall@{metric.k} {name}" for name in _RECALLS),
+    ]
+    body = [
+        [name, *(_cell(interval) for interval in (*_score_cells(scores), *_recalls(scores)))]
         for name, scores in rows
     ]
-    return _head(rows[0][1]), titles, told
+    return _head(rows[0][1]), titles, body
 
 
 def _check(rows: Rows) -> None:
@@ -59,14 +64,14 @@ def _check(rows: Rows) -> None:
         if _basis(scores) != _basis(first):
             raise Mismatch(
                 f"{name} and {rows[0][0]} differ in rows, depth or seen share "
-                f"({_basis(scores)} against {_basis(first)}) and need tables of their own"
+                f"({_basis(scores)} and {_basis(first)}). Show them in separate tables."
             )
 
 
-def _basis(scores: Scores) -> tuple[float, ...]:
+def _basis(scores: Scores) -> tuple[Metric | float, ...]:
     parts = (scores.all, scores.seen, scores.unseen)
     return (
-        scores.k,
+        scores.metric,
         scores.seen_share,
         *(n for part in parts for n in (part.rows, part.questions)),
     )
@@ -77,8 +82,9 @@ def _head(scores: Scores) -> list[str]:
     p = scores.seen_share
     lines = [
         f"{total} rows of {scores.all.questions} questions, {unseen} of them "
-        f"({unseen / total * 100:.0f} %) with an unseen misconception.",
-        f"Intervals: 95 % over questions. Projection: {p:g} seen + {1 - p:g} unseen MAP.",
+        f"({unseen / total * 100:.0f} %) with an unseen label.",
+        f"Intervals: 95 % over questions. Projection: {p:g} seen + {1 - p:g} unseen "
+        f"{scores.metric.short}.",
     ]
     if scores.projection is None:
         empty = "unseen" if scores.seen.rows else "seen"
@@ -86,10 +92,11 @@ def _head(scores: Scores) -> list[str]:
     return lines
 
 
-def _text(rows: Rows, k: int) -> list[str]:
-    maps = [(name, _maps(scores)) for name, scores in rows]
+def _text(rows: Rows, metric: Metric) -> list[str]:
+    values = [(name, _score_cells(scores)) for name, scores in rows]
     recalls = [(name, _recalls(scores)) for name, scores in rows]
-    return [*_block(f"MAP@{k}", _MAPS, maps), "", *_block(f"Recall@{k}", _RECALLS, recalls)]
+    score_lines = _block(metric.title, _SCORES, values)
+    return [*score_lines, "", *_block(f"Recall@{metric.k}", _RECALLS, recalls)]
 
 
 def _block(title: str, columns: tuple[str, ...], rows: list[tuple[str, Cells]]) -> list[str]:
@@ -110,7 +117,7 @@ def _line(name: str, cells: tuple[str, ...]) -> str:
 
 def _markdown(titles: list[str], rows: list[list[str]]) -> str:
     lines = [_row(titles), _row(["---", *["--:"] * (len(titles) - 1)])]
-    lines += [_row([name.replace("|", "\\|"), *told]) for name, *told in rows]
+    lines += [_row([name.replace("|", "\\|"), *row]) for name, *row in rows]
     return "\n".join(lines) + "\n"
 
 
@@ -118,8 +125,8 @@ def _row(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _maps(scores: Scores) -> Cells:
-    return [scores.all.map, scores.seen.map, scores.unseen.map, scores.projection]
+def _score_cells(scores: Scores) -> Cells:
+    return [scores.all.score, scores.seen.score, scores.unseen.score, scores.projection]
 
 
 def _recalls(scores: Scores) -> Cells:
@@ -133,6 +140,6 @@ def _cell(interval: Interval | None) -> str:
 
 
 def _three(share: float) -> str:
-    # Four characters: a share is below one, and where it is not, two decimals say as much.
+    # Four characters: .123 below 1, else 1.00.
     text = f"{share:.3f}"
     return text[1:] if text.startswith("0") else f"{share:.2f}"

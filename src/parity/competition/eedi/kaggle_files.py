@@ -1,17 +1,19 @@
-"""Kaggle's four files of the competition → queries, qrels, corpus; every fault is one clear error.
+"""Kaggle's four files of the Eedi competition → queries, labels and corpus.
 
-Nothing is mended, trimmed or guessed: ids are joined by number and texts keep every character.
+Nothing is corrected, trimmed or guessed: ids are joined by number and texts keep every character.
 """
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from parity.competition import csv_reader
+from parity.competition.base import CompetitionData
+from parity.competition.corpus import Corpus
 from parity.competition.csv_reader import CsvTable
-from parity.competition.query import ANSWERS, Corpus, MisconceptionId, Qrels, Query, QueryId
+from parity.competition.query import PassageId, Qrels, Query, QueryId, QueryLayout, UnitId
 from parity.run.errors import BadData
 
+ANSWERS = ("A", "B", "C", "D")
 MAPPING, TRAIN, TEST, SAMPLE = (
     "misconception_mapping.csv",
     "train.csv",
@@ -19,6 +21,12 @@ MAPPING, TRAIN, TEST, SAMPLE = (
     "sample_submission.csv",
 )
 ROW, PREDICTED = SUBMISSION_COLUMNS = ("QuestionId_Answer", "MisconceptionId")
+FIELDS = ("subject", "construct", "question", "correct", "wrong")
+LAYOUT = QueryLayout(
+    shorten=("question", "correct", "wrong"),
+    nearest=("subject", "construct", "question"),
+    identity=("question",),
+)
 
 _IDS = ("QuestionId", "ConstructId", "SubjectId")
 _TEXTS = ("ConstructName", "SubjectName", "QuestionText", *(f"Answer{a}Text" for a in ANSWERS))
@@ -27,29 +35,10 @@ _TEST_COLUMNS = (*_IDS, "CorrectAnswer", *_TEXTS)
 _QUERY_ID = re.compile(r"[0-9]+_[ABCD]", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Competition:
-    """What the organizer gives.
-
-    Attributes:
-        queries: the labeled rows of train.csv, by question id, then answer.
-        qrels: the labels of exactly these.
-        test: the rows of sample_submission.csv, in its order.
-        corpus: all misconceptions, by id.
-        sample: the query ids of `test`.
-        files: file name → sha256.
-    """
-
-    queries: list[Query]
-    qrels: Qrels
-    test: list[Query]
-    corpus: Corpus
-    sample: tuple[QueryId, ...]
-    files: dict[str, str]
-
-
-def read(folder: Path) -> Competition:
+def read(folder: Path) -> CompetitionData:
     """Read and check train.csv, test.csv, misconception_mapping.csv and sample_submission.csv.
+
+    Labeled queries are ordered by question id, then answer; passages by misconception id.
 
     Raises:
         BadData: names file, row (from 1, the header not counted), question id and column.
@@ -59,20 +48,18 @@ def read(folder: Path) -> Competition:
     test = csv_reader.read(folder / TEST, _TEST_COLUMNS)
     sample = csv_reader.read(folder / SAMPLE, SUBMISSION_COLUMNS)
     corpus = _corpus(mapping)
-    asked, qrels = _wrong_answers(train), _qrels(train, corpus)
-    hidden = _sampled(sample, test)
-    return Competition(
-        queries=[asked[query_id] for query_id in qrels],
+    queries, qrels = _wrong_answers(train), _qrels(train, corpus)
+    return CompetitionData(
+        queries=[queries[query_id] for query_id in qrels],
         qrels=qrels,
-        test=hidden,
+        test=_sampled(sample, test),
         corpus=corpus,
-        sample=tuple(query.query_id for query in hidden),
-        files={sheet.path.name: sheet.sha256 for sheet in (mapping, sample, test, train)},
+        files={table.path.name: table.sha256 for table in (mapping, sample, test, train)},
     )
 
 
 def read_test(folder: Path) -> list[Query]:
-    """Read and check test.csv and sample_submission.csv alone, as `Competition.test` has them.
+    """Read and check only test.csv and sample_submission.csv.
 
     Raises:
         BadData: as `read`.
@@ -82,7 +69,7 @@ def read_test(folder: Path) -> list[Query]:
 
 
 def read_corpus(folder: Path) -> Corpus:
-    """Read and check misconception_mapping.csv alone, as `Competition.corpus` has it.
+    """Read and check only misconception_mapping.csv.
 
     Raises:
         BadData: as `read`.
@@ -90,88 +77,122 @@ def read_corpus(folder: Path) -> Corpus:
     return _corpus(csv_reader.read(folder / MAPPING, ("MisconceptionId", "MisconceptionName")))
 
 
-def _corpus(sheet: CsvTable) -> Corpus:
-    ids = sheet.distinct("MisconceptionId")
-    texts = dict(zip(ids, sheet.texts("MisconceptionName"), strict=True))
-    return {MisconceptionId(key): texts[key] for key in sorted(texts)}
+def build_query(
+    question_id: int,
+    answer: str,
+    *,
+    construct: tuple[int, str],
+    subject: tuple[int, str],
+    question: str,
+    answers: tuple[str, str],
+) -> Query:
+    """Return the query of one question with one wrong answer.
+
+    Args:
+        question_id: number of the question.
+        answer: letter of the wrong answer.
+        construct: its id and name.
+        subject: its id and name.
+        question: text of the question.
+        answers: texts of the right and of the wrong answer.
+    """
+    name = f"{question_id}_{answer}"
+    texts = (subject[1], construct[1], question, *answers)
+    return Query(
+        query_id=QueryId(name),
+        unit=UnitId(str(question_id)),
+        order=question_id * len(ANSWERS) + ANSWERS.index(answer),
+        row=name,
+        unit_size=len(ANSWERS) - 1,
+        fields=dict(zip(FIELDS, texts, strict=True)),
+        groups={"subject": str(subject[0]), "construct": str(construct[0])},
+        layout=LAYOUT,
+    )
 
 
-def _wrong_answers(sheet: CsvTable) -> dict[QueryId, Query]:
+def _corpus(table: CsvTable) -> Corpus:
+    ids = table.distinct("MisconceptionId")
+    texts = dict(zip(ids, table.texts("MisconceptionName"), strict=True))
+    return Corpus({PassageId(str(number)): texts[number] for number in sorted(texts)})
+
+
+def _wrong_answers(table: CsvTable) -> dict[QueryId, Query]:
     """Return every question with each of its wrong answers, in the file's order."""
-    sheet.distinct("QuestionId")
-    ids = {name: sheet.integers(name) for name in _IDS}
-    texts = {name: sheet.texts(name) for name in _TEXTS}
+    table.distinct("QuestionId")
+    ids = {name: table.integers(name) for name in _IDS}
+    texts = {name: table.texts(name) for name in _TEXTS}
     queries = {}
-    for place, question_id in enumerate(ids["QuestionId"]):
-        correct = _correct(sheet, place)
+    for index, question_id in enumerate(ids["QuestionId"]):
+        correct = _correct(table, index)
         for answer in ANSWERS:
             if answer == correct:
                 continue
             query_id = QueryId(f"{question_id}_{answer}")
-            queries[query_id] = Query(
-                query_id=query_id,
-                question_id=question_id,
-                answer=answer,
-                construct_id=ids["ConstructId"][place],
-                construct=texts["ConstructName"][place],
-                subject_id=ids["SubjectId"][place],
-                subject=texts["SubjectName"][place],
-                question=texts["QuestionText"][place],
-                correct=texts[f"Answer{correct}Text"][place],
-                wrong=texts[f"Answer{answer}Text"][place],
+            queries[query_id] = build_query(
+                question_id,
+                answer,
+                construct=(ids["ConstructId"][index], texts["ConstructName"][index]),
+                subject=(ids["SubjectId"][index], texts["SubjectName"][index]),
+                question=texts["QuestionText"][index],
+                answers=(
+                    texts[f"Answer{correct}Text"][index],
+                    texts[f"Answer{answer}Text"][index],
+                ),
             )
     return queries
 
 
-def _correct(sheet: CsvTable, place: int) -> str:
-    correct = sheet.columns["CorrectAnswer"][place]
+def _correct(table: CsvTable, index: int) -> str:
+    correct = table.columns["CorrectAnswer"][index]
     if correct not in ANSWERS:
-        raise sheet.fault("CorrectAnswer", place, f"{correct!r} is not A, B, C or D")
+        raise table.fault("CorrectAnswer", index, f"{correct!r} is not A, B, C or D")
     return correct
 
 
-def _qrels(sheet: CsvTable, corpus: Corpus) -> Qrels:
-    """Return the labels by question id, then answer; blank cells are no labels."""
-    places = {question_id: place for place, question_id in enumerate(sheet.integers("QuestionId"))}
+def _qrels(table: CsvTable, corpus: Corpus) -> Qrels:
+    """Return the labels by question id, then answer; blank cells hold no label."""
+    ids = table.integers("QuestionId")
+    index_of = {question_id: index for index, question_id in enumerate(ids)}
     qrels: Qrels = {}
-    for question_id in sorted(places):
-        place = places[question_id]
+    for question_id in sorted(index_of):
+        index = index_of[question_id]
         for answer, column in zip(ANSWERS, _LABELS, strict=True):
-            if not sheet.columns[column][place].strip():
+            if not table.columns[column][index].strip():
                 continue
-            label = MisconceptionId(sheet.integer(column, place))
-            if answer == _correct(sheet, place):
-                raise sheet.fault(column, place, "a label on the correct answer")
-            if label not in corpus:
-                raise sheet.fault(column, place, f"no misconception {label} in {MAPPING}")
-            qrels[QueryId(f"{question_id}_{answer}")] = frozenset({label})
+            label = table.integer(column, index)
+            if answer == _correct(table, index):
+                raise table.fault(column, index, "a label on the correct answer")
+            position = corpus.find(str(label))
+            if position is None:
+                raise table.fault(column, index, f"no misconception {label} in {MAPPING}")
+            qrels[QueryId(f"{question_id}_{answer}")] = frozenset({position})
     if not qrels:
-        raise BadData(f"{sheet.path}, columns {_LABELS[0]} … {_LABELS[-1]}: no row has a label")
+        raise BadData(f"{table.path}, columns {_LABELS[0]} … {_LABELS[-1]}: no row has a label")
     return qrels
 
 
 def _sampled(sample: CsvTable, test: CsvTable) -> list[Query]:
     """Return the queries of the test in the sample's order; both must name the same rows."""
-    csv_reader.only(sample, SUBMISSION_COLUMNS)
-    asked = _wrong_answers(test)
+    csv_reader.check_columns(sample, SUBMISSION_COLUMNS)
+    queries = _wrong_answers(test)
     correct = {
-        f"{question_id}_{_correct(test, place)}": place
-        for place, question_id in enumerate(test.integers("QuestionId"))
+        f"{question_id}_{_correct(test, index)}": index
+        for index, question_id in enumerate(test.integers("QuestionId"))
     }
     first: dict[str, int] = {}
-    for place, name in enumerate(sample.columns[ROW]):
+    for index, name in enumerate(sample.columns[ROW]):
         if _QUERY_ID.fullmatch(name) is None:
-            raise sample.fault(ROW, place, f"{name!r} is not QuestionId_Answer, as 12_B is")
+            raise sample.fault(ROW, index, f"{name!r} is not QuestionId_Answer, as 12_B is")
         if name in correct:
             problem = f"{name} is the correct answer (row {correct[name] + 1} of {TEST})"
-            raise sample.fault(ROW, place, problem)
-        if name not in asked:
-            raise sample.fault(ROW, place, f"{name} is no answer to a question of {TEST}")
-        if first.setdefault(name, place) != place:
-            raise sample.fault(ROW, place, f"{name} is also in row {first[name] + 1}")
-    if missing := [query_id for query_id in asked if query_id not in first]:
+            raise sample.fault(ROW, index, problem)
+        if name not in queries:
+            raise sample.fault(ROW, index, f"{name} is not an answer to a question of {TEST}")
+        if first.setdefault(name, index) != index:
+            raise sample.fault(ROW, index, f"{name} is also in row {first[name] + 1}")
+    if missing := [query_id for query_id in queries if query_id not in first]:
         raise BadData(
             f"{sample.path}, row {len(first) + 1}, column {ROW}: {len(missing)} rows that {TEST} "
             f"asks for are missing (first: {missing[0]})"
         )
-    return [asked[QueryId(name)] for name in first]
+    return [queries[QueryId(name)] for name in first]

@@ -1,4 +1,4 @@
-"""Lexical baselines: what ranking by shared words alone is worth."""
+"""Lexical baselines: BM25 and TF-IDF rankings of the corpus."""
 
 import re
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from parity.competition.query import Corpus, Query
+from parity.competition.query import Passages, Query
 from parity.competition.ranking import Ranking
 from parity.run.errors import BadData
 
@@ -24,26 +24,25 @@ Score = Callable[[list[str]], NDArray[np.float32]]
 
 
 def query_text(query: Query) -> str:
-    """Return the words a baseline sees of a query: every field that a prompt shows the model.
+    """Return the words a baseline sees of a query: every field that a prompt can show the model.
 
-    Less would make the model's lead look larger than it is: what a wrong answer is *about* stands
-    in subject and construct, how it went wrong in the answers.
+    Fewer fields would make the model's lead look larger than it is.
     """
-    return " ".join((query.subject, query.construct, query.question, query.correct, query.wrong))
+    return query.text
 
 
-def rank(method: Method, queries: list[Query], corpus: Corpus, *, k: int) -> Ranking:
-    """Rank the corpus for each query by a lexical score; ties go to the smaller id.
+def rank(method: Method, queries: list[Query], corpus: Passages, *, k: int) -> Ranking:
+    """Rank the corpus for each query by a lexical score; ties go to the smaller position.
 
-    Only the corpus is fitted, so a row's ranking does not depend on the other rows asked.
+    Only the corpus is fitted, so a row's ranking does not depend on the other queries.
 
     Args:
         method: `bm25`, over lower-case words of two characters or more; `tfidf`, cosine over
             character 3- to 5-grams within words with logarithmic term counts, the best of ten
             analyzers tried on labeled rows (it matches "adding" with "added").
-        queries: what is asked.
-        corpus: at least one misconception.
-        k: how many ids a row; the whole corpus where it holds fewer.
+        queries: n queries to rank for.
+        corpus: at least one passage.
+        k: number of passages per query; the entire corpus if it is smaller.
 
     Raises:
         BadData: the corpus holds no word.
@@ -53,7 +52,7 @@ def rank(method: Method, queries: list[Query], corpus: Corpus, *, k: int) -> Ran
     ascending = np.array(sorted(corpus), dtype=np.int64)
     texts = [corpus[key] for key in sorted(corpus)]
     if not any(_words(text) for text in texts):
-        raise BadData(f"a corpus of {len(texts)} misconceptions without a word cannot be ranked")
+        raise BadData(f"a corpus of {len(texts)} passages without a word cannot be ranked")
     score = {"bm25": _bm25, "tfidf": _tfidf}[method](texts)
     k = min(k, len(texts))
     ids = np.empty((len(queries), k), dtype=np.int64)
@@ -79,11 +78,11 @@ def _bm25(corpus: list[str]) -> Score:
     index.index((numbered, vocabulary), show_progress=False)
 
     def score(texts: list[str]) -> NDArray[np.float32]:
-        known = [
+        numbers = [
             [vocabulary[word] for word in _words(text) if word in vocabulary] for text in texts
         ]
         block = np.zeros((len(texts), len(corpus)), dtype=np.float32)
-        for row, words in enumerate(known):
+        for row, words in enumerate(numbers):
             if words:  # bm25s refuses a query without one
                 block[row] = index.get_scores(words)
         return block

@@ -1,7 +1,7 @@
-"""Means with 95 % intervals, by resampling whole questions.
+"""Means with 95 % intervals, by resampling whole units.
 
-Rows of one question share its text, so they are drawn together; drawing rows would make the
-intervals too narrow.
+Rows of one unit (such as a question) share texts, so they are drawn together; drawing
+rows would make the intervals too narrow.
 """
 
 from collections.abc import Mapping
@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.competition.query import QueryId
-from parity.run.config.run_file import ScoringConfig
+from parity.competition.query import QueryId, unit_of
+from parity.run.config.scoring import ScoringConfig
 from parity.run.errors import BadData
 
 _BOUNDS = (2.5, 97.5)  # percentiles of a 95 % interval
@@ -23,7 +23,7 @@ Totals = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A value and its 95 % bootstrap interval over questions."""
+    """A value and its 95 % bootstrap interval over units."""
 
     value: float
     low: float
@@ -49,7 +49,7 @@ class Estimate:
 
     Attributes:
         projection: p·seen + (1-p)·unseen; None where a slice that counts has no row.
-        fewest: questions in the smallest slice that has a row and a share in the projection.
+        fewest: units in the smallest slice that has a row and a share in the projection.
     """
 
     all: Interval
@@ -69,60 +69,39 @@ def estimate(
 
     Args:
         values: one number for each row, at least one row.
-        unseen: the rows whose misconceptions train never shows.
+        unseen: the rows whose labels train never shows.
         scoring: seen share p, number of resamples, seed.
 
     Source: the cluster bootstrap, percentile form (Davison and Hinkley 1997, sections 3.8, 5.3).
     """
-    totals = _by_question(values, unseen)
+    totals = _by_unit(values, unseen)
     generator = np.random.default_rng(scoring.seed)
     count = len(totals)
     draws = (generator.integers(count, size=count) for _ in range(scoring.bootstrap))
     resampled = np.stack([totals[drawn].sum(axis=0) for drawn in draws])
     point = _means(totals.sum(axis=0, keepdims=True), scoring.seen_share)[0]
     spread = _means(resampled, scoring.seen_share)
-    both, seen, unseen_mean, projection = (
+    overall, seen, unseen_mean, projection = (
         _interval(point[column], spread[:, column]) for column in range(point.size)
     )
-    assert both is not None  # every resample has a row
-    return Estimate(both, seen, unseen_mean, projection, _fewest(totals, scoring.seen_share))
+    assert overall is not None  # every resample has a row
+    return Estimate(overall, seen, unseen_mean, projection, _fewest(totals, scoring.seen_share))
 
 
-def question_of(query_id: QueryId) -> str:
-    """Return the question's part of a query id.
-
-    >>> question_of(QueryId("1672_A"))
-    '1672'
-    """
-    return query_id.rpartition("_")[0]
-
-
-def checked(record: Any, keys: tuple[str, ...], what: str) -> dict[str, Any]:
+def checked(record: Any, keys: tuple[str, ...], name: str) -> dict[str, Any]:
     """Return `record` if it is an object with exactly these keys.
 
     Raises:
-        BadData: it is not; names `what` and the keys.
+        BadData: it is not; the message names `name` and the keys.
     """
     if not isinstance(record, dict) or set(record) != set(keys):
-        found = sorted(record) if isinstance(record, dict) else type(record).__name__
-        raise BadData(f"{what} needs the keys {sorted(keys)}; found {found}")
+        actual = sorted(record) if isinstance(record, dict) else type(record).__name__
+        raise BadData(f"{name} needs the keys {sorted(keys)}; found {actual}")
     return record
 
 
-def depth_of(record: Any) -> int:
-    """Return the k of a scores record.
-
-    Raises:
-        BadData: there is none.
-    """
-    k = record.get("k") if isinstance(record, dict) else None
-    if type(k) is not int:
-        raise BadData(f"scores need a depth k; found {k!r}")
-    return k
-
-
 def optional_json(interval: Interval | None) -> dict[str, float] | None:
-    """Return the plain values of an interval, or None for none."""
+    """Return the plain values of an interval, or None."""
     return None if interval is None else interval.as_json()
 
 
@@ -131,15 +110,15 @@ def optional_interval(record: Any) -> Interval | None:
     return None if record is None else Interval.from_json(record)
 
 
-def _by_question(values: Mapping[QueryId, float], unseen: frozenset[QueryId]) -> Totals:
-    places: dict[str, int] = {}
+def _by_unit(values: Mapping[QueryId, float], unseen: frozenset[QueryId]) -> Totals:
+    index_of: dict[str, int] = {}
     rows = sorted(values)  # sums must not depend on the order the rows came in
-    of_row = [places.setdefault(question_of(row), len(places)) for row in rows]
-    totals = np.zeros((len(places), 4))
-    for row, place in zip(rows, of_row, strict=True):
+    of_row = [index_of.setdefault(unit_of(row), len(index_of)) for row in rows]
+    totals = np.zeros((len(index_of), 4))
+    for row, index in zip(rows, of_row, strict=True):
         column = 2 if row in unseen else 0
-        totals[place, column] += values[row]
-        totals[place, column + 1] += 1
+        totals[index, column] += values[row]
+        totals[index, column + 1] += 1
     return totals
 
 
@@ -151,8 +130,8 @@ def _means(totals: Totals, seen_share: float) -> NDArray[np.float64]:
         projection = seen if seen_share else unseen
     else:
         projection = seen_share * seen + (1 - seen_share) * unseen
-    both = _ratio(seen_sum + unseen_sum, seen_rows + unseen_rows)
-    return np.stack([both, seen, unseen, projection], axis=1)  # (n, 4), NaN where empty
+    overall = _ratio(seen_sum + unseen_sum, seen_rows + unseen_rows)
+    return np.stack([overall, seen, unseen, projection], axis=1)  # (n, 4), NaN where empty
 
 
 def _fewest(totals: Totals, seen_share: float) -> int:

@@ -1,71 +1,80 @@
-"""MAP@k and Recall@k as Kaggle counts them, unrounded, on exactly the labeled rows asked for."""
+"""The competition's metric and recall@k, unrounded, on exactly the labeled rows."""
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from parity.competition.query import Qrels, QueryId
+from parity.competition.query import Qrels, QueryId, unit_of
 from parity.competition.ranking import Ranking
 from parity.competition.scoring.bootstrap import (
     Estimate,
     Interval,
     checked,
-    depth_of,
     estimate,
     optional_interval,
     optional_json,
-    question_of,
 )
-from parity.run.config.run_file import ScoringConfig
-from parity.run.errors import BadData, Mismatch
+from parity.competition.scoring.row_metrics import Metric, metric_of
+from parity.run.config.scoring import ScoringConfig
+from parity.run.errors import Mismatch
 
 _SLICES = ("all", "seen", "unseen")
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Scores on some of the rows; both intervals are None where there is no row."""
+    """Scores on some of the rows; both intervals are None where there is no row.
+
+    Attributes:
+        rows: number of rows.
+        questions: number of units.
+        score: by the competition's metric.
+        recall: recall@k.
+    """
 
     rows: int
     questions: int
-    map: Interval | None
+    score: Interval | None
     recall: Interval | None
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What a ranking is worth.
+    """Scores of a ranking.
 
     Attributes:
-        k: the depth of every number here; it names the keys of `as_json`.
-        seen: rows with a misconception that train shows.
-        unseen: rows whose misconceptions train never shows.
-        projection: of MAP, p·seen + (1-p)·unseen; None where a slice that counts has no row.
+        metric: the competition's metric; it names the keys of `as_json`.
+        seen: rows with a label that train shows.
+        unseen: rows whose labels train never shows.
+        projection: of the metric, p·seen + (1-p)·unseen; None where a slice that counts has no row.
         seen_share: p.
     """
 
-    k: int
+    metric: Metric
     all: Slice
     seen: Slice
     unseen: Slice
     projection: Interval | None
     seen_share: float
 
+    @property
+    def k(self) -> int:
+        """Depth of every score."""
+        return self.metric.k
+
     def as_json(self) -> dict[str, Any]:
         """Return plain values under keys such as `map@25`; `from_json` gives the same back."""
-        map_key, recall_key, projection_key = _keys(self.k)
-        record: dict[str, Any] = {"k": self.k, "seen_share": self.seen_share}
+        record: dict[str, Any] = {**self.metric.as_json(), "seen_share": self.seen_share}
         for name in _SLICES:
             part: Slice = getattr(self, name)
             record[name] = {
                 "rows": part.rows,
                 "questions": part.questions,
-                map_key: optional_json(part.map),
-                recall_key: optional_json(part.recall),
+                f"recall@{self.k}": optional_json(part.recall),
+                self.metric.key: optional_json(part.score),
             }
-        record[projection_key] = optional_json(self.projection)
+        record[f"projection@{self.k}"] = optional_json(self.projection)
         return record
 
     @classmethod
@@ -75,70 +84,35 @@ class Scores:
         Raises:
             BadData: a key is missing or unknown, or names another depth than `k`.
         """
-        k = depth_of(record)
-        map_key, recall_key, projection_key = _keys(k)
-        checked(record, ("k", "seen_share", *_SLICES, projection_key), "scores")
+        metric = metric_of(record)
+        keys, recall_key = metric.as_json(), f"recall@{metric.k}"
+        projection_key = f"projection@{metric.k}"
+        checked(record, (*keys, "seen_share", *_SLICES, projection_key), "scores")
         parts: dict[str, Slice] = {}
         for name in _SLICES:
-            part = checked(record[name], ("rows", "questions", map_key, recall_key), name)
+            part = checked(record[name], ("rows", "questions", metric.key, recall_key), name)
             parts[name] = Slice(
                 part["rows"],
                 part["questions"],
-                optional_interval(part[map_key]),
+                optional_interval(part[metric.key]),
                 optional_interval(part[recall_key]),
             )
         projection = optional_interval(record[projection_key])
-        return cls(k=k, projection=projection, seen_share=record["seen_share"], **parts)
+        return cls(metric=metric, projection=projection, seen_share=record["seen_share"], **parts)
 
 
-def average_precision(ids: Iterable[int], relevant: frozenset[int], k: int) -> float:
-    """Return the average precision of one row.
-
-    A repeated prediction is skipped: it neither scores nor takes up a place. (A valid submission
-    has none, and `evaluate` refuses a ranking that has.)
-
-    Args:
-        ids: predicted misconceptions, best first.
-        relevant: the right ones, at least one.
-        k: how many distinct predictions count.
-
-    Raises:
-        BadData: nothing is right.
-
-    >>> average_precision([7, 3, 7, 5], frozenset({3, 5}), 25)
-    0.5833333333333333
-
-    Source: Kaggle's MAP@K, as in benhamner/Metrics: Python/ml_metrics/average_precision.py.
-    """
-    _need_relevant(relevant)
-    hits, total = 0, 0.0
-    for place, found in enumerate(list(dict.fromkeys(ids))[:k], start=1):
-        if found in relevant:
-            hits += 1
-            total += hits / place
-    return total / min(len(relevant), k)
-
-
-def recall(ids: Iterable[int], relevant: frozenset[int], k: int) -> float:
-    """Return the share of the right misconceptions among the first `k` distinct predictions.
-
-    Raises:
-        BadData: nothing is right.
-
-    >>> recall([7, 3, 5], frozenset({3, 5}), 2)
-    0.5
-    """
-    _need_relevant(relevant)
-    return len(relevant.intersection(list(dict.fromkeys(ids))[:k])) / len(relevant)
-
-
-def average_precisions(ranking: Ranking, qrels: Qrels, *, k: int = 25) -> dict[QueryId, float]:
-    """Return each row's average precision, in the ranking's order.
+def row_scores(ranking: Ranking, qrels: Qrels, metric: Metric) -> dict[QueryId, float]:
+    """Return each row's score by the metric, in the ranking's order.
 
     Raises:
         Mismatch: as `evaluate`.
     """
-    return _per_row(average_precision, ranking, qrels, k)
+    _check(ranking, qrels, metric)
+    rows = zip(ranking.query_ids, ranking.positions.tolist(), ranking.scores.tolist(), strict=True)
+    return {
+        query_id: metric.value(positions, scores, frozenset(qrels[query_id]))
+        for query_id, positions, scores in rows
+    }
 
 
 def evaluate(
@@ -146,40 +120,41 @@ def evaluate(
     qrels: Qrels,
     unseen: frozenset[QueryId],
     scoring: ScoringConfig,
-    *,
-    k: int = 25,
+    metric: Metric,
 ) -> Scores:
     """Score a ranking on all, seen and unseen rows.
 
     The order of the rows does not matter. The ranking must hold exactly the rows of `qrels` and at
-    least `k` distinct ids in each; for a corpus of fewer than `k` ids pass `k=len(corpus)`, which
-    changes no value and names the depth truthfully.
+    least `metric.k` distinct passages in each; for a corpus of fewer passages pass
+    `metric.within(len(corpus))`, which changes no score and names the depth correctly.
 
     Args:
-        ranking: (n, k or more) ids.
+        ranking: (n, k or more) positions.
         qrels: the labels of exactly these n rows.
-        unseen: the rows whose misconceptions train never shows.
+        unseen: the rows whose labels train never shows.
         scoring: seen share, bootstrap draws and seed.
-        k: depth.
+        metric: the competition's metric.
 
     Raises:
-        Mismatch: the rows differ, a row comes twice, or there are too few or repeated ids.
+        Mismatch: the rows differ, a row comes twice, or there are too few or repeated passages.
     """
-    precisions = _per_row(average_precision, ranking, qrels, k)
-    recalls = _per_row(recall, ranking, qrels, k)
+    values = row_scores(ranking, qrels, metric)
+    recalled = row_scores(ranking, qrels, Metric("recall", metric.k))
     check_unseen(unseen, qrels)
-    maps = estimate(precisions, unseen, scoring)
-    found = estimate(recalls, unseen, scoring)
+    scores = estimate(values, unseen, scoring)
+    recalls = estimate(recalled, unseen, scoring)
     rows = {"all": qrels.keys(), "seen": qrels.keys() - unseen, "unseen": unseen}
-    parts = {name: _slice(frozenset(rows[name]), maps, found, name) for name in _SLICES}
-    return Scores(k=k, projection=maps.projection, seen_share=scoring.seen_share, **parts)
+    parts = {name: _slice(frozenset(rows[name]), scores, recalls, name) for name in _SLICES}
+    return Scores(
+        metric=metric, projection=scores.projection, seen_share=scoring.seen_share, **parts
+    )
 
 
 def check_unseen(unseen: frozenset[QueryId], qrels: Qrels) -> None:
     """Check that every row marked unseen is a row to score.
 
     Raises:
-        Mismatch: one is not, so the mark comes from another split.
+        Mismatch: some are not, so the marks come from another split.
     """
     if strange := sorted(unseen - qrels.keys()):
         raise Mismatch(
@@ -188,25 +163,12 @@ def check_unseen(unseen: frozenset[QueryId], qrels: Qrels) -> None:
         )
 
 
-def _per_row(
-    measure: Callable[[Iterable[int], frozenset[int], int], float],
-    ranking: Ranking,
-    qrels: Qrels,
-    k: int,
-) -> dict[QueryId, float]:
-    _check(ranking, qrels, k)
-    return {
-        query_id: measure(ids, frozenset(qrels[query_id]), k)
-        for query_id, ids in zip(ranking.query_ids, ranking.ids.tolist(), strict=True)
-    }
-
-
-def _check(ranking: Ranking, qrels: Qrels, k: int) -> None:
+def _check(ranking: Ranking, qrels: Qrels, metric: Metric) -> None:
     rows = frozenset(ranking.query_ids)
-    if len(rows) < len(ranking.query_ids) or len(ranking.query_ids) != len(ranking.ids):
+    if len(rows) < len(ranking.query_ids) or len(ranking.query_ids) != len(ranking.positions):
         raise Mismatch(
             f"the ranking holds {len(rows)} distinct query ids in {len(ranking.query_ids)} rows, "
-            f"with {len(ranking.ids)} rows of ids; each query must be ranked once"
+            f"with {len(ranking.positions)} rows of ids; each query must be ranked once"
         )
     missing, unlabeled = sorted(qrels.keys() - rows), sorted(rows - qrels.keys())
     if missing or unlabeled or not rows:
@@ -215,27 +177,20 @@ def _check(ranking: Ranking, qrels: Qrels, k: int) -> None:
             f"{len(missing)} labeled rows are not ranked and {len(unlabeled)} of {len(rows)} "
             f"ranked rows have no label{first}; a score is over exactly the labeled rows asked for"
         )
-    width = ranking.ids.shape[1]
+    width = ranking.positions.shape[1]
+    k = metric.k if metric.is_fixed else min(metric.k, width)
     if not 1 <= k <= width:
         raise Mismatch(
-            f"the ranking holds {width} ids a row, too few for MAP@{k}; rank with k = {k}, or "
-            f"score with k = {width} where the corpus holds no more"
+            f"the ranking holds {width} ids a row, too few for {metric.title}; rank with "
+            f"k = {k}, or score with k = {width} where the corpus holds no more"
         )
-    ordered = np.sort(ranking.ids[:, :k], axis=1)
-    repeated = np.flatnonzero((np.diff(ordered, axis=1) == 0).any(axis=1))
+    ordered = np.sort(ranking.positions[:, :k], axis=1)
+    equal = (np.diff(ordered, axis=1) == 0) & (ordered[:, 1:] >= 0)  # -1 names no passage
+    repeated = np.flatnonzero(equal.any(axis=1))
     if repeated.size:
         raise Mismatch(f"query {ranking.query_ids[repeated[0]]}: the ranking repeats an id")
 
 
-def _slice(rows: frozenset[QueryId], maps: Estimate, recalls: Estimate, name: str) -> Slice:
-    questions = {question_of(row) for row in rows}
-    return Slice(len(rows), len(questions), getattr(maps, name), getattr(recalls, name))
-
-
-def _keys(k: int) -> tuple[str, str, str]:
-    return f"map@{k}", f"recall@{k}", f"projection@{k}"
-
-
-def _need_relevant(relevant: frozenset[int]) -> None:
-    if not relevant:
-        raise BadData("a row without a right misconception cannot be scored")
+def _slice(rows: frozenset[QueryId], scores: Estimate, recalls: Estimate, name: str) -> Slice:
+    questions = {unit_of(row) for row in rows}
+    return Slice(len(rows), len(questions), getattr(scores, name), getattr(recalls, name))

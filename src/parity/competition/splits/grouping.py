@@ -1,7 +1,7 @@
-"""Part questions that belong together: by share, into folds, or around whole misconceptions.
+"""Blocks of units that belong together, and their assignment to the parts of a split.
 
-The order of everything is that of sha256 over seed and smallest question id, so a cut depends on
-the data and the seed alone: not on the order of rows, nor on any library's version.
+Blocks are ordered by the sha256 of the seed and their first unit's id, so a split depends only on
+the data and the seed: not on the order of rows or the version of a library.
 """
 
 from collections import defaultdict
@@ -9,36 +9,36 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from parity.competition import lineage
-from parity.competition.query import MisconceptionId, Qrels, Query
+from parity.competition.query import Position, Qrels, Query, UnitId
 from parity.run import digest
 
-Right = frozenset[MisconceptionId]
-"""The right misconceptions of one row."""
-Parts = dict[int, int]
-"""Question id → part, from 0."""
+Right = frozenset[Position]
+"""The right passages of one row."""
+Parts = dict[UnitId, int]
+"""Block → part, from 0."""
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
-    """Questions that no cut may separate.
+class UnitBlock:
+    """Units that no split may separate.
 
     Attributes:
-        questions: ids, ascending, at least one.
+        units: ids; the first one is the first in the competition's order.
         rows: what is right in each of their labeled rows.
     """
 
-    questions: tuple[int, ...]
+    units: tuple[UnitId, ...]
     rows: tuple[Right, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class SplitShape:
-    """What a cut looks like, whatever the units.
+    """The shape of a split, independent of its blocks.
 
     Attributes:
-        folds: parts that are valid in turn; 0 where part 0 is valid and part 1 is train for good.
-        rows: rows wanted on a valid side.
-        seed: of every choice.
+        folds: number of parts that are valid in turn; 0 if part 0 is always valid and part 1 train.
+        rows: target number of rows of a validation set.
+        seed: seed of every choice.
     """
 
     folds: int
@@ -52,123 +52,127 @@ class SplitShape:
 
     @property
     def scored(self) -> int:
-        """Number of parts, from 0, that are valid at some time."""
+        """Number of parts, from 0, that are valid in some fold."""
         return max(self.folds, 1)
 
-    def place(self, units: Iterable[Unit], first: Callable[[Unit], bool] | None = None) -> Parts:
-        """Return each question's part: units in the seed's order, those that are `first` first."""
-        ordered = shuffled(units, self.seed)
+    def assign(
+        self, blocks: Iterable[UnitBlock], first: Callable[[UnitBlock], bool] | None = None
+    ) -> Parts:
+        """Return each unit's part: blocks in the seed's order, those with `first` before others."""
+        ordered = shuffled(blocks, self.seed)
         if first is not None:
-            ordered.sort(key=lambda unit: not first(unit))  # stable
+            ordered.sort(key=lambda block: not first(block))  # stable
         return _deal(ordered, self.folds) if self.folds else _take(ordered, self.rows)
 
 
-def shuffled(units: Iterable[Unit], seed: int) -> list[Unit]:
-    """Return the units in the order that the seed gives them."""
-    return sorted(units, key=lambda unit: digest.of_text(f"{seed}/{unit.questions[0]}"))
+def shuffled(blocks: Iterable[UnitBlock], seed: int) -> list[UnitBlock]:
+    """Return the blocks in the order that the seed gives them."""
+    return sorted(blocks, key=lambda block: digest.of_text(f"{seed}/{block.units[0]}"))
 
 
-def units(labeled: Sequence[Query], qrels: Qrels) -> list[Unit]:
-    """Return the questions of equal text as one unit each, by smallest id.
+def blocks(labeled: Sequence[Query], qrels: Qrels) -> list[UnitBlock]:
+    """Return the units of equal text as one block each, in the competition's order.
 
     Args:
-        labeled: rows with a label, by question id.
-        qrels: their right misconceptions.
+        labeled: rows with a label, in the competition's order.
+        qrels: their right passages.
     """
     groups = lineage.groups(labeled)
-    members: dict[int, list[int]] = defaultdict(list)
-    for question, group in groups.items():
-        members[group].append(question)
-    rows: dict[int, list[Right]] = defaultdict(list)
+    members: dict[UnitId, list[UnitId]] = defaultdict(list)
+    for unit, group in groups.items():
+        members[group].append(unit)
+    rows: dict[UnitId, list[Right]] = defaultdict(list)
     for query in labeled:
-        rows[groups[query.question_id]].append(qrels[query.query_id])
-    return [Unit(tuple(members[group]), tuple(rows[group])) for group in sorted(members)]
+        rows[groups[query.unit]].append(qrels[query.query_id])
+    return [UnitBlock(tuple(members[group]), tuple(rows[group])) for group in members]
 
 
-def labeled_alike(
-    units: list[Unit], labeled: Sequence[Query], label: Callable[[Query], int]
-) -> list[Unit]:
-    """Return the units with all questions of one label made one unit."""
-    place = {question: at for at, unit in enumerate(units) for question in unit.questions}
-    ties: dict[int, list[int]] = defaultdict(list)
+def joined_by_group(
+    blocks: list[UnitBlock], labeled: Sequence[Query], group: str
+) -> list[UnitBlock]:
+    """Return the blocks with all units of one group of this kind merged into one block."""
+    index_of = {unit: index for index, block in enumerate(blocks) for unit in block.units}
+    ties: dict[str, list[int]] = defaultdict(list)
     for query in labeled:
-        ties[label(query)].append(place[query.question_id])
-    return join(units, ties.values(), cap=len(labeled))
+        ties[query.groups[group]].append(index_of[query.unit])
+    return join(blocks, ties.values(), cap=len(labeled))
 
 
-def join(units: Sequence[Unit], ties: Iterable[Sequence[int]], *, cap: int) -> list[Unit]:
-    """Return the units with those of each tie made one, unless that one would exceed `cap` rows.
+def join(
+    blocks: Sequence[UnitBlock], ties: Iterable[Sequence[int]], *, cap: int
+) -> list[UnitBlock]:
+    """Return the blocks with those of each tie merged, unless the result would exceed `cap` rows.
 
     Args:
-        units: what is joined.
-        ties: places in `units` that should stay together; earlier ties come first.
-        cap: rows of the largest unit that a tie may make.
+        blocks: blocks to join.
+        ties: indices in `blocks` that should stay together; earlier ties come first.
+        cap: rows of the largest block that a tie may make.
     """
-    parent = list(range(len(units)))
-    rows = [len(unit.rows) for unit in units]
+    parent = list(range(len(blocks)))
+    rows = [len(block.rows) for block in blocks]
 
-    def root(place: int) -> int:
-        while parent[place] != place:
-            parent[place] = parent[parent[place]]
-            place = parent[place]
-        return place
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
 
     for tie in ties:
-        first, *others = sorted({root(place) for place in tie})
-        total = rows[first] + sum(rows[other] for other in others)
-        if others and total <= cap:
+        first, *absorbed = sorted({root(index) for index in tie})
+        total = rows[first] + sum(rows[other] for other in absorbed)
+        if absorbed and total <= cap:
             rows[first] = total
-            for other in others:
+            for other in absorbed:
                 parent[other] = first
-    members: dict[int, list[Unit]] = defaultdict(list)
-    for place, unit in enumerate(units):
-        members[root(place)].append(unit)
+    members: dict[int, list[UnitBlock]] = defaultdict(list)
+    for index, block in enumerate(blocks):
+        members[root(index)].append(block)
     return [
-        Unit(
-            tuple(sorted(question for unit in joined for question in unit.questions)),
-            tuple(row for unit in joined for row in unit.rows),
+        UnitBlock(
+            tuple(unit for block in joined for unit in block.units),
+            tuple(row for block in joined for row in block.rows),
         )
         for joined in members.values()
     ]
 
 
-def carriers(units: Sequence[Unit]) -> dict[MisconceptionId, list[int]]:
-    """Return misconception → places in `units` of those with a row that it is right for, by id."""
-    found: dict[MisconceptionId, list[int]] = defaultdict(list)
-    for place, unit in enumerate(units):
-        for one in sorted(frozenset[MisconceptionId]().union(*unit.rows)):
-            found[one].append(place)
-    return {one: found[one] for one in sorted(found)}
+def carriers(blocks: Sequence[UnitBlock]) -> dict[Position, list[int]]:
+    """Return passage → indices of the blocks with a row that it is right for, in order."""
+    indices: dict[Position, list[int]] = defaultdict(list)
+    for index, block in enumerate(blocks):
+        for position in sorted(frozenset[Position]().union(*block.rows)):
+            indices[position].append(index)
+    return {position: indices[position] for position in sorted(indices)}
 
 
-def _take(units: Sequence[Unit], rows: int) -> Parts:
-    """Put units in part 0, the first ones first, as near to `rows` rows as they come; others in 1.
+def _take(blocks: Sequence[UnitBlock], rows: int) -> Parts:
+    """Put blocks in part 0 in order, as near to `rows` rows as possible, and the others in part 1.
 
-    At least one unit is taken where there is any.
+    Takes at least one block if there is any.
     """
-    taken: list[Unit] = []
-    left: list[Unit] = []
+    taken: list[UnitBlock] = []
+    remaining: list[UnitBlock] = []
     filled = 0
-    for unit in units:
-        fits = filled + len(unit.rows) <= rows
-        (taken if fits else left).append(unit)
-        filled += len(unit.rows) if fits else 0
-    smallest = min(left, key=lambda unit: len(unit.rows), default=None)
+    for block in blocks:
+        fits = filled + len(block.rows) <= rows
+        (taken if fits else remaining).append(block)
+        filled += len(block.rows) if fits else 0
+    smallest = min(remaining, key=lambda block: len(block.rows), default=None)
     if smallest and (not taken or len(smallest.rows) < 2 * (rows - filled)):
         taken.append(smallest)  # nearer with it, or nothing else fits at all
-    valid = {question for unit in taken for question in unit.questions}
-    return {question: int(question not in valid) for unit in units for question in unit.questions}
+    valid = {unit for block in taken for unit in block.units}
+    return {unit: int(unit not in valid) for block in blocks for unit in block.units}
 
 
-def _deal(units: Sequence[Unit], folds: int) -> Parts:
-    """Put each unit in the fold with the fewest rows, so that folds grow alike.
+def _deal(blocks: Sequence[UnitBlock], folds: int) -> Parts:
+    """Put each block in the fold with the fewest rows, so that folds have similar sizes.
 
-    Larger units go first, that the last ones may level; of about equal size, the first ones first.
+    Larger blocks go first, so that the smaller ones even out the folds; ties keep the order.
     """
     filled = [0] * folds
     parts: Parts = {}
-    for unit in sorted(units, key=lambda unit: -len(unit.rows).bit_length()):
+    for block in sorted(blocks, key=lambda block: -len(block.rows).bit_length()):
         fold = filled.index(min(filled))
-        filled[fold] += len(unit.rows)
-        parts.update(dict.fromkeys(unit.questions, fold))
+        filled[fold] += len(block.rows)
+        parts.update(dict.fromkeys(block.units, fold))
     return parts

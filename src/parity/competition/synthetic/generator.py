@@ -10,8 +10,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from random import Random
 
-from parity.competition.eedi.kaggle_files import MAPPING, SAMPLE, SUBMISSION_COLUMNS, TEST, TRAIN
-from parity.competition.query import ANSWERS
+from parity.competition.eedi.kaggle_files import (
+    ANSWERS,
+    MAPPING,
+    SAMPLE,
+    SUBMISSION_COLUMNS,
+    TEST,
+    TRAIN,
+)
 from parity.competition.synthetic import questions
 from parity.competition.synthetic.questions import Author, Demand, Question, World
 from parity.competition.synthetic.rules import SKILLS
@@ -61,24 +67,24 @@ def generate(seed: int) -> dict[str, str]:
         MAPPING: _csv(("MisconceptionId", "MisconceptionName"), corpus),
         TRAIN: _csv(
             (*_COLUMNS, *_LABELS),
-            ([*_cells(key, asked), *_float_ids(asked)] for key, asked in enumerate(train)),
+            ([*_cells(key, question), *_float_ids(question)] for key, question in enumerate(train)),
         ),
-        TEST: _csv(_COLUMNS, (_cells(key, asked) for key, asked in enumerate(test, first))),
+        TEST: _csv(_COLUMNS, (_cells(key, question) for key, question in enumerate(test, first))),
         SAMPLE: _csv(
             SUBMISSION_COLUMNS,
             (
                 (f"{key}_{answer}", sampled)
-                for key, asked in enumerate(test, first)
-                for place, answer in enumerate(ANSWERS)
-                if place != asked.correct
+                for key, question in enumerate(test, first)
+                for index, answer in enumerate(ANSWERS)
+                if index != question.correct
             ),
         ),
         SOLUTION: _csv(
             SUBMISSION_COLUMNS,
             (
                 (f"{key}_{answer}", label)
-                for key, asked in enumerate(test, first)
-                for answer, label in zip(ANSWERS, asked.labels, strict=True)
+                for key, question in enumerate(test, first)
+                for answer, label in zip(ANSWERS, question.labels, strict=True)
                 if label is not None
             ),
         ),
@@ -101,8 +107,8 @@ def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return text.getvalue()
 
 
-def _cells(question_id: int, asked: Question) -> list[object]:
-    skill = asked.skill
+def _cells(question_id: int, question: Question) -> list[object]:
+    skill = question.skill
     subjects = list(dict.fromkeys(other.subject for other in SKILLS))
     constructs = list(dict.fromkeys(other.construct for other in SKILLS))
     return [
@@ -111,19 +117,19 @@ def _cells(question_id: int, asked: Question) -> list[object]:
         skill.construct,
         subjects.index(skill.subject),
         skill.subject,
-        ANSWERS[asked.correct],
-        asked.text,
-        *asked.answers,
+        ANSWERS[question.correct],
+        question.text,
+        *question.answers,
     ]
 
 
-def _float_ids(asked: Question) -> list[str]:
+def _float_ids(question: Question) -> list[str]:
     """Return labels as pandas writes whole numbers in a column that has blanks."""
-    return ["" if label is None else f"{label}.0" for label in asked.labels]
+    return ["" if label is None else f"{label}.0" for label in question.labels]
 
 
 def _readme(seed: int, world: World, train: list[Question]) -> str:
-    labels = [label for asked in train for label in asked.labels if label is not None]
+    labels = [label for question in train for label in question.labels if label is not None]
     return _README.format(
         seed=seed,
         solution=SOLUTION,

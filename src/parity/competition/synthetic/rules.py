@@ -1,7 +1,7 @@
 """Buggy rules of arithmetic and algebra: each is one skill with one family of bugs.
 
-A question has two numbers, a and b, and a right answer c. A family says what a pupil gives instead,
-whatever the skill, so a rule never met before can be understood from its two parts.
+A question has two numbers, a and b, and a right answer c. A family says what a pupil gives instead
+in any skill, so a new rule can be understood from its two parts.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,14 +15,14 @@ class Skill:
     """What a question asks for.
 
     Attributes:
-        phrase: how the sentence of a misconception names the skill.
+        phrase: name of the skill in the sentence of a misconception.
         subject: name of the subject, shared by related skills.
         construct: name of the construct; its words differ from the sentence's on purpose.
         wordings: question texts with `{a}` and `{b}`.
         right: the number of the right answer.
         working: the calculation as a text with `{a}` and `{b}`.
-        first: what a is drawn from.
-        second: what b is drawn from.
+        first: range of a.
+        second: range of b.
         answer: a number as the text of an answer, with `{a}`, `{b}` and `{n}`.
     """
 
@@ -331,32 +331,34 @@ def draw(skill: Skill, random: Random) -> Case:
 
 
 def families(skill: Skill) -> tuple[Family, ...]:
-    """Return the families that can be told apart in this skill's questions.
+    """Return the families that this skill's questions can distinguish.
 
-    Adding the two numbers is no bug in an addition, and of two families that always agree only the
-    first stays.
+    Adding the two numbers is right in an addition, and of two families that always agree only the
+    first counts.
     """
     random = Random(0)
     cases = [draw(skill, random) for _ in range(100)]
-    kept: list[Family] = []
+    distinct: list[Family] = []
     for family in FAMILIES:
-        rivals = [lambda q: f"{q.c}", *(other.wrong for other in kept)]
-        told = [q for q in cases if family.wrong(q) not in {"", *(rival(q) for rival in rivals)}]
-        if len(told) >= len(cases) // 4:
-            kept.append(family)
-    return tuple(kept)
+        rivals = [lambda q: f"{q.c}", *(other.wrong for other in distinct)]
+        distinguishing = [
+            q for q in cases if family.wrong(q) not in {"", *(rival(q) for rival in rivals)}
+        ]
+        if len(distinguishing) >= len(cases) // 4:
+            distinct.append(family)
+    return tuple(distinct)
 
 
-def wrong_answers(skill: Skill, case: Case, told: Sequence[Family]) -> dict[Family, str]:
+def wrong_answers(skill: Skill, case: Case, candidates: Sequence[Family]) -> dict[Family, str]:
     """Return the wrong answers of a question from which the family can be inferred.
 
     Returns:
         Family → the text of its answer, which neither the right answer nor another family has.
     """
-    given = {family: family.wrong(case) for family in told}
-    numbers = [f"{case.c}", *given.values()]
+    numbers_by_family = {family: family.wrong(case) for family in candidates}
+    numbers = [f"{case.c}", *numbers_by_family.values()]
     return {
         family: skill.answer.format(a=case.a, b=case.b, n=number)
-        for family, number in given.items()
+        for family, number in numbers_by_family.items()
         if number and numbers.count(number) == 1
     }

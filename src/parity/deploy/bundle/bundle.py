@@ -1,6 +1,6 @@
-"""The bundle: the flat folder that goes to Kaggle, found by its manifest wherever it is mounted.
+"""The bundle: a flat folder for Kaggle, identified by its manifest.
 
-Ids and digests only: the competition's text is on Kaggle already, under its own license.
+It holds ids and digests only: the competition's text is already on Kaggle, under its own license.
 """
 
 from collections.abc import Mapping
@@ -8,32 +8,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from parity.competition.eedi.kaggle_files import MAPPING, SAMPLE, TEST, TRAIN
 from parity.deploy.bundle import sealed_folder
-from parity.deploy.bundle.sealed_folder import Sealed
+from parity.deploy.bundle.sealed_folder import SealedFolder
 from parity.run import files
 from parity.run.config import run_file as configs
 from parity.run.config.run_file import Config
-from parity.run.errors import BadData, Mismatch
-
-PINNED = ("corpus", "examples", "template", "texts", "tokens", "pool", "base", "adapter")
-"""Layers that must be the same in every environment, in causal order; later ones may differ by
-hardware. `corpus` and `pool` are no layers of evidence: there the digest of all files stands for
-them."""
+from parity.run.errors import Mismatch
+from parity.run.layers import PINNED, differences
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A bundle that was found and proven whole.
+    """A verified bundle.
 
     Attributes:
-        folder: where it lies.
-        run: the run's name.
-        round: its round.
-        config: the resolved config, frozen when the adapter was trained.
-        layers: what the trained adapter showed on the probe, and split, lineage, data, corpus
-            and pool.
-        digest: of all its files.
+        folder: path of the bundle.
+        run: name of the run.
+        round: number of the round.
+        config: resolved config of the adapter's training.
+        layers: evidence layers of the trained adapter on the probe, and split, lineage, data,
+            corpus and pool.
+        digest: digest of all files.
         facts: further manifest fields: scores, digests of the locks, parallelism over GPUs.
     """
 
@@ -46,39 +41,39 @@ class Bundle:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def check(self, layers: Mapping[str, str]) -> None:
-        """Check that texts, tokens and weights here are those the adapter was trained with.
+        """Check that texts, tokens and weights are those the adapter was trained with.
 
         Raises:
-            Mismatch: names the first layer that differs.
+            Mismatch: a layer differs; the message has the first one.
         """
-        for name in PINNED:
-            here, there = layers.get(name, ""), self.layers.get(name, "")
-            if here != there:
-                raise Mismatch(
-                    f"layer {name}: {here[:12]} here, {there[:12]} where the adapter of {self.run} "
-                    "was trained; it is the first that differs"
-                )
+        if unequal := differences(layers, self.layers, PINNED, with_unknown=True):
+            name = unequal[0]
+            actual, expected = layers.get(name, ""), self.layers.get(name, "")
+            raise Mismatch(
+                f"layer {name}: {actual[:12]} here, {expected[:12]} where the adapter of "
+                f"{self.run} was trained; it is the first that differs"
+            )
 
 
 def seal(folder: Path, *, run: str, round_: int, layers: Mapping[str, str], **facts: Any) -> str:
-    """Write the manifest of a bundle whose other files are there; return the bundle's digest.
+    """Write the manifest of a complete bundle folder and return the bundle's digest.
 
     Args:
-        folder: flat.
-        run: the run's name.
-        round_: its round.
-        layers: what the adapter showed on the probe when it was saved, and its data layers.
-        facts: what else its manifest is to say, such as scores and the digests of the locks.
+        folder: flat folder of the other files.
+        run: name of the run.
+        round_: number of the round.
+        layers: evidence layers of the saved adapter on the probe, and its data layers.
+        facts: further manifest fields, such as scores and the digests of the locks.
 
     Raises:
-        BadData: the folder is not flat, or a name in it would not reach Kaggle.
+        BadData: the folder is not flat, or Kaggle would not keep a file name.
     """
-    told = {"run": run, "round": round_, "layers": dict(layers), **facts}
-    return sealed_folder.seal(folder, "bundle", told)
+    manifest_facts = {"run": run, "round": round_, "layers": dict(layers), **facts}
+    return sealed_folder.seal(folder, "bundle", manifest_facts)
 
 
 def read(folder: Path) -> Bundle:
-    """Return the bundle in `folder`, every file of it proven.
+    """Return the bundle in `folder` after verifying each file.
 
     Raises:
         Mismatch: a file is missing or is not the one the manifest names.
@@ -86,31 +81,11 @@ def read(folder: Path) -> Bundle:
     return _opened(sealed_folder.read(folder))
 
 
-def _opened(found: Sealed) -> Bundle:
-    place = found.folder
-    config = configs.build(files.read_json(place / "run.json"), f"{place.name}/run.json")
-    facts = dict(found.facts)
+def _opened(sealed: SealedFolder) -> Bundle:
+    folder = sealed.folder
+    config = configs.build(files.read_json(folder / "run.json"), f"{folder.name}/run.json")
+    facts = dict(sealed.facts)
     if missing := sorted({"run", "round", "layers"} - facts.keys()):
-        raise Mismatch(f"bundle {place.name}: its manifest names no {missing[0]}; pack it anew")
+        raise Mismatch(f"bundle {folder.name}: its manifest has no {missing[0]}; package it again")
     run, round_, layers = facts.pop("run"), facts.pop("round"), facts.pop("layers")
-    return Bundle(place, run, round_, config, layers, found.digest, facts)
-
-
-def competition(root: Path) -> Path:
-    """Return the folder under `root` that holds the competition's four files.
-
-    Raises:
-        BadData: there is none, or more than one.
-    """
-    wanted = (MAPPING, SAMPLE, TEST, TRAIN)
-    found = [
-        path.parent
-        for path in sorted(root.rglob(SAMPLE))
-        if all((path.parent / name).is_file() for name in wanted)
-    ]
-    if len(found) != 1:
-        raise BadData(
-            f"want the competition's files once under {root.name}/, found them {len(found)} "
-            "times; attach the competition itself"
-        )
-    return found[0]
+    return Bundle(folder, run, round_, config, layers, sealed.digest, facts)

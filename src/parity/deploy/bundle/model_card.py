@@ -1,4 +1,4 @@
-"""The model card: what a stranger must know of an adapter before using it."""
+"""The model card of an adapter: base, training data, scores, prompt."""
 
 from parity.competition.lineage import Lineage
 from parity.run.config.run_file import Config
@@ -6,8 +6,8 @@ from parity.run.config.run_file import Config
 _CARD = """\
 # {name}, round {round}
 
-An adapter that ranks {competition}'s misconceptions for a wrong answer. It is of use only on its
-base and with its prompt; both are pinned in `manifest.json` and checked on loading.
+An adapter that ranks the passages of {competition} for a query. Use it only with its
+base and its prompt; both are pinned in `manifest.json` and checked on loading.
 
 - Base: `{base}`{revision}, license {license}{layers}
 - Adapter: {method}, weights sha256 `{weights}`
@@ -30,7 +30,7 @@ Format `{format}`, few-shot examples `{examples}` × {example_count}, at most
 """
 
 
-def write(
+def build_card(
     config: Config,
     lineage: Lineage,
     *,
@@ -39,17 +39,17 @@ def write(
     base_license: str,
     table: str,
 ) -> str:
-    """Return the card as Markdown; equal inputs give equal bytes.
+    """Return the card as Markdown. Equal inputs give equal bytes.
 
     Args:
         config: the resolved run.
-        lineage: what the adapter was trained on.
-        round_: its round.
+        lineage: ids of the adapter's training questions.
+        round_: the run's round.
         weights: sha256 of the adapter's weights.
-        base_license: SPDX name, empty where unknown.
-        table: scores as Markdown, or a line that says why there are none.
+        base_license: SPDX name, empty if unknown.
+        table: scores as Markdown, or the reason why there are no scores.
     """
-    known = lineage.trained_on
+    question_ids = lineage.trained_on
     encoder, prompt = config.encoder, config.prompt
     return _CARD.format(
         name=config.name,
@@ -63,9 +63,11 @@ def write(
         if config.training.method == "lora"
         else "all weights",
         weights=weights,
-        questions=f"{len(known)} questions" if known is not None else "unknown questions",
+        questions=f"{len(question_ids)} questions"
+        if question_ids is not None
+        else "unknown questions",
         split=config.split.name,
-        data_license=config.data.license or "none stated: no text of it is in this bundle",
+        data_license=config.data.license or "not stated; this bundle contains no text of the data",
         table=table,
         query=prompt.query,
         instruction=f"`{prompt.instruction}`" if prompt.instruction else "none",

@@ -1,4 +1,4 @@
-"""What must never leave: secrets, this machine's paths, pickles, the competition's text."""
+"""Checks of files before publishing: no secrets, local paths, pickles or competition text."""
 
 import json
 import re
@@ -12,12 +12,12 @@ SECRETS = re.compile(
     rb"|AKIA[0-9A-Z]{16}|BEGIN [A-Z ]*PRIVATE KEY|KAGGLE_(?:KEY|API_TOKEN)\s*=\s*\S+"
     rb"|(?i:api_?key|token|secret|password|passwd|\"key)[\"']?\s*[:=]\s*[\"'][\w-]{16,}[\"']"
 )
-PLACES = re.compile(
+PATHS = re.compile(
     rb"(?<![\w.$~:/])/(?:home|root|Users|work|mnt|media|tmp|var|opt|data|srv|scratch)/[\w.-]+"
     rb"|\b[A-Z]:\\+[A-Za-z]"
 )
-SHORTEST = 25
-"""Characters; a shorter text of the competition may well be somebody else's too."""
+MIN_QUOTE = 25
+"""Characters; a shorter text of the competition may come from anywhere."""
 
 _PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npz", ".dill")
 _MAGIC = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
@@ -25,40 +25,40 @@ _WHEEL, _WEIGHTS, _GGUF = ".whl", ".safetensors", ".gguf"
 
 
 def scan(folder: Path, texts: Iterable[str] = ()) -> None:
-    """Check every file of a folder that is about to be sealed.
+    """Check each file of a folder before it is sealed.
 
-    Of weights the header is read, which is all of them that can hold a text; wheels are the
-    business of their lock.
+    Of weights only the header is read, since only the header can contain text. Wheels are skipped:
+    their lock verifies them.
 
     Args:
-        folder: flat.
-        texts: what the competition's files say and no license lets out.
+        folder: a flat folder.
+        texts: texts of the competition without a license to publish them.
 
     Raises:
-        BadData: names the file and what is in it, never the secret itself.
+        BadData: names the file and the problem, never the secret itself.
     """
-    said = [text for text in set(texts) if len(text) >= SHORTEST]
+    quotes = [text for text in set(texts) if len(text) >= MIN_QUOTE]
     for path in sorted(folder.iterdir()):
         if path.suffix == _WHEEL:
             continue
-        content = _content(path)
-        where = f"{folder.name}/{path.name}"
+        content = _read_text_bytes(path)
+        name = f"{folder.name}/{path.name}"
         _refuse_pickle(path, content)
         if SECRETS.search(content):
-            raise BadData(f"{where} holds what looks like a key or a token; take it out")
-        if found := PLACES.search(content):
-            raise BadData(f"{where} holds an absolute path, {_shown(found[0])}; ship relative ones")
-        for quoted in _quoted(content, said):
+            raise BadData(f"possible key or token in {name}. Remove it")
+        if match := PATHS.search(content):
+            raise BadData(f"absolute path {_decode(match[0])} in {name}. Ship relative paths")
+        for quote in _quotes(content, quotes):
             raise BadData(
-                f"{where} holds text of the competition, which has no license to leave "
-                f"({len(quoted)} characters); state one in data.license, or ship ids"
+                f"competition text without a license ({len(quote)} characters) in {name}. "
+                "Set data.license, or ship ids"
             )
 
 
 def refuse_pickles(folder: Path) -> None:
-    """Check that no file of a folder can run code when it is loaded: all that a base is asked.
+    """Check that no file of a folder can run code on loading: the only check of a base.
 
-    Its texts are its publisher's; a vocabulary may well hold what looks like a path.
+    Its texts are already public, and a vocabulary may contain strings that look like paths.
 
     Raises:
         BadData: names the file.
@@ -71,12 +71,13 @@ def refuse_pickles(folder: Path) -> None:
 def _refuse_pickle(path: Path, content: bytes) -> None:
     if path.suffix in _PICKLED or content.startswith(_MAGIC):
         raise BadData(
-            f"{path.parent.name}/{path.name} is a pickle or an archive, which can run code; "
-            "ship safetensors"
+            f"{path.parent.name}/{path.name} is a pickle or an archive, which can run code. "
+            "Ship safetensors"
         )
 
 
-def _content(path: Path) -> bytes:
+def _read_text_bytes(path: Path) -> bytes:
+    """Return the bytes of a file that can contain text."""
     if path.suffix == _WEIGHTS:
         with path.open("rb") as handle:
             size = int.from_bytes(handle.read(8), "little")
@@ -87,14 +88,14 @@ def _content(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _quoted(content: bytes, said: Iterable[str]) -> Iterator[str]:
-    """Yield the texts that `content` holds, as they are or as JSON writes them."""
-    for one in said:
-        escaped = json.dumps(one)[1:-1].encode("utf-8")
-        readable = json.dumps(one, ensure_ascii=False)[1:-1].encode("utf-8")
-        if any(form in content for form in (one.encode("utf-8"), escaped, readable)):
-            yield one
+def _quotes(content: bytes, texts: Iterable[str]) -> Iterator[str]:
+    """Yield the texts that `content` contains, as UTF-8 or as JSON."""
+    for text in texts:
+        escaped = json.dumps(text)[1:-1].encode("utf-8")
+        readable = json.dumps(text, ensure_ascii=False)[1:-1].encode("utf-8")
+        if any(form in content for form in (text.encode("utf-8"), escaped, readable)):
+            yield text
 
 
-def _shown(found: bytes) -> str:
-    return found.decode("utf-8", "replace")
+def _decode(content: bytes) -> str:
+    return content.decode("utf-8", "replace")

@@ -1,7 +1,7 @@
-"""A sealed folder: what one Kaggle dataset holds, flat, with the sha256 of every file and its own.
+"""A sealed folder: the flat contents of one Kaggle dataset, with the sha256 of each file.
 
-Base, wheelhouse and bundle are each one; the kernel finds them by their manifests, wherever they
-are mounted. Equal files and facts give an equal digest on any machine and any day.
+Base, wheelhouse and bundle are sealed folders. The kernel finds them by their manifests at any
+mount point. Equal files and facts give an equal digest on any machine and any day.
 """
 
 import re
@@ -17,7 +17,7 @@ MANIFEST = "manifest.json"
 SCHEMA = 1
 Kind = Literal["base", "wheelhouse", "bundle"]
 
-# What the Kaggle client leaves out without a word, or Kaggle unpacks.
+# Names that the Kaggle client skips silently; Kaggle unpacks the archives below.
 _RESERVED = {
     *("dataset-metadata.json", "datapackage.json", "kernel-metadata.json"),
     *("model-metadata.json", "model-instance-metadata.json"),
@@ -27,15 +27,15 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=-]*")
 
 
 @dataclass(frozen=True, slots=True)
-class Sealed:
-    """A sealed folder that was found and proven whole.
+class SealedFolder:
+    """A sealed folder whose files were all verified.
 
     Attributes:
-        kind: which of the three it is.
-        folder: where it lies.
-        files: file name → sha256, the manifest itself not among them.
-        facts: what else its manifest says.
-        digest: of kind, files and facts.
+        kind: base, wheelhouse or bundle.
+        folder: path.
+        files: file name → sha256, without the manifest.
+        facts: further values of its manifest.
+        digest: sha256 of kind, schema, files and facts.
     """
 
     kind: Kind
@@ -45,16 +45,16 @@ class Sealed:
     digest: str
 
     def sizes(self) -> dict[str, int]:
-        """Return file name → bytes, the manifest among them: what a dataset has to list."""
+        """Return file name → bytes, including the manifest, as a dataset must list them."""
         names = [*self.files, MANIFEST]
         return {name: (self.folder / name).stat().st_size for name in sorted(names)}
 
 
 def seal(folder: Path, kind: Kind, facts: Mapping[str, Any]) -> str:
-    """Write the manifest of a folder whose other files are there; return the digest.
+    """Write the manifest of a folder that holds all its other files; return the digest.
 
     Raises:
-        BadData: it is not flat, or a name or an empty file would not reach Kaggle as it is.
+        BadData: the folder is not flat, or Kaggle would change a file or its name.
     """
     names = sorted({path.name for path in folder.iterdir()} - {MANIFEST})
     for name in names:
@@ -65,39 +65,41 @@ def seal(folder: Path, kind: Kind, facts: Mapping[str, Any]) -> str:
     return sealed
 
 
-def digest_of(kind: Kind, facts: Mapping[str, Any], contents: Mapping[str, str]) -> str:
-    """Return the digest that `seal` would give files of these sha256, by name."""
+def compute_digest(kind: Kind, facts: Mapping[str, Any], contents: Mapping[str, str]) -> str:
+    """Return the digest that `seal` gives to files, named with their sha256."""
     return digest.of_value(_record(kind, facts, contents))
 
 
-def read(folder: Path) -> Sealed:
-    """Return the sealed folder, every file of it proven.
+def read(folder: Path) -> SealedFolder:
+    """Return the sealed folder after verifying each file.
 
     Raises:
-        Mismatch: a file is missing or is not the one the manifest names, or the manifest was
-            changed or is of another schema.
+        Mismatch: a file is missing or differs from its sha256, or the manifest was changed or has
+            another schema.
     """
     record = files.read_json(folder / MANIFEST)
     if not _is_sealed(record):
-        raise Mismatch(f"{folder.name}: {MANIFEST} is no manifest of a base, wheelhouse or bundle")
+        raise Mismatch(
+            f"{folder.name}: {MANIFEST} is not the manifest of a base, wheelhouse or bundle"
+        )
     sealed = record.pop("digest", "")
     if digest.of_value(record) != sealed:
         raise Mismatch(f"{folder.name}: {MANIFEST} was changed after it was sealed")
     if (schema := record["schema"]) != SCHEMA:
         raise Mismatch(
-            f"{folder.name}: {MANIFEST} is of schema {schema}; this version reads {SCHEMA}"
+            f"{folder.name}: {MANIFEST} has schema {schema}; this version reads {SCHEMA}"
         )
     kind, contents = record["kind"], record["files"]
     for name, expected in sorted(contents.items()):
         if not (folder / name).is_file() or digest.of_file(folder / name) != expected:
             raise Mismatch(f"{kind} {folder.name}: {name} is not the file its manifest names")
-    return Sealed(kind, folder, contents, record["facts"], sealed)
+    return SealedFolder(kind, folder, contents, record["facts"], sealed)
 
 
-def link(names: Iterable[Path], folder: Path) -> None:
-    """Make `folder` hold these files, linked where the disk can, so that weights are not copied."""
+def link_files(paths: Iterable[Path], folder: Path) -> None:
+    """Link files into a new folder, or copy them if the disk cannot, to save copies of weights."""
     folder.mkdir(parents=True)
-    for path in names:
+    for path in paths:
         files.link(path, folder / path.name)
 
 
@@ -106,20 +108,18 @@ def _record(kind: Kind, facts: Mapping[str, Any], contents: Mapping[str, str]) -
 
 
 def _refuse(path: Path, kind: Kind) -> None:
-    """Refuse what would be missing, renamed or unpacked on Kaggle."""
+    """Refuse a file that Kaggle would drop, rename or unpack."""
     name = path.name
     if path.is_dir():
-        raise BadData(f"a {kind} is flat; {name} is a folder, which the client would leave out")
+        raise BadData(f"a {kind} is flat, and the Kaggle client would skip its folder {name}")
     if name in _RESERVED or name.startswith("dataset-cover-image."):
-        raise BadData(f"{kind}: {name} is a name that the Kaggle client leaves out; rename it")
+        raise BadData(f"{kind}: the Kaggle client skips {name}. Rename it")
     if name.lower().endswith(_ARCHIVES):
-        raise BadData(f"{kind}: {name} is an archive, which Kaggle would unpack; ship its files")
+        raise BadData(f"{kind}: Kaggle would unpack {name}. Ship its files")
     if not _NAME.fullmatch(name):
-        raise BadData(
-            f"{kind}: {name!r} would not keep its name on Kaggle; use letters, digits, . _ - ="
-        )
+        raise BadData(f"{kind}: Kaggle would rename {name!r}. Use letters, digits, . _ - =")
     if path.stat().st_size == 0:
-        raise BadData(f"{kind}: {name} is empty, and an empty file may be lost on the way")
+        raise BadData(f"{kind}: {name} is empty, and Kaggle may drop an empty file")
 
 
 def _is_sealed(record: Any) -> bool:

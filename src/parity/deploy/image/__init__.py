@@ -1,1 +1,1 @@
-"""Kaggle's image: its lock, building it, and running commands in it."""
+"""Kaggle's image: its lock, how it is built, and how commands run in it."""

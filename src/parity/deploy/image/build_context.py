@@ -1,4 +1,4 @@
-"""The folder that the image is built in: Dockerfile, kernel and wheels, and nothing else."""
+"""The build context of the image: the Dockerfile, the kernel script and the wheels."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from parity.deploy.image.image_lock import ImageLock
 from parity.deploy.wheelhouse import wheel_lock
-from parity.deploy.wheelhouse.wheel_lock import Lock
+from parity.deploy.wheelhouse.wheel_lock import WheelLock
 from parity.run import digest, environment, files
 from parity.run.errors import StaleInput
 
@@ -23,7 +23,7 @@ BASE_LABEL = "org.opencontainers.image.base.name"
 
 @dataclass(frozen=True, slots=True)
 class ImageDigests:
-    """What an image is built from, each as a digest.
+    """The inputs of an image, identified by digest.
 
     Attributes:
         base: reference of the base image.
@@ -45,35 +45,38 @@ class ImageDigests:
 
     @property
     def labels(self) -> dict[str, str]:
-        """The labels that an image of these layers carries."""
-        named = {LABELS[name]: self.arguments[name] for name in LABELS}
-        return {BASE_LABEL: self.base, **named}
+        """The labels of an image built from these inputs."""
+        return {
+            BASE_LABEL: self.base,
+            **{label: self.arguments[argument] for argument, label in LABELS.items()},
+        }
 
     @property
     def tag(self) -> str:
-        """The image's name: one for each set of layers, so that no build changes another's."""
+        """The image's name, unique for its inputs, so that no build replaces another image."""
         return f"localhost/kaggle-parity:{digest.of_value(self.arguments)[:12]}"
 
 
-def layers(base: str, image: ImageLock, wheels: Lock) -> ImageDigests:
-    """Return what an image built now, from this base, is made of."""
+def image_digests(base: str, image: ImageLock, wheels: WheelLock) -> ImageDigests:
+    """Return the inputs of an image that is built now on `base`."""
     return ImageDigests(base, image.digest(), wheels.digest(), environment.code())
 
 
-def assemble(folder: Path, checkout: Path, own: Path, wheels: Lock) -> None:
-    """Lay out what the Dockerfile uses in an empty folder.
+def assemble(folder: Path, checkout: Path, project_wheel: Path, wheels: WheelLock) -> None:
+    """Write the files that the Dockerfile uses to a new folder.
 
     Args:
-        folder: becomes the build's context.
-        checkout: the project's, with Dockerfile, kernel and wheelhouse.
-        own: the project's own wheel.
-        wheels: the lock of the others.
+        folder: the build context to create.
+        checkout: the project's checkout, which holds Dockerfile, kernel script and wheelhouse.
+        project_wheel: the wheel of the project itself.
+        wheels: the lock of the other wheels.
 
     Raises:
-        StaleInput: a locked wheel is missing or has other bytes.
+        StaleInput: a locked wheel is missing or its bytes changed.
     """
-    if gone := wheel_lock.missing(wheels.wheels, checkout / WHEELHOUSE):
-        raise StaleInput(f"{WHEELHOUSE}/{gone[0].file} is missing or changed; run: invoke wheels")
+    if missing := wheel_lock.missing_wheels(wheels.wheels, checkout / WHEELHOUSE):
+        path = f"{WHEELHOUSE}/{missing[0].file}"
+        raise StaleInput(f"{path} is missing or changed", fix=("wheels",))
     house = folder / WHEELHOUSE
     house.mkdir(parents=True)
     (folder / "kaggle").mkdir()
@@ -81,17 +84,17 @@ def assemble(folder: Path, checkout: Path, own: Path, wheels: Lock) -> None:
     files.link(checkout / KERNEL, folder / KERNEL)
     for wheel in wheels.wheels:
         files.link(checkout / WHEELHOUSE / wheel.file, house / wheel.file)
-    files.link(own, house / own.name)
-    name, version = own.name.split("-")[:2]
+    files.link(project_wheel, house / project_wheel.name)
+    name, version = project_wheel.name.split("-")[:2]
     pins = [(wheel.pin, wheel.sha256) for wheel in wheels.wheels]
-    pins.append((f"{name}=={version}", digest.of_file(own)))
-    files.write_text(house / "requirements.txt", requirements(pins))
+    pins.append((f"{name}=={version}", digest.of_file(project_wheel)))
+    files.write_text(house / "requirements.txt", requirements_text(pins))
 
 
-def requirements(pins: Iterable[tuple[str, str]]) -> str:
-    r"""Return what pip is to install, each by the sha256 of its wheel.
+def requirements_text(pins: Iterable[tuple[str, str]]) -> str:
+    r"""Return pip's requirements file for pins, each with the sha256 of its wheel.
 
-    >>> requirements([("six==1.17.0", "ab")])
+    >>> requirements_text([("six==1.17.0", "ab")])
     'six==1.17.0 --hash=sha256:ab\n'
     """
     return "".join(f"{pin} --hash=sha256:{sha256}\n" for pin, sha256 in pins)

@@ -1,7 +1,7 @@
-"""Docker, Podman or Buildah, whichever works here: the words that build, ask and remove.
+"""The container engines Docker, Podman and Buildah: their commands to build, inspect and pull.
 
-An engine works when it answers, not when its program is there: a client without a daemon is common.
-No build has a network, whoever builds: what an image gets must be in its base or its wheelhouse.
+An engine works only if it responds; a client without a daemon is common.
+Every build runs without a network: all it installs comes from the base image or the wheelhouse.
 """
 
 import json
@@ -18,29 +18,29 @@ from typing import Any, Literal, get_args
 
 from parity.run.errors import BadConfig, BadData
 
-Name = Literal["docker", "podman", "buildah"]
+EngineName = Literal["docker", "podman", "buildah"]
 
-_ANSWER_SECONDS = 20
+_RESPONSE_SECONDS = 20
 _PULL_SECONDS, _BUILD_SECONDS = 4 * 3600, 3600  # the real image has about 50 GB
-_NONE = "no docker, podman or buildah that works; on Debian: apt-get install buildah"
-_ALIVE: dict[Name, tuple[str, ...]] = {
+_NO_ENGINE = "no working docker, podman or buildah found. On Debian: apt-get install buildah"
+_PROBES: dict[EngineName, tuple[str, ...]] = {
     "docker": ("version", "--format", "{{.Server.Version}}"),
     "podman": ("info",),
     "buildah": ("info",),
 }
-"""What only an engine that is really there answers, and with success."""
+"""Arguments that succeed only if the engine works, not just its client."""
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """An engine that answered.
+    """A container engine that responded.
 
     Attributes:
-        name: its program.
-        version: its own, as it says.
+        name: program name.
+        version: version that it reports.
     """
 
-    name: Name
+    name: EngineName
     version: str
 
     def __str__(self) -> str:
@@ -48,13 +48,13 @@ class Engine:
 
 
 @dataclass(frozen=True, slots=True)
-class Built:
-    """An image as an engine keeps it.
+class BuiltImage:
+    """An image in an engine's storage.
 
     Attributes:
-        id: its identity, 64 hex digits.
+        id: image id, 64 hex digits.
         labels: label → value.
-        env: variables that a process in it starts with.
+        env: environment variables of a process started in it.
     """
 
     id: str
@@ -62,117 +62,121 @@ class Built:
     env: dict[str, str]
 
 
-def find(holding: str = "") -> Engine:
+def find(image: str = "") -> Engine:
     """Return the first engine that works: Docker, then Podman, then Buildah.
 
     Args:
-        holding: a local image that it must have, since no registry has it.
+        image: local image that the engine must have, because no registry does; empty for any.
 
     Raises:
-        BadConfig: none works, or none of those that do has that image.
+        BadConfig: no engine works, or no working engine has that image.
     """
-    working = [engine for name in get_args(Name) if (engine := _answering(name))]
+    working = [engine for name in get_args(EngineName) if (engine := _probe(name))]
     if not working:
-        raise BadConfig(_NONE)
+        raise BadConfig(_NO_ENGINE)
     for engine in working:
-        if not holding or look(engine, holding):
+        if not image or inspect_image(engine, image):
             return engine
     raise BadConfig(
-        f"{holding}: {' and '.join(map(str, working))} has no such image; "
-        "run: python tools/standin_image.py, or name another --base"
+        f"image {image} not found in {' or '.join(map(str, working))}. "
+        "Build it with: python tools/standin_image.py, or pass another --base"
     )
 
 
-def named(name: str) -> Engine:
+def by_name(name: str) -> Engine:
     """Return the engine of this name.
 
     Raises:
-        BadConfig: it does not work here, or no longer.
+        BadConfig: it does not respond.
     """
-    engine = next((_answering(arg) for arg in get_args(Name) if arg == name), None)
+    engine = next((_probe(item) for item in get_args(EngineName) if item == name), None)
     if engine is None:
-        raise BadConfig(f"the image is {name}'s, which does not answer; run: invoke image")
+        raise BadConfig(f"the image was built with {name}, which does not respond", fix=("image",))
     return engine
 
 
-def look(engine: Engine, reference: str) -> Built | None:
-    """Return an image that the engine has, or None."""
+def inspect_image(engine: Engine, reference: str) -> BuiltImage | None:
+    """Return an image from the engine's storage, or None if it is not there."""
     words = ["image", "inspect", reference]
     if engine.name == "buildah":
         words = ["inspect", "--type", "image", reference]
-    told = _ask(engine.name, *words)
-    return _built(json.loads(told)) if told else None
+    response = _query(engine.name, *words)
+    return _parse_image(json.loads(response)) if response else None
 
 
-def pull_words(engine: Engine, reference: str) -> list[str]:
-    """Return the words that fetch a base."""
+def pull_command(engine: Engine, reference: str) -> list[str]:
+    """Return the command that pulls a base image."""
     return [engine.name, "pull", reference]
 
 
-def build_words(engine: Engine, context: Path, tag: str, arguments: Mapping[str, str]) -> list[str]:
-    """Return the words that build the image, without a network and without fetching anything.
+def build_command(
+    engine: Engine, context: Path, tag: str, arguments: Mapping[str, str]
+) -> list[str]:
+    """Return the command that builds the image without a network and without pulling.
 
     Args:
-        engine: who builds.
+        engine: the engine that builds.
         context: folder with the Dockerfile.
-        tag: the image's name.
+        tag: name of the new image.
         arguments: build arguments.
 
     Source:
-        Buildah's chroot isolation needs neither a runtime nor cgroups; it refuses a network of its
-        own, hence `unshare`.
+        Buildah's chroot isolation needs neither a runtime nor cgroups, but does not support
+        `--network none`; hence `unshare`.
     """
-    given = [word for key, value in arguments.items() for word in ("--build-arg", f"{key}={value}")]
-    common = ["-t", tag, "-f", str(context / "Dockerfile"), *given, str(context)]
+    pairs = [word for key, value in arguments.items() for word in ("--build-arg", f"{key}={value}")]
+    common = ["-t", tag, "-f", str(context / "Dockerfile"), *pairs, str(context)]
     if engine.name == "docker":
         return ["docker", "build", "--network", "none", *common]
     local = ["--network", "none", "--format", "docker", "--pull=never"]
     if engine.name == "podman":
         return ["podman", "build", *local, *common]
     local = ["--isolation", "chroot", "--format", "docker", "--pull-never"]
-    return [*without_network(), "buildah", "bud", *local, *common]
+    return [*without_network_prefix(), "buildah", "bud", *local, *common]
 
 
-def without_network() -> list[str]:
-    """Return the words that start a program in a network namespace of its own."""
+def without_network_prefix() -> list[str]:
+    """Return the command prefix that starts a program in a new network namespace."""
     if os.geteuid() == 0:
         return ["unshare", "--net"]
-    return ["buildah", "unshare", "unshare", "--net"]  # root in a user namespace of its own
+    return ["buildah", "unshare", "unshare", "--net"]  # root in a new user namespace
 
 
 def pull(engine: Engine, reference: str) -> None:
-    """Fetch a base image, showing the engine's own progress.
+    """Pull a base image and show the engine's progress.
 
     Raises:
-        BadData: it cannot be had; says what went wrong.
+        BadData: the pull failed; the message holds the engine's error.
     """
-    last = follow(pull_words(engine, reference), _PULL_SECONDS)
-    if last is not None:
+    error = run_streaming(pull_command(engine, reference), _PULL_SECONDS)
+    if error is not None:
         raise BadData(
-            f"{engine} could not pull {reference}: {last}; where no registry is in reach, "
-            "make a stand-in (python tools/standin_image.py) and name it: --base localhost/NAME:TAG"
+            f"{engine} could not pull {reference}: {error}. Without a registry, build a stand-in "
+            "(python tools/standin_image.py) and pass it as --base localhost/NAME:TAG"
         )
 
 
-def build(engine: Engine, context: Path, tag: str, arguments: Mapping[str, str]) -> Built:
-    """Build the image, showing the engine's own progress; return what it has become.
+def build(engine: Engine, context: Path, tag: str, arguments: Mapping[str, str]) -> BuiltImage:
+    """Build the image, show the engine's progress, and return the image.
 
     Raises:
-        BadData: it cannot be built; says what went wrong.
+        BadData: the build failed; the message holds the engine's error.
     """
-    last = follow(build_words(engine, context, tag, arguments), _BUILD_SECONDS)
-    built = look(engine, tag) if last is None else None
+    error = run_streaming(build_command(engine, context, tag, arguments), _BUILD_SECONDS)
+    built = inspect_image(engine, tag) if error is None else None
     if built is None:
-        raise BadData(f"{engine} could not build {tag}: {last or 'it is not there afterwards'}")
+        raise BadData(
+            f"{engine} could not build {tag}: {error or 'the image is missing after the build'}"
+        )
     return built
 
 
-def follow(words: Sequence[str], seconds: float) -> str | None:
-    """Run an engine, passing on what it says to standard error as it comes.
+def run_streaming(words: Sequence[str], seconds: float) -> str | None:
+    """Run an engine's command and copy its output to standard error line by line.
 
     Returns:
-        None where it ended well; otherwise what it says went wrong, in one line: the first that
-        is called an error, for what an engine says last is only that a step has failed.
+        None on success. On failure one line: the first that starts with ERROR, because the last
+        line only reports that a step failed; without one, the last line.
     """
     with subprocess.Popen(
         words,
@@ -183,42 +187,42 @@ def follow(words: Sequence[str], seconds: float) -> str | None:
         errors="replace",
     ) as child:
         assert child.stdout is not None
-        limit = threading.Timer(seconds, child.kill)
-        limit.start()
-        first, last = "", "no word of why"
+        timeout = threading.Timer(seconds, child.kill)
+        timeout.start()
+        first, last = "", "no error message"
         try:
             for line in child.stdout:
                 sys.stderr.write(line)
                 last = line.strip() or last
                 first = first or line.partition("ERROR: ")[2].strip()
         finally:
-            limit.cancel()
+            timeout.cancel()
     return None if child.returncode == 0 else first or last
 
 
-def _answering(name: Name) -> Engine | None:
-    if shutil.which(name) is None or not _ask(name, *_ALIVE[name]):
+def _probe(name: EngineName) -> Engine | None:
+    if shutil.which(name) is None or not _query(name, *_PROBES[name]):
         return None
-    version = re.search(r"\d+\.\d+[\w.]*", _ask(name, "--version"))
+    version = re.search(r"\d+\.\d+[\w.]*", _query(name, "--version"))
     return Engine(name, version[0] if version else "of unknown version")
 
 
-def _ask(name: str, *words: str) -> str:
-    """Return what a program answers, empty where it fails or does not answer in time."""
+def _query(name: str, *words: str) -> str:
+    """Return a program's output; empty if it fails or does not respond in time."""
     try:
-        answer = subprocess.run(
-            [name, *words], capture_output=True, text=True, check=False, timeout=_ANSWER_SECONDS
+        response = subprocess.run(
+            [name, *words], capture_output=True, text=True, check=False, timeout=_RESPONSE_SECONDS
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return answer.stdout.strip() if answer.returncode == 0 else ""
+    return response.stdout.strip() if response.returncode == 0 else ""
 
 
-def _built(record: Any) -> Built:
-    if isinstance(record, list):  # docker's and podman's
-        (found,) = record
-        identity, config = found["Id"], found["Config"]
+def _parse_image(record: Any) -> BuiltImage:
+    if isinstance(record, list):  # docker and podman
+        (image,) = record
+        identity, config = image["Id"], image["Config"]
     else:
         identity, config = record["FromImageID"], record["OCIv1"]["config"]
     env = dict(pair.partition("=")[::2] for pair in config.get("Env") or ())
-    return Built(identity.removeprefix("sha256:"), dict(config.get("Labels") or {}), env)
+    return BuiltImage(identity.removeprefix("sha256:"), dict(config.get("Labels") or {}), env)

@@ -1,7 +1,7 @@
-"""A freeze: what `pip freeze` says of an image, as names and versions to resolve and compare under.
+"""The freeze of an image: the names and versions that `pip freeze` prints in it.
 
-It is the one thing known of Kaggle's image without running it, so a line nobody understands is an
-error: a freeze that was cut off would let a wheel overwrite a package of the image.
+The freeze is all we know of Kaggle's packages without running the image. An unreadable line is an
+error, because with an incomplete freeze a wheel could overwrite a package of the image.
 """
 
 import re
@@ -18,93 +18,97 @@ DIRECT = frozenset(
         *("en-core-web-sm", "google-colab", "segment-anything"),
     }
 )
-"""Installed in the image from an address: their versions are on no index, nothing can be pinned."""
+"""Packages installed from a URL: no index has their versions, so they cannot be pinned."""
 
 _PIN = re.compile(r"([A-Za-z0-9][\w.-]*)==([^\s;]+)")
 _ADDRESS = re.compile(r"([A-Za-z0-9][\w.-]*)(?:\[[^]]*\])? @ (\S+)")
 _EDITABLE = re.compile(r"-e .*#egg=([A-Za-z0-9][\w.-]*)")
 
 
-def normal(name: str) -> str:
-    """Return a package's name as package indexes compare it.
+def normalize_name(name: str) -> str:
+    """Return a package name in the form that package indexes compare.
 
-    >>> normal("Faiss_CPU")
+    >>> normalize_name("Faiss_CPU")
     'faiss-cpu'
     """
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def public(version: str) -> str:
-    """Return a version without its local part, which no index has.
+def public_version(version: str) -> str:
+    """Return a version without its local part, which package indexes don't have.
 
-    >>> public("2.10.0+cu128")
+    >>> public_version("2.10.0+cu128")
     '2.10.0'
     """
     return version.partition("+")[0]
 
 
-def pins(text: str) -> Iterator[tuple[str, str]]:
-    r"""Yield name and version of each pinned package of a freeze or a lock.
+def parse_pins(text: str) -> Iterator[tuple[str, str]]:
+    r"""Yield name and version of each pinned package in a freeze or a lock file.
 
-    >>> list(pins("torch==2.10.0+cu128\nsix==1.17.0 ; sys_platform == 'linux' \\\n  --hash=x"))
+    >>> text = "torch==2.10.0+cu128\nsix==1.17.0 ; sys_platform == 'linux' \\\n  --hash=x"
+    >>> list(parse_pins(text))
     [('torch', '2.10.0+cu128'), ('six', '1.17.0')]
     """
     for line in text.splitlines():
-        found = _PIN.match(line)
-        if found:
-            yield normal(found[1]), found[2]
+        if match := _PIN.match(line):
+            yield normalize_name(match[1]), match[2]
 
 
-def parse(text: str, origin: str = "freeze") -> dict[str, str]:
-    r"""Return name → version of what `pip freeze` printed.
+def parse_freeze(text: str, origin: str = "freeze") -> dict[str, str]:
+    r"""Return name → version from the output of `pip freeze`.
 
-    The version is empty where a package came from an address that does not tell it.
+    The version is empty if a package was installed from a URL without a version.
 
     Args:
-        text: what was printed.
-        origin: how an error calls it.
+        text: the output.
+        origin: its name in error messages.
 
     Raises:
-        BadData: a line is none of `pip freeze`, a package is there with two versions, or none is.
+        BadData: a line is not `pip freeze` output, a package has two versions, or the freeze is
+            empty.
 
-    >>> parse("Foo_Bar==1.0+cu128\nbaz @ https://a.b/baz-2.0-cp312-none-any.whl\nx @ git+https://c")
+    >>> parse_freeze(
+    ...     "Foo_Bar==1.0+cu128\nbaz @ https://a.b/baz-2.0-cp312-none-any.whl\nx @ git+https://c"
+    ... )
     {'foo-bar': '1.0+cu128', 'baz': '2.0', 'x': ''}
     """
     frozen: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip() or line.startswith("#"):
             continue
-        found = _line(line.strip())
-        if found is None:
-            raise BadData(f"{origin}, line {number}: {line[:60]!r} is no line of pip freeze")
-        name, version = found
+        package = _parse_line(line.strip())
+        if package is None:
+            raise BadData(f"{line[:60]!r} is not `pip freeze` output in {origin}, line {number}")
+        name, version = package
         if frozen.setdefault(name, version) != version:
-            raise BadData(f"{origin}, line {number}: {name} is there twice, with two versions")
+            raise BadData(f"{name} has two versions in {origin}, line {number}")
     if not frozen:
-        raise BadData(f"{origin}: no package in it")
+        raise BadData(f"no package in {origin}")
     return frozen
 
 
 def fingerprint(frozen: Mapping[str, str]) -> str:
-    r"""Return the digest of names and versions, whatever their order and the comments between.
+    r"""Return the digest of names and versions, independent of their order.
 
-    >>> fingerprint(parse("# made by hand\na==1\nB==2")) == fingerprint(parse("b==2\na==1"))
+    >>> first, second = parse_freeze("# comment\na==1\nB==2"), parse_freeze("b==2\na==1")
+    >>> fingerprint(first) == fingerprint(second)
     True
     """
     return digest.of_value(dict(frozen))
 
 
 def constraints(frozen: Mapping[str, str]) -> str:
-    r"""Return the freeze as constraints for a resolver: what an index can have, public versions.
+    r"""Return the freeze as resolver constraints: public versions of packages that an index has.
 
     Source:
-        Kaggle's image is Colab's plus a layer; its README's `Use` names what is not on an index.
+        Kaggle's image is Colab's image plus a layer; the packages in `DIRECT` are not on an index.
 
     >>> constraints({"torch": "2.10.0+cu128", "google-colab": "1.0.0", "x": ""})
     'torch==2.10.0\n'
     """
     return "".join(
-        f"{name}=={public(version)}\n"
+        f"{name}=={public_version(version)}\n"
         for name, version in sorted(frozen.items())
         if version and name not in DIRECT
     )
@@ -112,51 +116,52 @@ def constraints(frozen: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """A package that is not what the image has.
+    """A package whose installed version differs from the image's.
 
     Attributes:
-        name: its normalized name.
-        image: its version in the image, empty where the image has none.
-        here: its version here, empty where it is not installed.
+        name: normalized name.
+        image: version in the image, empty if the image doesn't have it.
+        installed: version in the compared environment, empty if it is not installed.
     """
 
     name: str
     image: str
-    here: str
+    installed: str
 
     def __str__(self) -> str:
-        return f"{self.name} {self.here or 'absent'} (image: {self.image or 'absent'})"
+        return f"{self.name} {self.installed or 'absent'} (image: {self.image or 'absent'})"
 
 
-def drift(frozen: Mapping[str, str], installed: Mapping[str, str]) -> list[Drift]:
-    """Return what differs between the image and an environment, by name.
+def find_drift(frozen: Mapping[str, str], installed: Mapping[str, str]) -> list[Drift]:
+    """Return the packages whose versions differ between the image and an environment, by name.
 
-    A build is compared only where both name one: `2.10.0` is no drift from `2.10.0+cu128`.
+    Local versions are compared only if both sides have one: `2.10.0` equals `2.10.0+cu128`.
 
     Args:
         frozen: the image's packages, normalized name → version.
-        installed: the packages to compare, name → version; empty where not installed.
+        installed: packages to compare, name → version; empty if not installed.
 
-    >>> [str(one) for one in drift({"a": "1", "b": "2+cu128"}, {"A": "1", "b": "2+cpu", "c": "3"})]
-    ['b 2+cpu (image: 2+cu128)', 'c 3 (image: absent)']
+    >>> drifts = find_drift({"a": "1", "b": "2+gpu"}, {"A": "1", "b": "2+cpu", "c": "3"})
+    >>> [str(drift) for drift in drifts]
+    ['b 2+cpu (image: 2+gpu)', 'c 3 (image: absent)']
     """
-    pairs = sorted((normal(name), here) for name, here in installed.items())
-    compared = [Drift(name, frozen.get(name, ""), here) for name, here in pairs]
-    return [one for one in compared if not _same(one.image, one.here)]
+    pairs = sorted((normalize_name(name), version) for name, version in installed.items())
+    compared = [Drift(name, frozen.get(name, ""), version) for name, version in pairs]
+    return [drift for drift in compared if not _is_same_version(drift.image, drift.installed)]
 
 
-def _same(one: str, other: str) -> bool:
-    if "+" in one and "+" in other:
-        return one == other
-    return public(one) == public(other)
+def _is_same_version(first: str, second: str) -> bool:
+    if "+" in first and "+" in second:
+        return first == second
+    return public_version(first) == public_version(second)
 
 
-def _line(line: str) -> tuple[str, str] | None:
-    if found := _PIN.fullmatch(line):
-        return normal(found[1]), found[2]
-    if found := _ADDRESS.match(line):
-        parts = unquote(found[2].partition("#")[0].rpartition("/")[2]).split("-")
-        return normal(found[1]), parts[1] if parts[-1].endswith(".whl") else ""
-    if found := _EDITABLE.match(line):
-        return normal(found[1]), ""
+def _parse_line(line: str) -> tuple[str, str] | None:
+    if match := _PIN.fullmatch(line):
+        return normalize_name(match[1]), match[2]
+    if match := _ADDRESS.match(line):
+        parts = unquote(match[2].partition("#")[0].rpartition("/")[2]).split("-")
+        return normalize_name(match[1]), parts[1] if parts[-1].endswith(".whl") else ""
+    if match := _EDITABLE.match(line):
+        return normalize_name(match[1]), ""
     return None

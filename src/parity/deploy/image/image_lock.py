@@ -1,4 +1,4 @@
-"""`kaggle/image.lock`: which image Kaggle runs, what is in it, and where each fact came from."""
+"""`kaggle/image.lock`: the image that Kaggle runs, its content, and the origin of each fact."""
 
 import re
 from collections.abc import Mapping
@@ -19,15 +19,15 @@ MEASURED = "measured in the container"
 _ORIGINS = (MEASURED, "published in ", "approximated from ")
 _PINNED = re.compile(r"[\w./:-]+@sha256:[0-9a-f]{64}")
 _LOCAL = re.compile(r"localhost/[\w./-]+:(?!latest$)[\w.-]+")
-_CERTAIN = ("torch", "numpy", "kaggle")  # whatever lacks one of these is another place's freeze
+_REQUIRED = ("torch", "numpy", "kaggle")  # without all three, the freeze is not of Kaggle's image
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One thing that is known of the image.
+    """A fact about the image.
 
     Attributes:
-        value: what is known.
+        value: the fact, as text.
         origin: `measured in the container`, `published in …` or `approximated from …`.
     """
 
@@ -37,40 +37,40 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class ImageLock:
-    """What the lock says.
+    """The facts that the lock records.
 
     Attributes:
-        facts: name → fact; the names are `FACTS`. `git_commit` and `build_date` are what the
-            image's /etc says of itself; `freeze` is a file beside the lock.
+        facts: name → fact; the names are `FACTS`. `git_commit` and `build_date` come from the
+            image's /etc; `freeze` is the name of a file in the lock's folder.
     """
 
     facts: dict[str, Fact]
 
     def value(self, name: str) -> str:
-        """Return one fact's value."""
+        """Return the value of a fact."""
         return self.facts[name].value
 
     @property
     def reference(self) -> str:
-        """The image as an engine pulls it: name@sha256:digest."""
+        """The image in the form that an engine pulls: name@sha256:digest."""
         return f"{self.value('image')}@{self.value('digest')}"
 
     def digest(self) -> str:
-        """Return the lock's own digest: of every fact and its origin."""
+        """Return the digest of the lock: of every fact and its origin."""
         return digest.of_value({name: asdict(fact) for name, fact in self.facts.items()})
 
     def write(self, path: Path) -> None:
-        """Write the lock, a fact at a time, for a person to review."""
+        """Write the lock, one fact per entry, so that a diff is easy to review."""
         files.write_json(path, {"schema": SCHEMA, **asdict(self)})
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
-    """What two freezes differ in, by package.
+class FreezeDifference:
+    """The difference between two freezes, by package.
 
     Attributes:
-        added: name → version, only in the new one.
-        removed: name → version, only in the old one.
+        added: name → version, only in the new freeze.
+        removed: name → version, only in the old freeze.
         changed: name → old and new version.
     """
 
@@ -79,74 +79,74 @@ class Difference:
     changed: dict[str, tuple[str, str]]
 
     def lines(self) -> list[str]:
-        """Return the difference a line a package, and last a line of counts."""
-        told = [f"+ {name} {_said(version)}" for name, version in self.added.items()]
-        told += [f"- {name} {_said(version)}" for name, version in self.removed.items()]
+        """Return one line per package, and a last line with the counts."""
+        lines = [f"+ {name} {_shown(version)}" for name, version in self.added.items()]
+        lines += [f"- {name} {_shown(version)}" for name, version in self.removed.items()]
         pairs = self.changed.items()
-        told += [f"~ {name} {_said(old)} → {_said(new)}" for name, (old, new) in pairs]
+        lines += [f"~ {name} {_shown(old)} → {_shown(new)}" for name, (old, new) in pairs]
         sizes = [len(self.added), len(self.removed), len(self.changed)]
-        counts = "{} added, {} removed, {} changed".format(*sizes)
-        return [*told, counts]
+        return [*lines, "{} added, {} removed, {} changed".format(*sizes)]
 
 
 def read(path: Path) -> ImageLock:
-    """Return the lock in a file.
+    """Return the lock from a file.
 
     Raises:
-        BadConfig: a fact is missing, unknown or of no stated origin, or the image is not pinned by
-            its digest.
+        BadConfig: a fact is missing or unknown, has no origin, or the image is not pinned by its
+            digest.
     """
     record = files.read_json(path)
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-        raise BadConfig(f"{path.name}: no image lock of schema {SCHEMA}")
+        raise BadConfig(f"{path.name} is not an image lock of schema {SCHEMA}")
     facts = record.get("facts")
     if not isinstance(facts, dict) or facts.keys() != set(FACTS):
-        odd = sorted(set(FACTS) ^ set(facts if isinstance(facts, dict) else ()))
-        raise BadConfig(f"{path.name}: facts missing or unknown: {', '.join(odd)}")
+        names = sorted(set(FACTS) ^ set(facts if isinstance(facts, dict) else ()))
+        raise BadConfig(f"facts missing or unknown in {path.name}: {', '.join(names)}")
     lock = ImageLock({name: _fact(path, name, facts[name]) for name in FACTS})
     if not _PINNED.fullmatch(lock.reference) or ":" in lock.value("image"):
         raise BadConfig(
-            f"{path.name}: {lock.reference} is not pinned; want name@sha256:digest, "
-            "never a tag such as :latest, which another image may have tomorrow"
+            f"{lock.reference} is not pinned in {path.name}. Use name@sha256:digest; a tag such as "
+            ":latest may point to another image tomorrow"
         )
     return lock
 
 
-def freeze(path: Path) -> str:
-    """Return the freeze that the lock in `path` names, proven to be that one.
+def read_freeze(path: Path) -> str:
+    """Return the freeze that the lock in `path` names, after checking its digest.
 
     Raises:
-        Mismatch: the freeze was changed without the lock.
+        Mismatch: the freeze changed but the lock did not.
     """
     lock = read(path)
-    place = path.with_name(lock.value("freeze"))
-    if not place.is_file() or digest.of_file(place) != lock.value("freeze_sha256"):
+    freeze = path.with_name(lock.value("freeze"))
+    if not freeze.is_file() or digest.of_file(freeze) != lock.value("freeze_sha256"):
         raise Mismatch(
-            f"{place.name} is not the freeze that {path.name} names; "
-            f"run: invoke image.lock --freeze {place.as_posix()}, or restore it"
+            f"{freeze.name} is missing or differs from its digest in {path.name}. Restore it, or "
+            "lock it",
+            fix=("image.lock", "--freeze", freeze.as_posix()),
         )
-    return place.read_text(encoding="utf-8")
+    return freeze.read_text(encoding="utf-8")
 
 
-def base(reference: str) -> str:
-    """Return a base image's reference, if it says once and for all which image is meant.
+def validate_base(reference: str) -> str:
+    """Return a base image's reference if it always means the same image.
 
     Raises:
-        BadConfig: it is neither pinned by a digest nor a local image with a tag of its own.
+        BadConfig: it is neither pinned by digest nor a local image with a tag.
 
-    >>> base("localhost/kaggle-standin:py312")
+    >>> validate_base("localhost/kaggle-standin:py312")
     'localhost/kaggle-standin:py312'
     """
     if _PINNED.fullmatch(reference) or _LOCAL.fullmatch(reference):
         return reference
     raise BadConfig(
-        f"--base {reference}: want name@sha256:digest, or localhost/name:tag for one made here "
-        "(:latest is refused)"
+        f"--base {reference} is not pinned. Use name@sha256:digest, or localhost/name:tag for an "
+        "image built on this machine (:latest is refused)"
     )
 
 
 def is_local(reference: str) -> bool:
-    """Say whether a base was made on this machine, so that no registry has it.
+    """Return whether a base was built on this machine, so that no registry has it.
 
     >>> is_local("localhost/kaggle-standin:py312")
     True
@@ -154,76 +154,77 @@ def is_local(reference: str) -> bool:
     return reference.startswith("localhost/")
 
 
-def relock(
+def replace_freeze(
     lock: ImageLock, old: str, new: str, measured: Mapping[str, str]
-) -> tuple[ImageLock, str, Difference]:
-    """Return the lock with a real freeze, the freeze as it is kept, and what it changes.
+) -> tuple[ImageLock, str, FreezeDifference]:
+    """Return the lock with a measured freeze, that freeze normalized, and the difference.
 
     Args:
-        lock: the present one.
+        lock: the present lock.
         old: the present freeze.
-        new: what `pip freeze` printed in the container.
-        measured: further facts read in the container, by name; empty ones are not known.
+        new: output of `pip freeze` in the container.
+        measured: other facts read in the container, by name; empty if unknown.
 
     Raises:
-        BadData: `new` is no freeze of this image.
-        BadConfig: a measured fact has a name that no fact has.
+        BadData: `new` is not a freeze of this image.
+        BadConfig: `measured` has an unknown name.
     """
-    kept = tidy(new)
-    if missing := [name for name in _CERTAIN if name not in freezes.parse(kept)]:
+    normalized = normalize_freeze(new)
+    if missing := [name for name in _REQUIRED if name not in freezes.parse_freeze(normalized)]:
         raise BadData(
-            f"the freeze names no {missing[0]}: it is not `pip freeze` of Kaggle's image; in the "
-            f"container: pip freeze > FILE"
+            f"{missing[0]} is missing in the freeze: it is not `pip freeze` of Kaggle's image. In "
+            "the container, run: pip freeze > FILE"
         )
-    found = {name: value for name, value in measured.items() if value}
-    if odd := sorted(set(found) - set(FACTS)):
-        raise BadConfig(f"{odd[0]}: no such fact of the image; known are {', '.join(FACTS)}")
-    found |= {"freeze": lock.value("freeze"), "freeze_sha256": digest.of_text(kept)}
-    facts = lock.facts | {name: Fact(value, MEASURED) for name, value in found.items()}
-    return replace(lock, facts=facts), kept, compare(old, kept)
+    values = {name: value for name, value in measured.items() if value}
+    if unknown := sorted(set(values) - set(FACTS)):
+        raise BadConfig(f"{unknown[0]} is not a fact of the image. Use one of: {', '.join(FACTS)}")
+    values |= {"freeze": lock.value("freeze"), "freeze_sha256": digest.of_text(normalized)}
+    facts = lock.facts | {name: Fact(value, MEASURED) for name, value in values.items()}
+    return replace(lock, facts=facts), normalized, compare_freezes(old, normalized)
 
 
-def tidy(text: str) -> str:
-    r"""Return a freeze a line a package, sorted, with no place of the machine it came from.
+def normalize_freeze(text: str) -> str:
+    r"""Return a freeze sorted, one line per package, without paths of the machine it came from.
 
     Raises:
-        BadData: a line is none of `pip freeze`.
+        BadData: a line is not `pip freeze` output.
 
-    >>> tidy("six==1.17.0\n# note\ncudf @ file:///x/cudf-26.2-cp312-cp312-linux_x86_64.whl#sha=1\n")
+    >>> text = "six==1.17.0\n# note\ncudf @ file:///x/cudf-26.2-cp312-cp312-linux_x86_64.whl#sha=1\n"
+    >>> normalize_freeze(text)
     'cudf==26.2\nsix==1.17.0\n'
-    >>> tidy("learntools @ git+https://github.com/Kaggle/learntools@01ab\n")
+    >>> normalize_freeze("learntools @ git+https://github.com/Kaggle/learntools@01ab\n")
     'learntools @ elsewhere\n'
     """
-    frozen = sorted(freezes.parse(text).items())
+    frozen = sorted(freezes.parse_freeze(text).items())
     return "".join(f"{name}=={v}\n" if v else f"{name} @ elsewhere\n" for name, v in frozen)
 
 
-def compare(old: str, new: str) -> Difference:
-    r"""Return what differs between two freezes.
+def compare_freezes(old: str, new: str) -> FreezeDifference:
+    r"""Return the difference between two freezes.
 
-    >>> compare("six==1.16\nnumpy==2.0.2\n", "six==1.17\nfaiss==1.15\n").lines()
+    >>> compare_freezes("six==1.16\nnumpy==2.0.2\n", "six==1.17\nfaiss==1.15\n").lines()
     ['+ faiss 1.15', '- numpy 2.0.2', '~ six 1.16 → 1.17', '1 added, 1 removed, 1 changed']
     """
-    before, after = freezes.parse(old), freezes.parse(new)
-    both = sorted(before.keys() & after.keys())
-    return Difference(
+    before, after = freezes.parse_freeze(old), freezes.parse_freeze(new)
+    shared = sorted(before.keys() & after.keys())
+    return FreezeDifference(
         added={name: after[name] for name in sorted(after.keys() - before.keys())},
         removed={name: before[name] for name in sorted(before.keys() - after.keys())},
-        changed={n: (before[n], after[n]) for n in both if before[n] != after[n]},
+        changed={n: (before[n], after[n]) for n in shared if before[n] != after[n]},
     )
 
 
-def _said(version: str) -> str:
-    return version or "of no stated version"
+def _shown(version: str) -> str:
+    return version or "of unknown version"
 
 
 def _fact(path: Path, name: str, record: Any) -> Fact:
     if not isinstance(record, dict) or record.keys() != {"value", "origin"}:
-        raise BadConfig(f"{path.name}: {name}: want a value and its origin")
+        raise BadConfig(f"{name} needs a value and an origin in {path.name}")
     fact = Fact(str(record["value"]), str(record["origin"]))
     if not fact.value or not fact.origin.startswith(_ORIGINS):
         raise BadConfig(
-            f"{path.name}: {name}: {fact.origin!r} does not say where it came from; an origin "
-            f"begins with one of: {', '.join(_ORIGINS)}"
+            f"{name} has no value or no valid origin ({fact.origin!r}) in {path.name}. An origin "
+            f"starts with one of: {', '.join(_ORIGINS)}"
         )
     return fact

@@ -1,8 +1,8 @@
-"""Run a command inside an image: no network, a read-only root, and only the places it is given.
+"""Run a command in an image: without a network, with a read-only root, and only given mounts.
 
-A place is mounted where it lies here, so that paths mean the same inside and out; the image's own
-packages run, the project among them. Docker and Podman do it themselves; Buildah only mounts the
-image, and bubblewrap runs in it.
+Paths are mounted at the same path as on this machine, so that they mean the same in the image. The
+image's packages are used, including the project's. Docker and Podman do all of this themselves;
+Buildah only mounts the image, and bubblewrap runs the command in it.
 """
 
 import os
@@ -18,10 +18,10 @@ from parity.deploy.image.engines import Engine
 from parity.run.errors import BadConfig
 
 _SECONDS = 60
-_OWN = ("bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "proc", "sbin", "sys", "usr")
-_SPACES = ("net", "pid", "ipc", "uts", "cgroup-try")
-# Of root's powers those over files stay, for a person's data may be another user's.
-_POWERS = ("--cap-drop", "ALL", "--cap-add", "CAP_DAC_OVERRIDE", "--cap-add", "CAP_FOWNER")
+_RESERVED = ("bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "proc", "sbin", "sys", "usr")
+_NAMESPACES = ("net", "pid", "ipc", "uts", "cgroup-try")
+# Root keeps its capabilities over files, because the data may belong to another user.
+_CAPABILITIES = ("--cap-drop", "ALL", "--cap-add", "CAP_DAC_OVERRIDE", "--cap-add", "CAP_FOWNER")
 _DRIVER = Path("/usr/local/nvidia/lib64")  # where images look for the driver's libraries
 _DEVICES = ("nvidia*", "nvidia-caps/*")
 _LIBRARIES = ("libcuda.so*", "libnvidia-*.so*")
@@ -29,12 +29,12 @@ _LIBRARIES = ("libcuda.so*", "libnvidia-*.so*")
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A file or folder of this machine that is mounted.
+    """A file or folder of this machine that is mounted in the image.
 
     Attributes:
-        source: where it lies here.
-        target: where it is seen inside, an absolute path.
-        writable: whether it may be changed inside.
+        source: path on this machine.
+        target: absolute path in the image.
+        writable: whether the command may change it.
     """
 
     source: Path
@@ -44,95 +44,99 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class ContainerJob:
-    """What is run inside.
+    """A command to run in an image.
 
     Attributes:
         command: program and arguments.
-        places: what is mounted; a later one lies over an earlier one.
-        cwd: the working folder, an absolute path.
-        env: variables, over the image's own.
-        gpu: whether the machine's GPUs are passed through.
+        mounts: files and folders to mount; a later mount hides an earlier one below it.
+        cwd: working folder, an absolute path.
+        env: environment variables, which override the image's.
+        gpu: whether to pass the machine's GPUs through.
     """
 
     command: Sequence[str]
-    places: Sequence[Mount]
+    mounts: Sequence[Mount]
     cwd: Path
     env: Mapping[str, str] = field(default_factory=dict)
     gpu: bool = False
 
 
-def same(path: Path, *, writable: bool = False) -> Mount:
-    """Return a place seen inside under the very path it has here.
+def mount_at_same_path(path: Path, *, writable: bool = False) -> Mount:
+    """Return a mount whose path in the image is its path on this machine.
 
     Raises:
-        BadConfig: it is not there, or lies where the image has its own files.
+        BadConfig: the path does not exist, or the image has its own files there.
     """
-    target = Path(os.path.abspath(path))  # noqa: PTH100 – a link stays the name it is used by
+    target = Path(os.path.abspath(path))  # noqa: PTH100 – a link keeps the name it is used by
     if not target.exists():
-        raise BadConfig(f"{path}: not there, so it cannot be mounted in the image")
-    if len(target.parts) < 2 or target.parts[1] in _OWN:
-        raise BadConfig(f"{target}: the image has files of its own there; move it elsewhere")
+        raise BadConfig(f"{path} does not exist, so it cannot be mounted in the image")
+    if len(target.parts) < 2 or target.parts[1] in _RESERVED:
+        raise BadConfig(
+            f"{target} cannot be mounted, because the image has its own files there. Move it"
+        )
     return Mount(target.resolve(), target, writable)
 
 
 @contextmanager
-def entered(engine: Engine, image: str, job: ContainerJob) -> Iterator[list[str]]:
-    """Yield the words that run the job in the image; what was mounted for it goes at the end.
+def open_container(engine: Engine, image: str, job: ContainerJob) -> Iterator[list[str]]:
+    """Yield the command that runs the job in the image; remove its container afterwards.
 
     Raises:
         BadConfig: the engine does not have the image, or bubblewrap is missing.
     """
-    built = engines.look(engine, image)
+    built = engines.inspect_image(engine, image)
     if built is None:
-        raise BadConfig(f"{engine} does not have the image {image}; run: invoke image")
+        raise BadConfig(f"{engine} does not have the image {image}", fix=("image",))
     if engine.name != "buildah":
-        yield run_words(engine, image, job)
+        yield run_command(engine, image, job)
         return
     if shutil.which("bwrap") is None:
-        raise BadConfig("running in buildah's image needs bubblewrap; apt-get install bubblewrap")
+        raise BadConfig(
+            "running a command in buildah's image needs bubblewrap: apt-get install bubblewrap"
+        )
     container = _buildah("from", "--pull-never", image)
     try:
-        yield [*_over(container), *bubblewrap_words(job, built.env)]
+        yield [*_bubblewrap_prefix(container), *bubblewrap_arguments(job, built.env)]
     finally:
         _buildah("rm", container)
 
 
-def run_words(engine: Engine, image: str, job: ContainerJob) -> list[str]:
-    """Return the words of Docker or Podman; files made inside belong to who runs them here."""
+def run_command(engine: Engine, image: str, job: ContainerJob) -> list[str]:
+    """Return the command for Docker or Podman; new files belong to the calling user."""
     user = f"{os.getuid()}:{os.getgid()}"
     words = [engine.name, "run", "--rm", "--init", "--network", "none", "--read-only"]
     words += ["--tmpfs", "/tmp:mode=1777", "--user", user, "--workdir", str(job.cwd)]
     if engine.name == "podman" and os.getuid():
         words += ["--userns", "keep-id"]
     if job.gpu:
-        named = {"docker": ["--gpus", "all"], "podman": ["--device", "nvidia.com/gpu=all"]}
-        words += [*named[engine.name], "--shm-size", "8g"]
-    for place in job.places:
-        mount = f"type=bind,source={place.source},target={place.target}"
-        words += ["--mount", mount + ",readonly" * (not place.writable)]
+        flags = {"docker": ["--gpus", "all"], "podman": ["--device", "nvidia.com/gpu=all"]}
+        words += [*flags[engine.name], "--shm-size", "8g"]
+    for mount in job.mounts:
+        value = f"type=bind,source={mount.source},target={mount.target}"
+        words += ["--mount", value + ",readonly" * (not mount.writable)]
     for name, value in _environment(job).items():
         words += ["--env", f"{name}={value}"]
     return [*words, image, *job.command]
 
 
-def bubblewrap_words(job: ContainerJob, env: Mapping[str, str]) -> list[str]:
-    """Return the words of bubblewrap that follow `--bind ROOT`, the image's mounted root.
+def bubblewrap_arguments(job: ContainerJob, env: Mapping[str, str]) -> list[str]:
+    """Return bubblewrap's arguments after `--bind ROOT`, where ROOT is the image's mounted root.
 
-    The root is writable while the mount points are made, and read-only from then on.
+    The root is writable while mount points are created, and read-only afterwards.
 
     Args:
-        job: what is run.
-        env: the image's own variables.
+        job: the command to run.
+        env: the image's environment variables.
     """
     words = ["/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp", "--dir", str(job.cwd)]
-    words += ["--die-with-parent", *(f"--unshare-{space}" for space in _SPACES), *_POWERS]
-    for place in job.places:
-        words += ["--bind" if place.writable else "--ro-bind", str(place.source), str(place.target)]
+    words += ["--die-with-parent", *(f"--unshare-{name}" for name in _NAMESPACES), *_CAPABILITIES]
+    for mount in job.mounts:
+        words += ["--bind" if mount.writable else "--ro-bind", str(mount.source), str(mount.target)]
     variables = {**env, **_environment(job)}
     if job.gpu:
-        words += _gpu_words()
-        searched = f"{_DRIVER}:{variables.get('LD_LIBRARY_PATH', '')}"
-        variables["LD_LIBRARY_PATH"] = searched.rstrip(":")
+        words += _gpu_arguments()
+        search_path = f"{_DRIVER}:{variables.get('LD_LIBRARY_PATH', '')}"
+        variables["LD_LIBRARY_PATH"] = search_path.rstrip(":")
     words += ["--remount-ro", "/", "--chdir", str(job.cwd), "--clearenv"]
     for name, value in variables.items():
         words += ["--setenv", name, value]
@@ -140,51 +144,51 @@ def bubblewrap_words(job: ContainerJob, env: Mapping[str, str]) -> list[str]:
 
 
 def _environment(job: ContainerJob) -> dict[str, str]:
-    """Return a job's variables; a number that is no user of the image has no home there."""
+    """Return a job's variables; a user id that the image doesn't know has no home in it."""
     return {"HOME": "/tmp", "USER": "kaggle", **job.env}
 
 
-def _gpu_words() -> list[str]:
-    """Return the words that pass devices and driver through, as NVIDIA's container hook does."""
+def _gpu_arguments() -> list[str]:
+    """Return the arguments that mount devices and driver, as NVIDIA's container hook does."""
     words = []
     for device in sorted(path for name in _DEVICES for path in Path("/dev").glob(name)):
         if not device.is_dir():
             words += ["--dev-bind", str(device), str(device)]
     folders = _library_folders()
-    found = {
+    libraries = {
         path.name: path for folder in folders for name in _LIBRARIES for path in folder.glob(name)
     }
-    for name, library in sorted(found.items()):
+    for name, library in sorted(libraries.items()):
         words += ["--ro-bind", str(library.resolve()), str(_DRIVER / name)]
     return words
 
 
 def _library_folders() -> list[Path]:
-    known = subprocess.run(
+    listing = subprocess.run(
         ["ldconfig", "-p"], capture_output=True, text=True, check=False, timeout=_SECONDS
     ).stdout
     lines = (
-        line.rpartition("=> ")[2].strip() for line in known.splitlines() if "libcuda.so" in line
+        line.rpartition("=> ")[2].strip() for line in listing.splitlines() if "libcuda.so" in line
     )
     return sorted({Path(line).parent for line in lines if "/lib32/" not in line})
 
 
-def _over(container: str) -> list[str]:
-    """Return the words that start bubblewrap with a container's root mounted.
+def _bubblewrap_prefix(container: str) -> list[str]:
+    """Return the command prefix that starts bubblewrap with a container's root mounted.
 
-    An ordinary user may mount it only in a user namespace, where they are root.
+    An ordinary user may mount it only in a user namespace, where that user is root.
     """
     if os.geteuid() == 0:
         return ["bwrap", "--bind", _buildah("mount", container)]
-    mounted = ["buildah", "unshare", "--mount", f"ROOT={container}"]
-    return [*mounted, "sh", "-c", 'exec bwrap --bind "$ROOT" "$@"', "bwrap"]
+    prefix = ["buildah", "unshare", "--mount", f"ROOT={container}"]
+    return [*prefix, "sh", "-c", 'exec bwrap --bind "$ROOT" "$@"', "bwrap"]
 
 
 def _buildah(*words: str) -> str:
-    answer = subprocess.run(
+    response = subprocess.run(
         ["buildah", *words], capture_output=True, text=True, check=False, timeout=_SECONDS
     )
-    if answer.returncode:
-        last = (answer.stderr.strip().splitlines() or ["no word of why"])[-1]
+    if response.returncode:
+        last = (response.stderr.strip().splitlines() or ["no error message"])[-1]
         raise BadConfig(f"buildah {words[0]} failed: {last}")
-    return answer.stdout.strip()
+    return response.stdout.strip()

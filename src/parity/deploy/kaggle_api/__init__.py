@@ -1,1 +1,1 @@
-"""The only code that talks to Kaggle: datasets, kernels, submissions."""
+"""The Kaggle API: the only package that talks to Kaggle (datasets, kernels, submissions)."""

@@ -1,6 +1,6 @@
-"""The one door to Kaggle; everything else in the project knows Kaggle only through it.
+"""The Kaggle client that the rest of the project uses.
 
-Each method goes through the real client, with its types, and through `calls`.
+Each method calls the official client, with its request types, through `retry`.
 """
 
 from collections.abc import Iterator
@@ -16,31 +16,31 @@ from parity.deploy.kaggle_api.transport import Transport
 
 
 class KaggleClient:
-    """Kaggle, logged in.
+    """A logged-in Kaggle client.
 
     Attributes:
-        user: the account.
-        clock: what waiting goes by.
-        datasets: the datasets it sees.
-        kernels: the kernels it sees.
-        competitions: its submissions.
+        user: account name.
+        clock: clock for all waiting.
+        datasets: dataset calls.
+        kernels: kernel calls.
+        competitions: submission calls.
     """
 
     def __init__(self, api: Any, clock: Clock) -> None:
-        """Talk through `api`, the real client, and wait by `clock`."""
-        wire = Transport(api, clock)
+        """Wrap `api`, the official client; wait by `clock`."""
+        transport = Transport(api, clock)
         self.user = str(api.get_config_value("username") or "")
         self.clock = clock
-        self.datasets, self.kernels = Datasets(wire), Kernels(wire)
-        self.competitions = Competitions(wire)
+        self.datasets, self.kernels = Datasets(transport), Kernels(transport)
+        self.competitions = Competitions(transport)
 
 
 @contextmanager
-def opened(clock: Clock) -> Iterator[KaggleClient]:
-    """Yield the door, logged in.
+def open_client(clock: Clock) -> Iterator[KaggleClient]:
+    """Yield a logged-in client.
 
     Raises:
-        BadConfig: another client than the pinned one, or no login.
+        BadConfig: the installed client is not the pinned version, or there is no login.
     """
-    with session.opened(clock) as api:
+    with session.open_api(clock) as api:
         yield KaggleClient(api, clock)

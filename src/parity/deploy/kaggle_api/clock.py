@@ -1,28 +1,27 @@
-"""The one clock that everything waiting on Kaggle goes by, the client's own sleeps too."""
+"""The clock for everything that waits on Kaggle, including the official client's own sleeps."""
 
 import time
 from typing import Protocol
 
 LONGEST = 300.0
-"""Seconds waited at most before a call is made again: a server whose clock is wrong may ask for a
-year."""
+"""Longest wait before a retry, in seconds. A server with a wrong clock may ask for a year."""
 
 
 class Clock(Protocol):
-    """What waits; tests give one that does not."""
+    """A clock that can wait; tests pass one that returns at once."""
 
     def now(self) -> float:
-        """Return seconds that only ever grow, whatever the wall clock is set to."""
+        """Return a time in seconds that never goes back, even if the wall clock is changed."""
 
     def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Wait for `seconds`."""
 
 
 class WallClock:
-    """The real one."""
+    """The clock of this machine."""
 
     def now(self) -> float:
-        """Return the monotonic clock, seconds."""
+        """Return the monotonic clock in seconds."""
         return time.monotonic()
 
     def sleep(self, seconds: float) -> None:

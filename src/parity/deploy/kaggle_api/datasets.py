@@ -1,4 +1,4 @@
-"""Datasets on Kaggle: what is held, uploading, and making a version."""
+"""Datasets on Kaggle: read one, upload files, create a version."""
 
 import importlib
 from collections.abc import Iterator
@@ -6,64 +6,63 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from parity.deploy.kaggle_api import retry, session
-from parity.deploy.kaggle_api import transport as wire
+from parity.deploy.kaggle_api import retry, session, transport
 from parity.deploy.kaggle_api.transport import PAGE, Transport
 from parity.deploy.kaggle_api.types import KaggleDataset
 from parity.run.errors import KaggleRejected
 from parity.run.files import remove
 
+_TYPES = "datasets.types.dataset_api_service"
 
-class _NotTaken(Exception):
-    """Kaggle did not take a file."""
+
+class _UploadFailed(Exception):
+    """Kaggle did not accept a file."""
 
 
 class Datasets:
-    """Kaggle's datasets, as this project asks for and makes them."""
+    """Calls about datasets."""
 
     def __init__(self, wire: Transport) -> None:
-        """Talk through `wire`."""
+        """Send requests through `wire`."""
         self._wire = wire
 
-    def held(self, ref: str) -> KaggleDataset | None:
-        """Return the dataset owner/slug, None where there is none that this account sees."""
+    def get(self, ref: str) -> KaggleDataset | None:
+        """Return the dataset owner/slug, None if this account sees no such dataset."""
         owner, slug = ref.split("/")
-        types = wire.types("datasets.types.dataset_api_service")
-        asked = types.ApiGetDatasetRequest()
-        asked.owner_slug, asked.dataset_slug = owner, slug
-        state = types.ApiGetDatasetStatusRequest()
-        state.owner_slug, state.dataset_slug = owner, slug
+        types = transport.request_types(_TYPES)
+        request = types.ApiGetDatasetRequest()
+        request.owner_slug, request.dataset_slug = owner, slug
+        status_request = types.ApiGetDatasetStatusRequest()
+        status_request.owner_slug, status_request.dataset_slug = owner, slug
+        clock = self._wire.clock
         with self._wire.client() as client:
             api = client.datasets.dataset_api_client
-            found = retry.ask_for(
-                self._wire.clock, f"dataset {ref}", lambda: api.get_dataset(asked)
+            reply = retry.read_or_none(clock, f"dataset {ref}", lambda: api.get_dataset(request))
+            status = retry.read_or_none(
+                clock, f"status of {ref}", lambda: api.get_dataset_status(status_request)
             )
-            status = retry.ask_for(
-                self._wire.clock, f"status of {ref}", lambda: api.get_dataset_status(state)
-            )
-        if found is None or status is None:
+        if reply is None or status is None:
             return None
         notes = {
-            version.version_number: version.version_notes or "" for version in found.versions or []
+            version.version_number: version.version_notes or "" for version in reply.versions or []
         }
-        notes[1] = f"{notes.get(1, '')} {found.description or ''}".strip()
+        notes[1] = f"{notes.get(1, '')} {reply.description or ''}".strip()
         return KaggleDataset(
-            status.status.name, found.current_version_number, bool(found.is_private), notes
+            status.status.name, reply.current_version_number, bool(reply.is_private), notes
         )
 
-    def files(self, ref: str, version: int) -> dict[str, int]:
-        """Return file name → bytes of one version, from all pages of its list."""
+    def list_files(self, ref: str, version: int) -> dict[str, int]:
+        """Return file name → bytes of one version, from all pages."""
         owner, slug = ref.split("/")
-        what = f"files of {ref} version {version}"
-        types = wire.types("datasets.types.dataset_api_service")
-        asked = types.ApiListDatasetFilesRequest()
-        asked.owner_slug, asked.dataset_slug = owner, slug
-        asked.dataset_version_number, asked.page_size = version, PAGE
+        label = f"files of {ref} version {version}"
+        request = transport.request_types(_TYPES).ApiListDatasetFilesRequest()
+        request.owner_slug, request.dataset_slug = owner, slug
+        request.dataset_version_number, request.page_size = version, PAGE
         with self._wire.client() as client:
             api = client.datasets.dataset_api_client
-            pages = list(self._wire.pages(what, api.list_dataset_files, asked))
-        if said := next((page.error_message for page in pages if page.error_message), ""):
-            raise KaggleRejected(f"{what}: Kaggle says {said!r}")
+            pages = list(self._wire.pages(label, api.list_dataset_files, request))
+        if message := next((page.error_message for page in pages if page.error_message), ""):
+            raise KaggleRejected(f"{label}: Kaggle says {message!r}")
         return {
             file_path.name: file_path.total_bytes
             for page in pages
@@ -71,55 +70,55 @@ class Datasets:
         }
 
     @contextmanager
-    def uploaded(self, folder: Path, scratch: Path) -> Iterator[list[Any]]:
-        """Yield tokens of all files of a flat folder, uploaded; nothing is published by that.
+    def upload(self, folder: Path, scratch: Path) -> Iterator[list[Any]]:
+        """Upload all files of a flat folder and yield their tokens; nothing is published.
 
-        What was sent before an interruption is not sent again; after a refusal all of it is, once,
-        for the client would go on asking a session that is dead.
+        An interrupted upload resumes. If Kaggle refuses a file, everything is uploaded once more
+        with fresh state, because the client would otherwise resume an expired session.
 
         Args:
-            folder: what to upload.
-            scratch: where the client keeps how far it came; of this content alone.
+            folder: files to upload.
+            scratch: folder for the client's resume state, for this content only.
 
         Raises:
-            Refused: Kaggle took a file neither time.
-            Unknown: Kaggle does not answer.
+            KaggleRejected: Kaggle refused a file twice.
+            OutcomeUnknown: Kaggle does not respond.
         """
-        what = f"upload {folder.name}"
-        with session.scratch(scratch):
+        label = f"upload {folder.name}"
+        with session.keep_upload_state(scratch):
             try:
                 with self._context() as context:
-                    yield retry.read(self._wire.clock, what, lambda: self._send(folder, context))
+                    yield retry.read(self._wire.clock, label, lambda: self._send(folder, context))
                     return
-            except _NotTaken:
+            except _UploadFailed:
                 remove(scratch)
-        with session.scratch(scratch):
+        with session.keep_upload_state(scratch):
             try:
                 with self._context() as context:
-                    yield retry.read(self._wire.clock, what, lambda: self._send(folder, context))
-            except _NotTaken as error:
+                    yield retry.read(self._wire.clock, label, lambda: self._send(folder, context))
+            except _UploadFailed as error:
                 remove(scratch)
                 raise KaggleRejected(
-                    f"{what}: {error}; nothing was published; try again later"
+                    f"{label}: {error}; nothing was published, try again later"
                 ) from error
 
-    def make_version(
+    def create_version(
         self, ref: str, tokens: list[Any], *, notes: str, new: tuple[str, str] | None
     ) -> None:
-        """Make of uploaded files a version, private, of a dataset.
+        """Create a private dataset, or a version of one, from uploaded files.
 
         Args:
             ref: owner/slug.
-            tokens: from `uploaded`.
-            notes: of the version.
-            new: title and Kaggle's name of the license, where the dataset is to be made.
+            tokens: tokens from `upload`.
+            notes: version notes.
+            new: title and license (Kaggle's name) of a dataset to create; None if it exists.
 
         Raises:
-            Refused: Kaggle took no version.
-            Unknown: it may have.
+            KaggleRejected: Kaggle created no version.
+            OutcomeUnknown: it may have.
         """
         owner, slug = ref.split("/")
-        types = wire.types("datasets.types.dataset_api_service")
+        types = transport.request_types(_TYPES)
         request: Any
         if new is None:
             request = types.ApiCreateDatasetVersionRequest()
@@ -136,21 +135,21 @@ class Datasets:
             api = client.datasets.dataset_api_client
             call = api.create_dataset if new else api.create_dataset_version
             reply = retry.write(self._wire.clock, f"publish {ref}", lambda: call(request))
-        wire.fail_on(f"publish {ref}", reply)  # tags may be invalid: none is sent
+        transport.check_reply(f"publish {ref}", reply)  # invalid tags do not matter: we send none
         if (reply.status or "").lower() not in ("", "ok"):
-            raise KaggleRejected(f"publish {ref}: Kaggle answers status {reply.status!r}")
+            raise KaggleRejected(f"publish {ref}: Kaggle returned status {reply.status!r}")
 
     def _context(self) -> Any:
         return importlib.import_module("kaggle.api.kaggle_api_extended").ResumableUploadContext()
 
     def _send(self, folder: Path, context: Any) -> list[Any]:
-        body = wire.types("datasets.types.dataset_api_service").ApiCreateDatasetVersionRequestBody()
+        body = transport.request_types(_TYPES).ApiCreateDatasetVersionRequestBody()
         body.files = []
-        kind = wire.types("blobs.types.blob_api_service").ApiBlobType.DATASET
+        kind = transport.request_types("blobs.types.blob_api_service").ApiBlobType.DATASET
         try:
             self._wire.api.upload_files(body, None, str(folder), kind, context, quiet=True)
-        except retry.failures():
-            raise  # some of them are a ValueError too
-        except ValueError as error:  # the client's own word for a file that was not taken
-            raise _NotTaken(str(error)) from error
+        except retry.client_errors():
+            raise  # some of them are ValueErrors too
+        except ValueError as error:  # what the client raises when a file is refused
+            raise _UploadFailed(str(error)) from error
         return list(body.files)

@@ -1,4 +1,4 @@
-"""Follow a kernel version to its end and fetch all it wrote; follow a submission to its score."""
+"""Following of a kernel version until its output is here, and of a submission until its score."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,81 +11,82 @@ from parity.run import files
 from parity.run.errors import Mismatch, OutcomeUnknown, ParityError, RunFailed
 
 _PENDING = "PENDING"
-_FETCHES = 3
-_SETTLE = 60.0  # seconds between two tries of an output that came broken or stale
+_DOWNLOADS = 3
+_PAUSE = 60.0  # seconds between two downloads of an output that is broken or stale
 
 
 @dataclass(frozen=True, slots=True)
-class Version:
+class KernelVersion:
     """A kernel version.
 
     Attributes:
         ref: owner/slug.
-        number: of the version.
+        number: version number.
     """
 
     ref: str
     number: int
 
     def __str__(self) -> str:
-        """Return how a person is told of it."""
+        """Return its name in messages."""
         return f"{self.ref} version {self.number}"
 
 
-def wait(door: KaggleClient, version: Version, minutes: float) -> None:
-    """Return when the version's run has ended well.
+def wait_until_complete(client: KaggleClient, version: KernelVersion, minutes: float) -> None:
+    """Wait until the version's run is complete.
 
     Raises:
-        RunFailed: it ended badly; has Kaggle's words.
-        Unknown: it has not ended in time; the same command goes on.
+        RunFailed: the run failed; contains Kaggle's message.
+        OutcomeUnknown: the run did not end in time; the same command continues.
     """
-    last = ""
+    status = ""
 
     def look() -> str | None:
-        nonlocal last
-        last, why = door.kernels.status(version.ref, version.number)
-        if last in FAILED:
-            raise RunFailed(f"{version}: {last} on Kaggle{f', {why!r}' if why else ''}")
-        return last if last == COMPLETE else None
+        nonlocal status
+        status, reason = client.kernels.status(version.ref, version.number)
+        if status in FAILED:
+            raise RunFailed(f"{version}: {status} on Kaggle{f', {reason!r}' if reason else ''}")
+        return status if status == COMPLETE else None
 
-    if polling.poll_until(door.clock, look, minutes * 60) is None:
+    if polling.poll_until(client.clock, look, minutes * 60) is None:
         raise OutcomeUnknown(
-            f"{version} is still {last} after {minutes:.0f} minutes; the same command goes on"
+            f"{version} is still {status} after {minutes:.0f} minutes; "
+            "run the same command again to keep waiting"
         )
 
 
-def fetch(
-    door: KaggleClient, version: Version, folder: Path, judge: Callable[[Path], None]
+def download_output(
+    client: KaggleClient, version: KernelVersion, folder: Path, check: Callable[[Path], None]
 ) -> list[str]:
-    """Fetch all output and the log of a version into `folder`, which is replaced whole.
+    """Download all output and the log of a version into `folder`, replacing its contents.
 
     Args:
-        door: to Kaggle.
-        version: one whose run has ended.
-        folder: where to.
-        judge: raises an error where what was fetched is not what this version must have written;
-            it is then fetched again, for Kaggle may still give the version before.
+        client: Kaggle client.
+        version: a version whose run has ended.
+        folder: target folder.
+        check: raises an error if the output cannot be this version's. It is then downloaded
+            again, because Kaggle may still serve the previous version.
 
     Returns:
-        The files' names.
+        The file names.
 
     Raises:
-        Unknown: what came is cut short each time.
+        OutcomeUnknown: every download is incomplete.
     """
     problem: ParityError | None = None
-    for attempt in range(_FETCHES):
+    for attempt in range(_DOWNLOADS):
         if attempt:
-            door.clock.sleep(_SETTLE)
+            client.clock.sleep(_PAUSE)
         try:
             with files.replacing(folder) as temporary:
                 temporary.mkdir()
-                names = door.kernels.output(version.ref, version.number, temporary)
-                judge(temporary)
+                names = client.kernels.download_output(version.ref, version.number, temporary)
+                check(temporary)
                 return names
         except (ValueError, OSError) as error:
-            told = " ".join(str(error).split())[:120]
+            reason = " ".join(str(error).split())[:120]
             problem = OutcomeUnknown(
-                f"output of {version} came broken ({told}); the same command again"
+                f"output of {version} is incomplete ({reason}); run the same command again"
             )
         except (Mismatch, RunFailed) as error:
             problem = error
@@ -93,24 +94,24 @@ def fetch(
     raise problem
 
 
-def log_of(door: KaggleClient, version: Version, folder: Path) -> str:
-    """Return the last words of a version's log, empty where there are none to be had."""
+def download_last_log_line(client: KaggleClient, version: KernelVersion, folder: Path) -> str:
+    """Return the last line of a version's log, empty if it cannot be downloaded."""
     try:
         with files.replacing(folder) as temporary:
             temporary.mkdir()
-            door.kernels.output(version.ref, version.number, temporary)
-        return last_words(folder)
+            client.kernels.download_output(version.ref, version.number, temporary)
+        return read_last_log_line(folder)
     except (ParityError, ValueError, OSError):
-        return ""  # the failure itself is what has to be told
+        return ""  # the caller reports the failed run, which matters more than this error
 
 
-def last_words(folder: Path) -> str:
-    """Return the last line that a fetched kernel wrote, from its log; empty where that was cut."""
+def read_last_log_line(folder: Path) -> str:
+    """Return the last line of a downloaded kernel's log, empty if the log is incomplete."""
     for path in sorted(folder.glob("*.log")):
         try:
             rows = files.read_json(path)
         except ParityError:
-            continue  # cut short, or a log of the kernel's own
+            continue  # incomplete, or a log file that the kernel wrote
         if not isinstance(rows, list):
             continue
         text = "".join(str(row.get("data", "")) for row in rows if isinstance(row, dict))
@@ -119,40 +120,42 @@ def last_words(folder: Path) -> str:
     return ""
 
 
-def score(
-    door: KaggleClient, competition: str, ref: int, key: str, minutes: float
+def wait_for_score(
+    client: KaggleClient, competition: str, ref: int, key: str, minutes: float
 ) -> KaggleSubmission:
-    """Return the submission once it has ended, or as it is when the time is up.
+    """Return the submission once it is scored.
 
-    It is found by Kaggle's number of it, and where that is not known by its key.
+    It is found by Kaggle's number, or by its key if the number is unknown.
 
     Raises:
         RunFailed: it ended in an error.
-        Mismatch: Kaggle holds none of either.
+        Mismatch: Kaggle has no submission with this number or key.
+        OutcomeUnknown: it is still pending.
     """
 
     def look() -> KaggleSubmission | None:
-        found = find(door, competition, ref, key)
-        if found is None:
-            raise Mismatch(f"{competition}: Kaggle holds no submission {key}; run: invoke submit")
-        if found.status == "ERROR":
-            raise RunFailed(
-                f"submission {found.ref} ({key}) ended in an error: {found.error or 'no reason'}"
-            )
-        return found if found.status != _PENDING else None
+        submission = find_submission(client, competition, ref, key)
+        if submission is None:
+            raise Mismatch(f"{competition}: Kaggle has no submission {key}", fix=("submit",))
+        if submission.status == "ERROR":
+            reason = submission.error or "no reason given"
+            raise RunFailed(f"submission {submission.ref} ({key}) failed: {reason}")
+        return submission if submission.status != _PENDING else None
 
-    ended = polling.poll_until(door.clock, look, minutes * 60)
-    if ended is None:
+    scored = polling.poll_until(client.clock, look, minutes * 60)
+    if scored is None:
         raise OutcomeUnknown(
             f"submission {key} is still pending after {minutes:.0f} minutes; "
-            "the same command looks again"
+            "run the same command again to keep waiting"
         )
-    return ended
+    return scored
 
 
-def find(door: KaggleClient, competition: str, ref: int, key: str) -> KaggleSubmission | None:
-    """Return the submission of this number, or the one whose description has the key."""
-    held = door.competitions.held(competition)
-    by_ref = [one for one in held if ref and one.ref == ref]
-    by_key = [one for one in held if key in one.description.split()]
+def find_submission(
+    client: KaggleClient, competition: str, ref: int, key: str
+) -> KaggleSubmission | None:
+    """Return the submission with this number, or else the one whose description has the key."""
+    submissions = client.competitions.list_submissions(competition)
+    by_ref = [submission for submission in submissions if ref and submission.ref == ref]
+    by_key = [submission for submission in submissions if key in submission.description.split()]
     return next(iter([*by_ref, *by_key]), None)

@@ -1,8 +1,8 @@
-"""Say something to Kaggle once, whatever is lost: a reply, the connection, or this process.
+"""Idempotent write requests to Kaggle, across lost replies, dropped connections and crashes.
 
-Before anything is said a mark is left here, and taken away when what came of it is known. Whoever
-finds a mark was cut off in between, and gives Kaggle time to show what it took before speaking
-again; it may show a version only some polls after it has made it.
+A mark file is written before the request and removed once the outcome is known. A process that
+finds a mark knows that an earlier one was interrupted, so it first polls Kaggle: a new version may
+become visible only some polls after it was created.
 """
 
 from collections.abc import Callable
@@ -17,58 +17,58 @@ from parity.run.errors import KaggleRejected, Mismatch, OutcomeUnknown, RunFaile
 T = TypeVar("T")
 
 GRACE = 300.0
-"""Seconds in which what Kaggle took would show."""
+"""Time in seconds after which an accepted request is visible on Kaggle."""
 
 
 def ensure_once(
     clock: Clock,
     mark: Path,
     look: Callable[[], T | None],
-    tell: Callable[[], T],
-    prove: Callable[[T], object],
+    create: Callable[[], T],
+    verify: Callable[[T], object],
 ) -> tuple[T, bool]:
-    """Return what Kaggle holds, and whether it was told now.
+    """Return what Kaggle holds, and whether this call created it.
 
     Args:
-        clock: what waiting goes by.
-        mark: a file of this thing alone; its folder is made.
-        look: returns what Kaggle holds of it, None where nothing.
-        tell: makes Kaggle hold it, and returns what `look` would.
-        prove: returns once Kaggle shows what it was told; until then the mark stays.
+        clock: clock for waiting.
+        mark: mark file of this request only; its folder is created.
+        look: returns what Kaggle holds, None if nothing.
+        create: sends the request and returns what `look` would.
+        verify: returns once Kaggle shows the result; until then the mark stays.
 
     Raises:
-        Refused: Kaggle took it not.
-        Mismatch, RunFailed: it took it, and `prove` knows what became of it.
-        Unknown: it may have taken it, and does not show it; the mark stays.
+        KaggleRejected: Kaggle refused the request.
+        Mismatch, RunFailed: Kaggle accepted it, and `verify` found it wrong.
+        OutcomeUnknown: the request may have succeeded but is not visible; the mark stays.
     """
-    if (found := taken(clock, mark, look)) is not None:
-        return found, False
+    if (existing := find_existing(clock, mark, look)) is not None:
+        return existing, False
     files.write_text(mark, "")
     try:
-        made = tell()
+        created = create()
     except KaggleRejected:
         files.remove(mark)
         raise
     except OutcomeUnknown:
-        if (shown := polling.poll_until(clock, look, GRACE)) is None:
+        if (visible := polling.poll_until(clock, look, GRACE)) is None:
             raise
-        made = shown
+        created = visible
     try:
-        prove(made)
+        verify(created)
     except (Mismatch, RunFailed):
         files.remove(mark)
         raise
     files.remove(mark)
-    return made, True
+    return created, True
 
 
-def taken(clock: Clock, mark: Path, look: Callable[[], T | None]) -> T | None:
-    """Return what Kaggle holds, None where nothing; no mark is left.
+def find_existing(clock: Clock, mark: Path, look: Callable[[], T | None]) -> T | None:
+    """Return what Kaggle holds, None if nothing, and remove the mark.
 
-    Where there is one, Kaggle gets time to show what it was told.
+    If there is a mark, poll for the result of the interrupted request.
     """
-    found = look()
-    if found is None and mark.is_file():
-        found = polling.poll_until(clock, look, GRACE)
+    existing = look()
+    if existing is None and mark.is_file():
+        existing = polling.poll_until(clock, look, GRACE)
     files.remove(mark)
-    return found
+    return existing

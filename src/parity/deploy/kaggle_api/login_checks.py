@@ -1,6 +1,6 @@
-"""What `doctor` says of the Kaggle client, the login, and variables that change what commands do.
+"""The `doctor` checks of the Kaggle client, the login, and environment variables.
 
-A login is looked for, never read: no value of a key, a token or a proxy is kept or shown.
+The checks look for a login but never read it: no key, token or proxy address is stored or printed.
 """
 
 import os
@@ -9,19 +9,19 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from parity.deploy.image.image_checks import CheckResult, failed
+from parity.deploy.image.image_checks import CheckResult, error_result
 from parity.deploy.kaggle_api.client import KaggleClient
 from parity.deploy.kaggle_api.session import CLIENT, ENVIRONMENTS
 from parity.run.errors import ParityError
 
-_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_SHARED = stat.S_IRWXG | stat.S_IRWXO
 _TOKEN_FILES = ("access_token", "access_token.txt")
 _HALVES = ("KAGGLE_USERNAME", "KAGGLE_KEY")
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
-_PLACES = {"PIP_CACHE_DIR", "PIP_NO_CACHE_DIR", "UV_CACHE_DIR", "HF_HOME", "HF_HUB_CACHE"}
-"""Where things are kept, which changes nothing that is installed or loaded."""
+_CACHES = {"PIP_CACHE_DIR", "PIP_NO_CACHE_DIR", "UV_CACHE_DIR", "HF_HOME", "HF_HUB_CACHE"}
+"""Variables that move caches, which changes nothing that is installed or loaded."""
 _HARMLESS = {
-    *_PLACES,
+    *_CACHES,
     *("PIP_DISABLE_PIP_VERSION_CHECK", "PIP_NO_INPUT", "PIP_PROGRESS_BAR", "PIP_ROOT_USER_ACTION"),
     *("PIP_DEFAULT_TIMEOUT", "PIP_TIMEOUT", "PIP_RETRIES", "UV_HTTP_TIMEOUT"),
     *("HF_HUB_DISABLE_TELEMETRY", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_TOKEN"),
@@ -29,19 +29,19 @@ _HARMLESS = {
 _TRAPS = {
     "KAGGLE_PROXY": "the Kaggle client goes through it",
     "KAGGLE_PATH": "the Kaggle client writes there",
-    "KAGGLE_COMPETITION": "the Kaggle client takes it where no competition is named",
+    "KAGGLE_COMPETITION": "the Kaggle client uses it if no competition is named",
     "VERBOSE": "makes the Kaggle client log every request",
     "VERBOSE_OUTPUT": "makes the Kaggle client log every request",
-    "PYTHONPATH": "puts other code before what is installed",
+    "PYTHONPATH": "puts other code before the installed packages",
     "PYTHONHOME": "makes Python load another standard library",
-    "PYTHONOPTIMIZE": "leaves out assertions",
-    "TRANSFORMERS_OFFLINE": "a base named by its hub id is not downloaded",
-    "CUDA_VISIBLE_DEVICES": "hides GPUs, or puts them in another order",
+    "PYTHONOPTIMIZE": "disables assertions",
+    "TRANSFORMERS_OFFLINE": "a base model named by its hub id is not downloaded",
+    "CUDA_VISIBLE_DEVICES": "hides or reorders GPUs",
     "REQUESTS_CA_BUNDLE": "other certificates are trusted",
     "CURL_CA_BUNDLE": "other certificates are trusted",
     "SSL_CERT_FILE": "other certificates are trusted",
 }
-"""Variables that change what a command does, without a word, and how."""
+"""Variables that silently change what a command does, and how."""
 _PREFIXES = {
     "PIP_": "changes what pip installs, and from where",
     "UV_": "changes what uv installs, and from where",
@@ -49,54 +49,54 @@ _PREFIXES = {
 }
 
 
-def client(installed: Mapping[str, str], *, six: bool) -> list[CheckResult]:
-    """Compare the Kaggle client with the one version that is driven here.
+def check_client_versions(installed: Mapping[str, str], *, six: bool) -> list[CheckResult]:
+    """Compare the installed Kaggle client with the pinned version.
 
     Args:
-        installed: name → version, empty where it is not installed.
-        six: whether it can be imported; the client needs it and does not say so.
+        installed: package name → version, empty if not installed.
+        six: whether `six` can be imported; the client needs it but does not declare it.
     """
-    found = []
-    for name, wanted in CLIENT.items():
-        here = installed.get(name, "")
-        if here != wanted:
-            what = f"{name} {here or 'is not installed'}; wanted {wanted} exactly"
-            found.append(CheckResult("error", what, f"pip install --no-deps {name}=={wanted}"))
+    results = []
+    for name, pinned in CLIENT.items():
+        actual = installed.get(name, "")
+        if actual != pinned:
+            message = f"{name} must be {pinned} but is {actual or 'not installed'}"
+            results.append(CheckResult("error", message, f"pip install --no-deps {name}=={pinned}"))
     if not six:
-        what = "six is missing: the Kaggle client imports it without asking for it"
-        found.append(CheckResult("error", what, "pip install six"))
-    told = ", ".join(f"{name} {version}" for name, version in CLIENT.items())
-    return found or [CheckResult("ok", f"Kaggle client: {told}, six")]
+        message = "six is missing: the Kaggle client imports it without declaring it"
+        results.append(CheckResult("error", message, "pip install six"))
+    versions = ", ".join(f"{name} {version}" for name, version in CLIENT.items())
+    return results or [CheckResult("ok", f"Kaggle client: {versions}, six")]
 
 
-def login(env: Mapping[str, str], home: Path) -> list[CheckResult]:
-    """Say where the client will find its login, in its own order, and who else may read it.
+def check_login(env: Mapping[str, str], home: Path) -> list[CheckResult]:
+    """Report which login the client uses, in the client's order, and who else can read it.
 
     Args:
         env: the environment.
-        home: the person's home, where tokens lie whatever KAGGLE_CONFIG_DIR says.
+        home: the user's home folder; tokens are there even if KAGGLE_CONFIG_DIR is set.
 
     Source:
         kagglesdk 0.1.38 kaggle_env.py; kaggle 2.2.5 kaggle_api_extended.py, `authenticate`.
     """
-    places = list(_logins(env, home))
-    found = [one for _, path in places if path for one in _kept(path)]
-    found += _traps_of_login(env, home)
-    if not places:
-        mend = "save an API token as ~/.kaggle/access_token (chmod 600); see kaggle.com/settings"
-        return [*found, CheckResult("warning", "no login for Kaggle: only local stages work", mend)]
-    first, *others = (what for what, _ in places)
-    found.append(CheckResult("ok", f"login for Kaggle: {first}"))
-    if others:
-        what = f"{first} comes before {', '.join(others)}, which is not used while it works"
-        found.append(CheckResult("warning", what, "keep one login"))
-    return found
+    logins = list(_logins(env, home))
+    results = [result for _, path in logins if path for result in _check_file(path)]
+    results += _login_traps(env, home)
+    if not logins:
+        fix = "save an API token as ~/.kaggle/access_token (chmod 600); see kaggle.com/settings"
+        return [*results, CheckResult("warning", "no Kaggle login: only local stages work", fix)]
+    first, *unused = (name for name, _ in logins)
+    results.append(CheckResult("ok", f"Kaggle login: {first}"))
+    if unused:
+        message = f"{first} takes precedence over {', '.join(unused)}"
+        results.append(CheckResult("warning", message, "keep one login"))
+    return results
 
 
 def _logins(env: Mapping[str, str], home: Path) -> Iterator[tuple[str, Path | None]]:
-    """Yield what there is to log in with, in the client's order, and the file it lies in."""
-    if named := env.get("KAGGLE_API_TOKEN"):
-        path = _path(named)
+    """Yield name and file of each login, in the client's order."""
+    if token := env.get("KAGGLE_API_TOKEN"):
+        path = _path(token)
         yield "KAGGLE_API_TOKEN" + (" (names a file)" if path else ""), path
     for name in _TOKEN_FILES:
         if (home / ".kaggle" / name).exists():
@@ -110,124 +110,123 @@ def _logins(env: Mapping[str, str], home: Path) -> Iterator[tuple[str, Path | No
 
 
 def config_folder(env: Mapping[str, str], home: Path) -> Path:
-    """Return the folder in which the client looks for kaggle.json, and for nothing else."""
-    if named := env.get("KAGGLE_CONFIG_DIR"):
-        return Path(named)
+    """Return the folder in which the client looks for kaggle.json, and only for that file."""
+    if folder := env.get("KAGGLE_CONFIG_DIR"):
+        return Path(folder)
     if (home / ".kaggle").exists():
         return home / ".kaggle"
     return Path(env.get("XDG_CONFIG_HOME") or home / ".config") / "kaggle"
 
 
-def _kept(path: Path) -> Iterator[CheckResult]:
+def _check_file(path: Path) -> Iterator[CheckResult]:
     if not path.is_file() or path.stat().st_size == 0:
         yield CheckResult(
-            "warning", f"{path.name} is empty or no file: it is passed over", f"rm {path}"
+            "warning", f"{path.name} is empty or not a file, so it is ignored", f"rm {path}"
         )
-    elif path.stat().st_mode & _OTHERS:
-        yield CheckResult("warning", f"{path.name} can be read by others", f"chmod 600 {path}")
+    elif path.stat().st_mode & _SHARED:
+        yield CheckResult("warning", f"{path.name} is readable by other users", f"chmod 600 {path}")
 
 
-def _traps_of_login(env: Mapping[str, str], home: Path) -> Iterator[CheckResult]:
+def _login_traps(env: Mapping[str, str], home: Path) -> Iterator[CheckResult]:
     halves = [name for name in _HALVES if env.get(name)]
-    kept = (config_folder(env, home) / "kaggle.json").exists()
+    has_file = (config_folder(env, home) / "kaggle.json").exists()
     if len(halves) == 1:
-        (other,) = (name for name in _HALVES if name not in halves)
-        with_ = "goes over that of kaggle.json" if kept else "is no login"
-        mend = f"set {other} too, or unset {halves[0]}"
-        yield CheckResult("warning", f"{halves[0]} alone {with_}", mend)
-    if named := env.get("KAGGLE_CONFIG_DIR"):
+        (missing,) = (name for name in _HALVES if name not in halves)
+        effect = "overrides the one in kaggle.json" if has_file else "is not enough to log in"
+        fix = f"set {missing} too, or unset {halves[0]}"
+        yield CheckResult("warning", f"{halves[0]} without {missing} {effect}", fix)
+    if folder := env.get("KAGGLE_CONFIG_DIR"):
         strays = [
-            name for name in (*_TOKEN_FILES, "credentials.json") if (Path(named) / name).exists()
+            name for name in (*_TOKEN_FILES, "credentials.json") if (Path(folder) / name).exists()
         ]
-        what = "KAGGLE_CONFIG_DIR moves kaggle.json alone; tokens are read from the home"
-        mend = (
-            f"move {strays[0]} to ~/.kaggle/" if strays else "unset it, or keep kaggle.json there"
-        )
-        yield CheckResult("warning", what, mend)
+        message = "KAGGLE_CONFIG_DIR moves only kaggle.json; tokens are read from ~/.kaggle"
+        fix = f"move {strays[0]} to ~/.kaggle/" if strays else "unset it, or use kaggle.json"
+        yield CheckResult("warning", message, fix)
 
 
-def environment(env: Mapping[str, str]) -> list[CheckResult]:
-    """Name every variable that changes, without a word, what commands do; no value is shown."""
+def check_environment(env: Mapping[str, str]) -> list[CheckResult]:
+    """List every variable that silently changes what commands do, without its value."""
     traps = [(name, _trap(name, env[name])) for name in sorted(env)]
-    found = [
-        *_api(env),
+    results = [
+        *_check_server(env),
         *(
-            CheckResult("warning", f"{name} is set: {why}", f"unset {name}")
-            for name, why in traps
-            if why
+            CheckResult("warning", f"{name} is set: {effect}", f"unset {name}")
+            for name, effect in traps
+            if effect
         ),
     ]
-    return found or [CheckResult("ok", "no variable that changes what commands do")]
+    return results or [CheckResult("ok", "no environment variable changes what commands do")]
 
 
-def _api(env: Mapping[str, str]) -> Iterator[CheckResult]:
-    named = env.get("KAGGLE_API_ENVIRONMENT", "")
-    if named not in ENVIRONMENTS:
-        what = "KAGGLE_API_ENVIRONMENT is neither LOCALHOST nor PROD: that silently means Kaggle"
-        yield CheckResult("error", what, "unset KAGGLE_API_ENVIRONMENT")
-    elif named == "LOCALHOST":
-        what = "KAGGLE_API_ENVIRONMENT=LOCALHOST: the client talks to a stand-in, not to Kaggle"
-        yield CheckResult("warning", what, "unset KAGGLE_API_ENVIRONMENT")
+def _check_server(env: Mapping[str, str]) -> Iterator[CheckResult]:
+    server = env.get("KAGGLE_API_ENVIRONMENT", "")
+    if server not in ENVIRONMENTS:
+        message = "KAGGLE_API_ENVIRONMENT is not LOCALHOST or PROD: it silently selects production"
+        yield CheckResult("error", message, "unset KAGGLE_API_ENVIRONMENT")
+    elif server == "LOCALHOST":
+        message = "KAGGLE_API_ENVIRONMENT=LOCALHOST: the client talks to a stand-in, not to Kaggle"
+        yield CheckResult("warning", message, "unset KAGGLE_API_ENVIRONMENT")
 
 
 def _trap(name: str, value: str) -> str:
-    """Return how a variable changes what commands do; empty where it does not."""
+    """Return how a variable changes what commands do, empty if it does not."""
     if not value or name in _HARMLESS:
         return ""
     if name.lower() in _PROXIES:
         return "downloads and the Kaggle client go through a proxy"
     if name in _TRAPS:
         return _TRAPS[name]
-    return next((why for prefix, why in _PREFIXES.items() if name.startswith(prefix)), "")
+    return next((effect for prefix, effect in _PREFIXES.items() if name.startswith(prefix)), "")
 
 
-def uploads(scratch: Path, user: int, own: Path) -> list[CheckResult]:
-    """Look for upload state that a later upload could take up again.
+def check_upload_state(scratch: Path, user: int, uploads: Path) -> list[CheckResult]:
+    """Look for upload state that a later upload could resume.
 
     Args:
         scratch: the machine's temporary folder.
         user: number of the account on this machine.
-        own: this project's upload state, a folder for each content; its marks have to stay.
+        uploads: this project's upload state, one folder per content, and mark files, which must
+            not be removed.
     """
-    found = []
+    results = []
     for folder in (scratch / f".kaggle-uploads-{user}", scratch / ".kaggle" / "uploads"):
         if folder.is_dir() and any(folder.iterdir()):
-            what = f"upload state of the Kaggle client in {folder}: it can mix two builds in a file"
-            found.append(CheckResult("warning", what, f"rm -r {folder}", "local"))
-    if own.is_dir() and (begun := [path for path in own.iterdir() if path.is_dir()]):
-        what = f"{len(begun)} uploads were begun and not ended; they go on when published again"
-        found.append(CheckResult("warning", what, f"invoke publish, or: rm -r {own}/*/", "local"))
-    return found or [CheckResult("ok", "no upload state of an earlier publish")]
+            message = f"upload state of the Kaggle client in {folder} can mix two builds in a file"
+            results.append(CheckResult("warning", message, f"rm -r {folder}", "local"))
+    if uploads.is_dir() and (unfinished := [path for path in uploads.iterdir() if path.is_dir()]):
+        message = f"{len(unfinished)} unfinished uploads in {uploads}, which publish resumes"
+        results.append(CheckResult("warning", message, ("publish",), "local"))
+    return results or [CheckResult("ok", "no upload state of an earlier publish")]
 
 
-def asked(
+def check_access(
     opened: Callable[[], AbstractContextManager[KaggleClient]], competition: str
 ) -> list[CheckResult]:
-    """Ask Kaggle whether it accepts the login, and whether the competition's rules are accepted.
+    """Check on Kaggle that the login works and that the competition's rules are accepted.
 
     Args:
-        opened: opens the door.
-        competition: its slug.
+        opened: opens the Kaggle client.
+        competition: competition slug.
     """
-    found = []
+    results = []
     try:
-        with opened() as door:
-            found.append(CheckResult("ok", f"Kaggle accepts the login of {door.user}"))
-            left = door.competitions.left(competition)
-            found.append(CheckResult("ok", f"{competition}: {left} submissions are left today"))
+        with opened() as client:
+            results.append(CheckResult("ok", f"Kaggle accepts the login of {client.user}"))
+            count = client.competitions.submissions_left(competition)
+            results.append(CheckResult("ok", f"{competition}: {count} submissions left today"))
     except ParityError as error:
-        said = failed(error)
+        failure = error_result(error)
         rules = f"accept the rules: kaggle.com/competitions/{competition}/rules"
-        mend = said.mend or rules * bool(found)
-        found.append(CheckResult("error", said.what, mend, said.kind))
-    return found
+        fix = failure.fix or rules * bool(results)
+        results.append(CheckResult("error", failure.message, fix, failure.kind))
+    return results
 
 
 def _path(value: str) -> Path | None:
-    """Return the file that a value names, where it names one; a token is none."""
+    """Return the file that a value names, None if the value is a token."""
     try:
         return Path(value) if Path(value).exists() else None
-    except OSError:  # longer than a name can be
+    except OSError:  # too long for a file name
         return None
 
 

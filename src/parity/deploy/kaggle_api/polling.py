@@ -1,4 +1,4 @@
-"""Wait for Kaggle within a budget: look, sleep, look again; nothing waits for ever."""
+"""Polling of Kaggle with a time budget: look, sleep, look again."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -8,20 +8,20 @@ from parity.deploy.kaggle_api.clock import Clock
 T = TypeVar("T")
 
 SHORTEST, LONGEST = 5.0, 60.0
-"""Seconds between two looks: at first, and once it takes long (Kaggle's limits are not told)."""
+"""First and longest pause between two looks, in seconds. Kaggle does not publish its limits."""
 _GROWTH = 1.5
 
 
 def poll_until(clock: Clock, look: Callable[[], T | None], seconds: float) -> T | None:
-    """Return what `look` finds, or None where it found nothing within `seconds`.
+    """Return the first result of `look` that is not None, or None after `seconds`.
 
-    It looks at once, and a last time when the budget is spent.
+    The first look is immediate, the last one when the budget is spent.
     """
     pause, end = SHORTEST, clock.now() + seconds
-    while (found := look()) is None:
-        left = end - clock.now()
-        if left <= 0:
+    while (result := look()) is None:
+        remaining = end - clock.now()
+        if remaining <= 0:
             return None
-        clock.sleep(min(pause, left))
+        clock.sleep(min(pause, remaining))
         pause = min(pause * _GROWTH, LONGEST)
-    return found
+    return result

@@ -1,7 +1,7 @@
-"""Publish a sealed folder: once for each content, and proven to have arrived.
+"""Idempotent publishing of a sealed folder as a Kaggle dataset, verified by its list of files.
 
-The content's digest stands in the notes of the version, so Kaggle itself says what it holds: a
-second publish of the same content sends nothing, and a lost reply is looked up, never repeated.
+The version notes contain the content digest, so Kaggle itself records what each version holds.
+Publishing the same content again sends nothing, and a lost reply is looked up, never repeated.
 """
 
 import re
@@ -11,15 +11,15 @@ from pathlib import Path
 
 from parity.deploy.kaggle_api import polling
 from parity.deploy.kaggle_api.client import KaggleClient
-from parity.deploy.kaggle_api.idempotency import ensure_once, taken
+from parity.deploy.kaggle_api.idempotency import ensure_once, find_existing
 from parity.deploy.kaggle_api.types import KaggleDataset
 from parity.run import files
 from parity.run.errors import BadConfig, BadData, Mismatch, OutcomeUnknown, RunFailed
 
-MINUTES = 30.0
-"""How long Kaggle may take to make a version ready."""
-_SURE = 3  # looks
-_LISTED = 120.0  # seconds in which a list of files may still be short
+READY_MINUTES = 30.0
+"""Longest time, in minutes, that Kaggle may take to process a version."""
+_FAILED_LOOKS = 3  # consecutive looks with a failed status before it counts
+_LISTING_DELAY = 120.0  # seconds in which a list of files may be incomplete
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{4,48}[a-z0-9]")
 _READY, _FAILED = "READY", ("FAILED", "DELETED")
@@ -27,15 +27,15 @@ _READY, _FAILED = "READY", ("FAILED", "DELETED")
 
 @dataclass(frozen=True, slots=True)
 class DatasetUpload:
-    """A sealed folder and where it goes.
+    """A sealed folder and its target dataset.
 
     Attributes:
         ref: owner/slug.
-        title: of the dataset, 6 to 50 characters.
-        license: Kaggle's name of it.
-        folder: flat; everything in it is sent.
-        sizes: file name → bytes of what was sealed, the manifest among them.
-        digest: of the content.
+        title: title of the dataset, 6 to 50 characters.
+        license: Kaggle's name of the license.
+        folder: flat folder; all its files are uploaded.
+        sizes: file name → bytes of the sealed files, including the manifest.
+        digest: content digest.
     """
 
     ref: str
@@ -46,32 +46,32 @@ class DatasetUpload:
     digest: str
 
     def __post_init__(self) -> None:
-        """Refuse what Kaggle would refuse or bend."""
+        """Refuse values that Kaggle would refuse or change."""
         if not _SLUG.fullmatch(self.ref.partition("/")[2]):
-            raise BadConfig(f"{self.ref}: a dataset's name is 6 to 50 of a-z, 0-9 and -")
+            raise BadConfig(f"{self.ref}: dataset name must be 6-50 characters of a-z, 0-9 and -")
         if not 6 <= len(self.title) <= 50:
-            raise BadConfig(f"{self.ref}: title {self.title!r} has not 6 to 50 characters")
+            raise BadConfig(f"{self.ref}: title {self.title!r} must be 6-50 characters")
         if not self.license:
             raise BadConfig(
-                f"{self.ref}: no license; name it, in Kaggle's words: "
-                '--set shipping.license="apache-2.0" (or CC0-1.0, other, …)'
+                f"{self.ref}: no license; set shipping.license to Kaggle's name of it, for "
+                "example apache-2.0, CC0-1.0 or other"
             )
 
     @property
     def notes(self) -> str:
-        """The notes of its version, by which it is known again."""
+        """The version notes, which identify the content."""
         return f"sha256:{self.digest}"
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A version that holds the parcel, proven by its list of files.
+    """A dataset version whose files match an upload.
 
     Attributes:
         ref: owner/slug.
-        version: its number.
-        digest: of the content.
-        sent: whether anything was sent for it now.
+        version: version number.
+        digest: content digest.
+        sent: whether this call created it.
     """
 
     ref: str
@@ -81,202 +81,215 @@ class Published:
 
     @property
     def pinned(self) -> str:
-        """Return owner/slug/N, as a kernel names its source."""
+        """The reference owner/slug/N for a kernel's sources."""
         return f"{self.ref}/{self.version}"
 
 
-def publish(door: KaggleClient, parcel: DatasetUpload, scratch: Path) -> Published:
-    """Make sure that the dataset's current version is the parcel, whole and ready.
+def publish(client: KaggleClient, upload: DatasetUpload, scratch: Path) -> Published:
+    """Ensure that the dataset's current version is the upload, complete and ready.
 
     Args:
-        door: to Kaggle.
-        parcel: what, and where to.
-        scratch: folder for upload state; this content gets its own in it.
+        client: Kaggle client.
+        upload: content and target.
+        scratch: folder for upload state, with one subfolder per content.
 
     Raises:
-        BadData: the folder holds something that was not sealed.
-        Mismatch: what arrived is not what was sent, or two versions were made.
-        Refused: Kaggle took it not.
-        RunFailed: Kaggle could not make it ready.
-        Unknown: it may have taken it, or is not ready in time; the same command goes on.
+        BadData: the folder has files that are not sealed.
+        Mismatch: the files on Kaggle differ, or two versions were created.
+        KaggleRejected: Kaggle refused it.
+        RunFailed: Kaggle could not process it.
+        OutcomeUnknown: it may have been created, or is not ready in time; the same command
+            continues.
     """
-    _only_sealed(parcel)
-    version, sent = _told(door, parcel, scratch)
+    _check_sealed(upload)
+    version, sent = _ensure_version(client, upload, scratch)
     if not sent:
-        _ready(door, parcel, version)
-    if odd := _odd(door, parcel, version):
+        _wait_until_ready(client, upload, version)
+    if difference := _listing_difference(client, upload, version):
         raise Mismatch(
-            f"{parcel.ref} version {version} {odd}; if it stays so, delete that version on its "
-            "page, and the same command publishes it again"
+            f"{upload.ref} version {version} {difference}; if this persists, delete that version "
+            "on its Kaggle page and run the same command to publish it again"
         )
-    return Published(parcel.ref, version, parcel.digest, sent=sent)
+    return Published(upload.ref, version, upload.digest, sent=sent)
 
 
-def digest_of(held: KaggleDataset) -> str:
-    """Return the digest of the content of a dataset's current version, empty where unknown."""
-    found = _DIGEST.findall(held.notes.get(held.version, ""))
-    return found[-1] if found else ""
+def content_digest(dataset: KaggleDataset) -> str:
+    """Return the content digest of a dataset's current version, empty if unknown."""
+    digests = _DIGEST.findall(dataset.notes.get(dataset.version, ""))
+    return digests[-1] if digests else ""
 
 
-def steps(door: KaggleClient, parcel: DatasetUpload) -> list[str]:
-    """Return the calls that `publish` would make, a line each, having only asked.
+def planned_calls(client: KaggleClient, upload: DatasetUpload) -> list[str]:
+    """Return the calls that `publish` would make, one per line; only read from Kaggle.
 
     Raises:
-        BadData: the folder holds something that was not sealed.
+        BadData: the folder has files that are not sealed.
         Mismatch: the dataset is public.
     """
-    _only_sealed(parcel)
-    held = door.datasets.held(parcel.ref)
-    listed = "ListDatasetFiles, all pages: compare names and sizes"
-    if held is not None:
-        _private(held, parcel)
-    if held is not None and _holds(held, parcel):
-        return [f"{parcel.ref}: version {held.version} is this content: nothing to send", listed]
-    number = held.version + 1 if held else 1
-    made = "CreateDatasetVersion" if held else f"CreateDataset, license {parcel.license}"
+    _check_sealed(upload)
+    dataset = client.datasets.get(upload.ref)
+    listing = "ListDatasetFiles, all pages: compare names and sizes"
+    if dataset is not None:
+        _check_private(dataset, upload)
+    if dataset is not None and _has_content(dataset, upload):
+        return [
+            f"{upload.ref}: version {dataset.version} is this content: nothing to send",
+            listing,
+        ]
+    number = dataset.version + 1 if dataset else 1
+    create = "CreateDatasetVersion" if dataset else f"CreateDataset, license {upload.license}"
     return [
-        f"{parcel.ref}: version {number} is to be {parcel.notes[:19]}",
-        *(f"StartBlobUpload, PUT {n} ({size:,} bytes)" for n, size in parcel.sizes.items()),
-        f"{made}, private, {len(parcel.sizes)} files",
+        f"{upload.ref}: version {number} is to be {upload.notes[:19]}",
+        *(f"StartBlobUpload, PUT {n} ({size:,} bytes)" for n, size in upload.sizes.items()),
+        f"{create}, private, {len(upload.sizes)} files",
         f"GetDataset, GetDatasetStatus until READY and version {number}",
-        listed,
+        listing,
     ]
 
 
-def _held(door: KaggleClient, parcel: DatasetUpload) -> int | None:
-    """Return the number of the current version where that is this content."""
-    held = door.datasets.held(parcel.ref)
-    return held.version if held is not None and _holds(held, parcel) else None
+def _matching_version(client: KaggleClient, upload: DatasetUpload) -> int | None:
+    """Return the number of the current version if it has this content."""
+    dataset = client.datasets.get(upload.ref)
+    return dataset.version if dataset is not None and _has_content(dataset, upload) else None
 
 
-def _told(door: KaggleClient, parcel: DatasetUpload, scratch: Path) -> tuple[int, bool]:
-    """Upload and make the version unless it was; return its number and whether it was made now.
+def _ensure_version(client: KaggleClient, upload: DatasetUpload, scratch: Path) -> tuple[int, bool]:
+    """Upload and create the version if needed; return its number and whether it was created.
 
-    An upload alone makes nothing and leaves no mark: who is cut off in it goes on at once.
+    An upload alone creates no version and writes no mark, so an interrupted one resumes at once.
     """
-    mark, place = scratch / f"{parcel.digest}.mark", scratch / parcel.digest
-    if (found := taken(door.clock, mark, lambda: _held(door, parcel))) is not None:
-        files.remove(place)
-        return found, False
-    before = _settled(door, parcel)
-    if before is not None and _holds(before, parcel):
+    mark, state = scratch / f"{upload.digest}.mark", scratch / upload.digest
+    existing = find_existing(client.clock, mark, lambda: _matching_version(client, upload))
+    if existing is not None:
+        files.remove(state)
+        return existing, False
+    before = _settled_dataset(client, upload)
+    if before is not None and _has_content(before, upload):
         return before.version, False
-    new = None if before else (parcel.title, parcel.license)
+    new = None if before else (upload.title, upload.license)
 
-    def make() -> int:
-        door.datasets.make_version(parcel.ref, tokens, notes=parcel.notes, new=new)
+    def create() -> int:
+        client.datasets.create_version(upload.ref, tokens, notes=upload.notes, new=new)
         return before.version + 1 if before else 1
 
-    with door.datasets.uploaded(parcel.folder, place) as tokens:
+    with client.datasets.upload(upload.folder, state) as tokens:
         number, sent = ensure_once(
-            door.clock,
+            client.clock,
             mark,
-            lambda: _held(door, parcel),
-            make,
-            lambda number: _ready(door, parcel, number),
+            lambda: _matching_version(client, upload),
+            create,
+            lambda number: _wait_until_ready(client, upload, number),
         )
-    files.remove(place)
+    files.remove(state)
     return number, sent
 
 
-def _settled(door: KaggleClient, parcel: DatasetUpload) -> KaggleDataset | None:
-    """Return what Kaggle holds, None where nothing, once it is not making a version of it.
+def _settled_dataset(client: KaggleClient, upload: DatasetUpload) -> KaggleDataset | None:
+    """Return the dataset, None if it does not exist, once Kaggle is not processing a version.
 
     Raises:
         Mismatch: it is public.
-        Unknown: it goes on making one.
+        OutcomeUnknown: Kaggle is still processing a version.
     """
-    held: KaggleDataset | None = None
+    dataset: KaggleDataset | None = None
 
     def look() -> bool | None:
-        nonlocal held
-        held = door.datasets.held(parcel.ref)
-        return True if held is None or held.status in (_READY, *_FAILED) else None
+        nonlocal dataset
+        dataset = client.datasets.get(upload.ref)
+        return True if dataset is None or dataset.status in (_READY, *_FAILED) else None
 
-    if polling.poll_until(door.clock, look, MINUTES * 60) is None:
+    if polling.poll_until(client.clock, look, READY_MINUTES * 60) is None:
         raise OutcomeUnknown(
-            f"Kaggle is still making a version of {parcel.ref} after {MINUTES:.0f} minutes; "
-            "the same command goes on waiting"
+            f"Kaggle is still processing a version of {upload.ref} after {READY_MINUTES:.0f} "
+            "minutes; run the same command again to keep waiting"
         )
-    if held is not None:
-        _private(held, parcel)
-    return held
+    if dataset is not None:
+        _check_private(dataset, upload)
+    return dataset
 
 
-def _ready(door: KaggleClient, parcel: DatasetUpload, number: int) -> None:
-    """Return once Kaggle has made the version ready.
+def _wait_until_ready(client: KaggleClient, upload: DatasetUpload, number: int) -> None:
+    """Wait until Kaggle has processed the version.
 
-    `READY` alone says nothing: until the number moves it is said of the version before. A version
-    that failed may never get its number; one look at `FAILED` may still be of the one before.
+    `READY` alone proves nothing: until the version number changes it refers to the previous
+    version. A failed version may never get its number, and one look at `FAILED` may also refer to
+    the previous version.
     """
     failures = 0
 
     def look() -> bool | None:
         nonlocal failures
-        held = door.datasets.held(parcel.ref)
-        failures = failures + 1 if held is not None and held.status in _FAILED else 0
-        if failures >= _SURE and held is not None:
+        dataset = client.datasets.get(upload.ref)
+        failures = failures + 1 if dataset is not None and dataset.status in _FAILED else 0
+        if failures >= _FAILED_LOOKS and dataset is not None:
             raise RunFailed(
-                f"{parcel.ref} version {number} is {held.status} on Kaggle; the same command "
-                "publishes it again"
+                f"{upload.ref} version {number} is {dataset.status} on Kaggle; run the same "
+                "command to publish it again"
             )
-        if held is None or held.version < number:
+        if dataset is None or dataset.version < number:
             return None
-        if held.version > number and digest_of(held) == parcel.digest:
-            raise Mismatch(
-                f"{parcel.ref} moved to version {held.version}, wanted {number}: it was made "
-                "twice; the last is whole too, and the same command goes on with it"
-            )
-        if held.version > number:
-            raise Mismatch(
-                f"{parcel.ref} is at version {held.version}, wanted {number}: somebody else "
-                "published; the same command publishes this content again"
-            )
-        _private(held, parcel)
-        return True if held.status == _READY else None
+        if dataset.version > number:
+            raise _unexpected_version(dataset, upload, number)
+        _check_private(dataset, upload)
+        return True if dataset.status == _READY else None
 
-    if polling.poll_until(door.clock, look, MINUTES * 60) is None:
+    if polling.poll_until(client.clock, look, READY_MINUTES * 60) is None:
         raise OutcomeUnknown(
-            f"{parcel.ref} version {number} is not ready after {MINUTES:.0f} minutes; "
-            "the same command goes on waiting"
+            f"{upload.ref} version {number} is not ready after {READY_MINUTES:.0f} minutes; "
+            "run the same command again to keep waiting"
         )
 
 
-def _holds(held: KaggleDataset, parcel: DatasetUpload) -> bool:
-    """Return whether the current version is this content, or is about to be."""
-    return digest_of(held) == parcel.digest and held.status not in _FAILED
+def _unexpected_version(dataset: KaggleDataset, upload: DatasetUpload, number: int) -> Mismatch:
+    """Return the error for a current version after the one that was created."""
+    message = f"{upload.ref} is at version {dataset.version}, expected {number}: "
+    if content_digest(dataset) == upload.digest:
+        return Mismatch(
+            f"{message}this content was published twice. The last version is complete; run the "
+            "same command again to use it"
+        )
+    return Mismatch(
+        f"{message}someone else published; run the same command to publish this content again"
+    )
 
 
-def _private(held: KaggleDataset, parcel: DatasetUpload) -> None:
-    if not held.private:
-        raise Mismatch(f"{parcel.ref} is public; make it private in its settings on Kaggle")
+def _has_content(dataset: KaggleDataset, upload: DatasetUpload) -> bool:
+    """Return whether the current version has this content, or will once processed."""
+    return content_digest(dataset) == upload.digest and dataset.status not in _FAILED
 
 
-def _odd(door: KaggleClient, parcel: DatasetUpload, version: int) -> str:
-    """Return in what the version's files differ, empty where names and sizes are those sent.
+def _check_private(dataset: KaggleDataset, upload: DatasetUpload) -> None:
+    if not dataset.private:
+        raise Mismatch(f"{upload.ref} is public; make it private in its settings on Kaggle")
 
-    A list may be short for a while after a version is ready.
+
+def _listing_difference(client: KaggleClient, upload: DatasetUpload, version: int) -> str:
+    """Return how the version's files differ from the upload, empty if names and sizes match.
+
+    The list may be incomplete for a while after a version is ready.
     """
-    said = ""
+    difference = ""
 
     def look() -> bool | None:
-        nonlocal said
-        said = _difference(parcel.sizes, door.datasets.files(parcel.ref, version))
-        return None if said else True
+        nonlocal difference
+        difference = _difference(upload.sizes, client.datasets.list_files(upload.ref, version))
+        return None if difference else True
 
-    polling.poll_until(door.clock, look, _LISTED)
-    return said
+    polling.poll_until(client.clock, look, _LISTING_DELAY)
+    return difference
 
 
 def _difference(sent: Mapping[str, int], listed: Mapping[str, int]) -> str:
     if names := sorted(listed.keys() ^ sent.keys()):
-        return f"{'lacks' if names[0] in sent else 'holds also'} {names[0]}"
+        return f"{'is missing' if names[0] in sent else 'has an extra file'} {names[0]}"
     if wrong := [name for name, size in sorted(sent.items()) if listed[name] != size]:
-        return f"has {listed[wrong[0]]} bytes of {wrong[0]}, and {sent[wrong[0]]} were sent"
+        return f"has {listed[wrong[0]]} bytes of {wrong[0]}, expected {sent[wrong[0]]}"
     return ""
 
 
-def _only_sealed(parcel: DatasetUpload) -> None:
-    there = {path.name for path in parcel.folder.iterdir()}
-    if odd := sorted(there ^ parcel.sizes.keys()):
-        raise BadData(f"{parcel.folder.name}/{odd[0]} is not in its manifest; run: invoke package")
+def _check_sealed(upload: DatasetUpload) -> None:
+    names = {path.name for path in upload.folder.iterdir()}
+    if unexpected := sorted(names ^ upload.sizes.keys()):
+        raise BadData(
+            f"{upload.folder.name}/{unexpected[0]} is not in its manifest", fix=("package",)
+        )

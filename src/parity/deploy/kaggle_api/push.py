@@ -1,7 +1,7 @@
-"""Push the kernel: once for each key, and proven by reading back what Kaggle made of it.
+"""Idempotent push of a kernel, verified by reading back what Kaggle saved.
 
-Kaggle runs a kernel without a source it does not know, in its newest image and with the network
-on unless told otherwise, and says so only in passing; so everything is told, and read back.
+By default Kaggle runs a kernel in its newest image with internet on, drops sources that it does not
+know, and mentions this only in passing. So every setting is sent explicitly and read back.
 """
 
 import json
@@ -17,7 +17,7 @@ from parity.run import digest
 from parity.run.errors import KaggleRejected, Mismatch, OutcomeUnknown
 
 GRACE = 120.0
-"""Seconds in which a version whose reply was lost would show itself."""
+"""Time in seconds after which a saved version is visible on Kaggle."""
 _BUSY = "session count"
 _SETTINGS = ("kind", "private", "internet", "gpu", "image")
 _COMPARED = ("text", "datasets", "competitions", "models", *_SETTINGS)
@@ -25,12 +25,12 @@ _COMPARED = ("text", "datasets", "competitions", "models", *_SETTINGS)
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """A kernel version that is what was asked for.
+    """A kernel version that matches the requested kernel.
 
     Attributes:
         ref: owner/slug.
-        version: its number.
-        sent: whether it was saved now.
+        version: version number.
+        sent: whether this call saved it.
     """
 
     ref: str
@@ -38,25 +38,25 @@ class Pushed:
     sent: bool
 
 
-def key_of(bundle: str, wheelhouse: str, failed: Collection[int] = ()) -> str:
-    """Return the key of a kernel; after versions that ended badly it is another.
+def kernel_key(bundle: str, wheelhouse: str, failed: Collection[int] = ()) -> str:
+    """Return the key of a kernel; it changes after each failed version.
 
-    >>> key_of("0123456789abcdef00", "fedcba9876543210", {1})
+    >>> kernel_key("0123456789abcdef00", "fedcba9876543210", {1})
     'bundle 0123456789abcdef, wheelhouse fedcba9876543210, after version 1'
     """
-    again = f", after version {max(failed)}" if failed else ""
-    return f"bundle {bundle[:16]}, wheelhouse {wheelhouse[:16]}{again}"
+    suffix = f", after version {max(failed)}" if failed else ""
+    return f"bundle {bundle[:16]}, wheelhouse {wheelhouse[:16]}{suffix}"
 
 
-def keyed(source: str, key: str) -> str:
-    """Return the kernel's source with its key as a last comment, by which it is known again."""
+def add_key(source: str, key: str) -> str:
+    """Return the kernel's source with its key as the last comment."""
     return f"{source.rstrip()}\n# {key}\n"
 
 
-def notebook(source: str) -> str:
-    """Return the same source as a notebook of one cell, JSON.
+def build_notebook(source: str) -> str:
+    """Return the source as a notebook with one cell, JSON.
 
-    >>> json.loads(notebook("print(1)"))["cells"][0]["source"]
+    >>> json.loads(build_notebook("print(1)"))["cells"][0]["source"]
     'print(1)'
     """
     cell: dict[str, object] = {
@@ -68,149 +68,156 @@ def notebook(source: str) -> str:
         "source": source,
     }
     python = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    whole = {
+    notebook = {
         "cells": [cell],
         "metadata": {"kernelspec": python, "language_info": {"name": "python"}},
         "nbformat": 4,
         "nbformat_minor": 5,
     }
-    return json.dumps(whole, indent=1, sort_keys=True)
+    return json.dumps(notebook, indent=1, sort_keys=True)
 
 
 def push(
-    door: KaggleClient, wanted: KaggleKernel, scratch: Path, failed: Collection[int] = ()
+    client: KaggleClient, kernel: KaggleKernel, scratch: Path, failed: Collection[int] = ()
 ) -> Pushed:
-    """Make sure that the kernel's current version is `wanted`; saving it starts its run.
+    """Ensure that the current version on Kaggle is `kernel`; saving it starts a run.
 
     Args:
-        door: to Kaggle.
-        wanted: the kernel.
-        scratch: folder for marks.
-        failed: versions that are known to have ended badly: such a one is saved again.
+        client: Kaggle client.
+        kernel: the requested kernel.
+        scratch: folder for mark files.
+        failed: versions known to have failed; they are pushed again.
 
     Raises:
-        Refused: Kaggle took it not, or not with all its sources.
-        Mismatch: what Kaggle made of it is something else; names the first difference.
-        Unknown: it may have taken it; the same command finds out.
+        KaggleRejected: Kaggle refused it, or dropped one of its sources.
+        Mismatch: Kaggle saved something else; names the first difference.
+        OutcomeUnknown: it may have been saved; the same command checks.
     """
-    before = door.kernels.held(wanted.ref)
-    mark = scratch / f"{digest.of_value(asdict(wanted))}.mark"
+    before = client.kernels.get(kernel.ref)
+    mark = scratch / f"{digest.of_value(asdict(kernel))}.mark"
 
     def look() -> int | None:
-        held = door.kernels.held(wanted.ref)
-        if held is None or not _stands(wanted, held, failed):
+        current = client.kernels.get(kernel.ref)
+        if current is None or not _is_usable(kernel, current, failed):
             return None
-        old = before is not None and held.version == before.version
-        return None if old and _ended_badly(door, held) else held.version
+        is_old = before is not None and current.version == before.version
+        return None if is_old and _has_failed(client, current) else current.version
 
     version, sent = ensure_once(
-        door.clock,
+        client.clock,
         mark,
         look,
-        lambda: _save(door, wanted),
-        lambda version: _read_back(door, wanted, version),
+        lambda: _save(client, kernel),
+        lambda version: _read_back(client, kernel, version),
     )
-    return Pushed(wanted.ref, version, sent=sent)
+    return Pushed(kernel.ref, version, sent=sent)
 
 
-def steps(door: KaggleClient, wanted: KaggleKernel, failed: Collection[int] = ()) -> list[str]:
-    """Return the calls that `push` would make, a line each, having only asked.
+def planned_calls(
+    client: KaggleClient, kernel: KaggleKernel, failed: Collection[int] = ()
+) -> list[str]:
+    """Return the calls that `push` would make, one per line; only read from Kaggle.
 
     Raises:
-        Mismatch: Kaggle holds it with another setting.
+        Mismatch: Kaggle saved this kernel with another setting.
     """
-    held = door.kernels.held(wanted.ref)
-    if held is not None and _stands(wanted, held, failed) and not _ended_badly(door, held):
-        return [f"{wanted.ref}: version {held.version} is this kernel: nothing to save"]
-    sources = [*wanted.datasets, *wanted.models, *wanted.competitions]
+    current = client.kernels.get(kernel.ref)
+    if (
+        current is not None
+        and _is_usable(kernel, current, failed)
+        and not _has_failed(client, current)
+    ):
+        return [f"{kernel.ref}: version {current.version} is this kernel: nothing to save"]
+    sources = [*kernel.datasets, *kernel.models, *kernel.competitions]
     return [
-        f"SaveKernel {wanted.ref}, {wanted.kind}, private, internet off, {wanted.machine}",
-        f"  image {wanted.image}",
+        f"SaveKernel {kernel.ref}, {kernel.kind}, private, internet off, {kernel.machine}",
+        f"  image {kernel.image}",
         *(f"  source {source}" for source in sources),
-        "GetKernel: compare what Kaggle made of it",
+        "GetKernel: compare with what Kaggle saved",
     ]
 
 
-def difference(wanted: KaggleKernel, held: KaggleKernel) -> str:
-    """Return the first thing in which a kernel is not the one wanted, empty where it is.
+def first_difference(kernel: KaggleKernel, saved: KaggleKernel) -> str:
+    """Return the first field in which a saved kernel differs, empty if none does.
 
-    Kaggle may leave the version off a dataset's name when it is asked; the kernel itself then
-    proves by digest which one it was given.
+    Kaggle may return dataset sources without their versions; the kernel itself then verifies the
+    dataset's digest when it runs.
     """
     for name in _COMPARED:
-        here, there = getattr(wanted, name), getattr(held, name)
-        if name == "datasets" and {_unpinned(one) for one in there} == set(there):
-            here = tuple(_unpinned(one) for one in here)
-        if name == "text" and wanted.kind == "notebook":
-            here, there = _cells(here), _cells(there)
-        if isinstance(here, tuple):
-            here, there = tuple(sorted(here)), tuple(sorted(there))
-        if here != there:
+        expected, actual = getattr(kernel, name), getattr(saved, name)
+        if name == "datasets" and {_unpinned(source) for source in actual} == set(actual):
+            expected = tuple(_unpinned(source) for source in expected)
+        if name == "text" and kernel.kind == "notebook":
+            expected, actual = _cells(expected), _cells(actual)
+        if isinstance(expected, tuple):
+            expected, actual = tuple(sorted(expected)), tuple(sorted(actual))
+        if expected != actual:
             return name
     return ""
 
 
-def _stands(wanted: KaggleKernel, held: KaggleKernel, failed: Collection[int]) -> bool:
-    """Return whether what Kaggle holds is the kernel wanted, and no version known to be bad."""
-    if held.version in failed:
+def _is_usable(kernel: KaggleKernel, saved: KaggleKernel, failed: Collection[int]) -> bool:
+    """Return whether the version on Kaggle is the requested kernel and is not known to fail."""
+    if saved.version in failed:
         return False
-    if odd := difference(wanted, held):
-        _refuse_settings(wanted, held, odd)
-    return not odd
+    if field := first_difference(kernel, saved):
+        _refuse_settings(kernel, saved, field)
+    return not field
 
 
-def _ended_badly(door: KaggleClient, held: KaggleKernel) -> bool:
-    return door.kernels.status(held.ref, held.version)[0] in FAILED
+def _has_failed(client: KaggleClient, saved: KaggleKernel) -> bool:
+    return client.kernels.status(saved.ref, saved.version)[0] in FAILED
 
 
-def _save(door: KaggleClient, wanted: KaggleKernel) -> int:
+def _save(client: KaggleClient, kernel: KaggleKernel) -> int:
     try:
-        return door.kernels.push(wanted)
+        return client.kernels.push(kernel)
     except KaggleRejected as error:
         if _BUSY not in str(error):
             raise
         raise KaggleRejected(
-            f"{error}; wait for another session's end, then the same command"
+            f"{error}; wait until another session ends, then run the same command again"
         ) from error
 
 
-def _read_back(door: KaggleClient, wanted: KaggleKernel, version: int) -> None:
-    """Check that the version is what was asked for; it may show a moment later."""
-    shown: KaggleKernel | None = None
+def _read_back(client: KaggleClient, kernel: KaggleKernel, version: int) -> None:
+    """Check that the saved version is the requested kernel; it may become visible late."""
+    saved: KaggleKernel | None = None
 
     def look() -> bool | None:
-        nonlocal shown
-        shown = door.kernels.held(wanted.ref)
-        return True if shown is not None and shown.version >= version else None
+        nonlocal saved
+        saved = client.kernels.get(kernel.ref)
+        return True if saved is not None and saved.version >= version else None
 
-    if polling.poll_until(door.clock, look, GRACE) is None or shown is None:
+    if polling.poll_until(client.clock, look, GRACE) is None or saved is None:
         raise OutcomeUnknown(
-            f"{wanted.ref} version {version} does not show; the same command looks again"
+            f"{kernel.ref} version {version} is not visible on Kaggle yet; "
+            "run the same command again to check"
         )
-    if shown.version > version:
+    if saved.version > version:
         raise Mismatch(
-            f"{wanted.ref} is at version {shown.version}, saved was {version}: somebody else "
-            "pushed; the same command pushes this one again"
+            f"{kernel.ref} is at version {saved.version}, expected {version}: someone else "
+            "pushed; run the same command to push this kernel again"
         )
-    if odd := difference(wanted, shown):
-        _refuse_settings(wanted, shown, odd)
+    if field := first_difference(kernel, saved):
+        _refuse_settings(kernel, saved, field)
         raise Mismatch(
-            f"{wanted.ref} version {version}: its {odd} is not what was told; stop it on its page, "
-            "and the same command pushes it again"
+            f"{kernel.ref} version {version}: Kaggle saved different {field}; stop it on its "
+            "Kaggle page, then run the same command to push it again"
         )
 
 
-def _refuse_settings(wanted: KaggleKernel, held: KaggleKernel, odd: str) -> None:
-    """Refuse our own kernel with another setting: pushed again, Kaggle would do the same again.
+def _refuse_settings(kernel: KaggleKernel, saved: KaggleKernel, field: str) -> None:
+    """Refuse our own kernel with a changed setting: after another push Kaggle would change it too.
 
     Raises:
-        Mismatch: it is so; says where to set it right.
+        Mismatch: a setting differs; says where to change it.
     """
-    if odd in _SETTINGS and _cells(held.text) == _cells(wanted.text):
+    if field in _SETTINGS and _cells(saved.text) == _cells(kernel.text):
         raise Mismatch(
-            f"{held.ref} version {held.version}: Kaggle made its {odd} {getattr(held, odd)!r}, "
-            f"told was {getattr(wanted, odd)!r}; set it in the kernel's settings on its page and "
-            "save, and the same command goes on with that version"
+            f"{saved.ref} version {saved.version}: Kaggle saved {field}={getattr(saved, field)!r} "
+            f"but the kernel asks for {getattr(kernel, field)!r}; change it in the kernel's "
+            "settings on Kaggle, save, and run the same command to use that version"
         )
 
 
@@ -219,8 +226,8 @@ def _unpinned(source: str) -> str:
 
 
 def _cells(text: str) -> object:
-    """Return a notebook's sources, for Kaggle adds metadata of its own."""
+    """Return the sources of a notebook's cells; Kaggle adds metadata that is not compared."""
     try:
         return ["".join(cell.get("source", "")) for cell in json.loads(text)["cells"]]
     except (ValueError, KeyError, TypeError, AttributeError):
-        return text  # no notebook
+        return text  # not a notebook

@@ -1,8 +1,8 @@
-"""Call Kaggle: questions are asked until answered; what changes something is said once.
+"""Retries of Kaggle calls: reads are repeated until answered, writes are sent once.
 
-The client repeats some calls after a lost connection, and may then make two versions of one. Here
-what changes something is repeated only when Kaggle said that it did not take it (429); a reply
-that is lost is `Unknown`, and whoever called looks at what Kaggle holds before saying it again.
+The official client repeats some calls after a lost connection, and may then create two versions.
+Here a write is repeated only if Kaggle reports that it did not process it (429). If the reply is
+lost, `OutcomeUnknown` is raised, and the caller checks what Kaggle holds before it sends again.
 """
 
 import contextlib
@@ -23,105 +23,107 @@ from parity.run.errors import KaggleRejected, OutcomeUnknown
 T = TypeVar("T")
 
 TRIES = 6
-_FIRST, _GROWTH = 2.0, 2.0  # seconds, and by how much each wait is longer than the one before
-_LIMITED, _GONE, _BROKEN = 429, 404, 500
-_HIDDEN = (403, _GONE)  # of what is private and not there, Kaggle says one or the other
+_FIRST, _GROWTH = 2.0, 2.0  # first wait in seconds, and the factor from one wait to the next
+_LIMITED, _NOT_FOUND, _SERVER_ERROR = 429, 404, 500
+_INVISIBLE = (403, _NOT_FOUND)  # Kaggle returns either for a missing or private object
 _ADDRESS = re.compile(r"\b\w+://\S+")
 
 
-def read(clock: Clock, what: str, call: Callable[[], T]) -> T:
-    """Return the answer to a question, which changes nothing and may be asked again.
+def read(clock: Clock, label: str, call: Callable[[], T]) -> T:
+    """Return the reply to a read request, which can be repeated safely.
 
     Raises:
-        Refused: Kaggle says no.
-        Unknown: no answer after several tries.
+        KaggleRejected: Kaggle refused it.
+        OutcomeUnknown: no reply after several tries.
     """
     for attempt in range(TRIES):
         try:
-            with quiet():
+            with silence_client():
                 return call()
-        except failures() as error:
-            if says_no(error):
-                raise refusal(what, error) from error
+        except client_errors() as error:
+            if is_rejection(error):
+                raise build_rejection(label, error) from error
             if attempt == TRIES - 1:
                 raise OutcomeUnknown(
-                    f"{what}: {_said(error)}, {TRIES} times; try again later"
+                    f"{label}: {_reason(error)} after {TRIES} tries; try again later"
                 ) from error
             clock.sleep(_wait(error, attempt))
     raise AssertionError("unreachable")
 
 
-def ask_for(clock: Clock, what: str, call: Callable[[], T]) -> T | None:
-    """Return the answer, or None where what is asked for is not there or not ours to see."""
+def read_or_none(clock: Clock, label: str, call: Callable[[], T]) -> T | None:
+    """Return the reply, or None if the object does not exist or this account cannot see it."""
     try:
-        return read(clock, what, call)
+        return read(clock, label, call)
     except KaggleRejected as error:
-        if _code(error.__cause__) in _HIDDEN:
+        if _code(error.__cause__) in _INVISIBLE:
             return None
         raise
 
 
-def write(clock: Clock, what: str, call: Callable[[], T]) -> T:
-    """Return the reply to what changes something.
+def write(clock: Clock, label: str, call: Callable[[], T]) -> T:
+    """Return the reply to a request that changes something on Kaggle.
 
     Raises:
-        Refused: Kaggle says no; nothing was changed.
-        Unknown: the reply was lost; Kaggle may have taken it.
+        KaggleRejected: Kaggle refused it; nothing was changed.
+        OutcomeUnknown: the reply was lost; the request may have succeeded.
     """
     for attempt in range(TRIES):
         try:
-            with quiet():
+            with silence_client():
                 return call()
-        except failures() as error:
+        except client_errors() as error:
             code = _code(error)
             if code == _LIMITED and attempt < TRIES - 1:
                 clock.sleep(_wait(error, attempt))
                 continue
-            if code == _LIMITED or says_no(error):
-                raise refusal(what, error) from error
+            if code == _LIMITED or is_rejection(error):
+                raise build_rejection(label, error) from error
             raise OutcomeUnknown(
-                f"{what}: {_said(error)}; whether Kaggle took it is not known"
+                f"{label}: {_reason(error)}; it is unclear whether the request succeeded. "
+                "Run the same command again to check"
             ) from error
     raise AssertionError("unreachable")
 
 
-def refusal(what: str, error: BaseException) -> KaggleRejected:
-    """Return Kaggle's words as one line, with what most often mends it."""
-    hints = {
-        401: "; run: invoke doctor",
-        403: "; is it yours, and were the competition's rules accepted?",
-        _LIMITED: "; wait some minutes, then the same command",
-    }
-    return KaggleRejected(f"{what}: {_said(error)}{hints.get(_code(error), '')}")
-
-
-def says_no(error: BaseException) -> bool:
-    """Return whether Kaggle has answered, and would answer the same if it were asked again."""
+def build_rejection(label: str, error: BaseException) -> KaggleRejected:
+    """Return Kaggle's message as one line, with a hint at the most frequent fix."""
     code = _code(error)
-    return bool(code) and code != _LIMITED and code < _BROKEN
+    hints = {
+        403: "; check that it is yours and that you accepted the competition's rules",
+        _LIMITED: "; wait a few minutes, then run the same command again",
+    }
+    message = f"{label}: {_reason(error)}{hints.get(code, '')}"
+    return KaggleRejected(message, fix=("doctor",) if code == 401 else ())
+
+
+def is_rejection(error: BaseException) -> bool:
+    """Return whether Kaggle replied and would reply the same to a repeated request."""
+    code = _code(error)
+    return bool(code) and code != _LIMITED and code < _SERVER_ERROR
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the client's own words from both streams: they have signed addresses in them."""
+def silence_client() -> Iterator[None]:
+    """Discard what the client prints to stdout and stderr: it contains signed URLs."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield
 
 
-def plain(words: str) -> str:
-    r"""Return words of Kaggle's as one line without addresses, which may be signed.
+def strip_addresses(message: str) -> str:
+    r"""Return Kaggle's message as one line without URLs, which may be signed.
 
-    >>> plain("Not taken:\n see https://host/blob?signature=1 for more.")
-    'Not taken: see … for more.'
+    >>> strip_addresses("Not accepted:\n see https://host/blob?signature=1 for more.")
+    'Not accepted: see … for more.'
     """
-    return _ADDRESS.sub("…", " ".join(words.split()))
+    return _ADDRESS.sub("…", " ".join(message.split()))
 
 
-def failures() -> tuple[type[BaseException], ...]:
-    """Return what the client raises where Kaggle says no, is not reached, or is not understood.
+def client_errors() -> tuple[type[BaseException], ...]:
+    """Return the errors that the client raises if Kaggle refuses or the reply is unusable.
 
-    It has no word of its own for an answer it cannot read: one that is no JSON, as of a proxy's
-    page, or names a status it does not know.
+    The client has no error class for a reply that it cannot parse: not JSON, for example a
+    proxy's HTML page, or JSON with an unknown status.
     """
     requests = importlib.import_module("requests")
     urllib3 = importlib.import_module("urllib3.exceptions")
@@ -130,9 +132,9 @@ def failures() -> tuple[type[BaseException], ...]:
 
 
 def _code(error: Any) -> int:
-    """Return the HTTP status of a refusal, 0 where there was no answer at all.
+    """Return the HTTP status of an error, 0 if there was no reply.
 
-    An answer may say 200 on the outside and hold a code of its own.
+    A reply with status 200 may contain another code in its JSON.
     """
     response = getattr(error, "response", None)
     if response is None:
@@ -146,31 +148,30 @@ def _code(error: Any) -> int:
     return status
 
 
-def _said(error: BaseException) -> str:
-    """Return what went wrong in a few words, without addresses or signed URLs."""
+def _reason(error: BaseException) -> str:
+    """Return a short description of an error, without URLs."""
     code = _code(error)
     if isinstance(error, json.JSONDecodeError | KeyError):
-        return "the answer was not understood"
+        return "the reply could not be parsed"
     if not code:
-        slow = "Timeout" in type(error).__name__
-        return "no answer in time" if slow else "the connection was lost"
-    message = "" if " for url: " in str(error) else plain(str(error)).rstrip(".")
-    return f"Kaggle says {message!r} ({code})" if message else f"Kaggle answers {code}"
+        return "no reply in time" if "Timeout" in type(error).__name__ else "connection lost"
+    message = "" if " for url: " in str(error) else strip_addresses(str(error)).rstrip(".")
+    return f"Kaggle says {message!r} ({code})" if message else f"Kaggle returned {code}"
 
 
 def _wait(error: Any, attempt: int) -> float:
-    """Return the seconds to wait: what Kaggle asks for where it does, else ever longer."""
+    """Return the seconds to wait: Kaggle's Retry-After if present, else exponential backoff."""
     response = getattr(error, "response", None)
-    asked = response.headers.get("Retry-After", "") if response is not None else ""
-    own = _FIRST * _GROWTH**attempt
-    return min(max(_seconds(asked, own), 0.0), LONGEST)
+    header = response.headers.get("Retry-After", "") if response is not None else ""
+    backoff = _FIRST * _GROWTH**attempt
+    return min(max(_seconds(header, backoff), 0.0), LONGEST)
 
 
-def _seconds(asked: str, own: float) -> float:
-    """Return the seconds that a Retry-After means, `own` where it means nothing."""
+def _seconds(header: str, backoff: float) -> float:
+    """Return the seconds in a Retry-After header, `backoff` if it is not valid."""
     with contextlib.suppress(ValueError):
-        return own if math.isnan(seconds := float(asked)) else seconds
+        return backoff if math.isnan(seconds := float(header)) else seconds
     try:
-        return (parsedate_to_datetime(asked) - datetime.now(tz=UTC)).total_seconds()
+        return (parsedate_to_datetime(header) - datetime.now(tz=UTC)).total_seconds()
     except (ValueError, TypeError):
-        return own
+        return backoff

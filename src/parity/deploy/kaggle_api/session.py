@@ -1,8 +1,8 @@
-"""Open the real Kaggle client: the pinned versions, with timeouts, one clock, and its own scratch.
+"""A session of the official Kaggle client: pinned version, timeouts, clock, own upload state.
 
-The client sets no timeout on its calls, sleeps by itself, draws its own bars, and keeps upload
-state in the machine's temporary folder, keyed by path; each is set right here, for as long as it is
-open, and nowhere else.
+The client sets no timeout on its calls, sleeps by itself, draws its own progress bars, and keeps
+upload state in the machine's temporary folder, keyed by path. Each of these is replaced while the
+session is open, and only then.
 """
 
 import contextlib
@@ -23,21 +23,21 @@ from parity.run.errors import BadConfig, KaggleRejected, OutcomeUnknown
 from parity.run.progress import progress
 
 CLIENT = {"kaggle": "2.2.5", "kagglesdk": "0.1.38"}
-"""Older ones publish datasets with files missing and exit 0; newer ones were not tried."""
+"""Older versions publish datasets with missing files and exit 0; newer ones are untested."""
 ENVIRONMENTS = ("", "PROD", "LOCALHOST")
 """Any other value of KAGGLE_API_ENVIRONMENT silently means production."""
 TIMEOUT = (20.0, 120.0)
-"""Seconds to connect, and between two bytes of an answer."""
+"""Timeouts in seconds: to connect, and between two bytes of a reply."""
 
 
 @contextmanager
-def opened(clock: Clock) -> Iterator[Any]:
-    """Yield the client, logged in.
+def open_api(clock: Clock) -> Iterator[Any]:
+    """Yield the official client, logged in.
 
     Raises:
-        BadConfig: another version, an environment that is not what it seems, or no login.
-        Refused: Kaggle does not take the login.
-        Unknown: Kaggle does not answer.
+        BadConfig: wrong client version, misleading KAGGLE_API_ENVIRONMENT, or no login.
+        KaggleRejected: Kaggle refused the login.
+        OutcomeUnknown: Kaggle does not respond.
     """
     check_client()
     with contextlib.ExitStack() as stack:
@@ -45,7 +45,7 @@ def opened(clock: Clock) -> Iterator[Any]:
         stack.enter_context(
             _replaced(adapters.HTTPAdapter, "send", _timed(adapters.HTTPAdapter.send))
         )
-        with retry.quiet():  # it tries to log in when it is imported
+        with retry.silence_client():  # the import itself tries to log in
             extended = importlib.import_module("kaggle.api.kaggle_api_extended")
         shim = _Time(clock)
         for module in (extended, importlib.import_module("urllib3.util.retry")):
@@ -55,10 +55,10 @@ def opened(clock: Clock) -> Iterator[Any]:
 
 
 @contextmanager
-def scratch(folder: Path) -> Iterator[Path]:
-    """Keep the client's upload state in `folder` alone, which is made and survives an error.
+def keep_upload_state(folder: Path) -> Iterator[Path]:
+    """Keep the client's upload state in `folder`, which is created and survives an error.
 
-    State in the shared temporary folder is found again by path, size and time, and so can mix the
+    The client finds state in the shared temporary folder by path, size and time, so it can mix the
     bytes of two builds in one file.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -67,58 +67,58 @@ def scratch(folder: Path) -> Iterator[Path]:
 
 
 def check_client() -> None:
-    """Check that the client is the pinned one and will talk to what it seems to.
+    """Check the version of the client and the server that it will talk to.
 
     Raises:
-        BadConfig: it is not.
+        BadConfig: wrong version, or a value of KAGGLE_API_ENVIRONMENT that the client ignores.
     """
-    for name, wanted in CLIENT.items():
+    for name, pinned in CLIENT.items():
         try:
-            found = importlib.metadata.version(name)
+            installed = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found = "not installed"
-        if found != wanted:
+            installed = "not installed"
+        if installed != pinned:
             raise BadConfig(
-                f"{name} is {found}, wanted {wanted}; run: pip install --no-deps {name}=={wanted}"
+                f"{name} must be {pinned} but is {installed}; "
+                f"run: pip install --no-deps {name}=={pinned}"
             )
-    named = os.environ.get("KAGGLE_API_ENVIRONMENT", "")
-    if named not in ENVIRONMENTS:
-        raise BadConfig(
-            f"KAGGLE_API_ENVIRONMENT={named!r} would silently mean production; unset it"
-        )
+    server = os.environ.get("KAGGLE_API_ENVIRONMENT", "")
+    if server not in ENVIRONMENTS:
+        raise BadConfig(f"KAGGLE_API_ENVIRONMENT={server!r} silently selects production; unset it")
 
 
 def _logged_in(extended: Any) -> Any:
     api = extended.KaggleApi()
     try:
-        with retry.quiet():
+        with retry.silence_client():
             api.authenticate()
     except SystemExit as error:
         raise _no_login() from error
-    except retry.failures() as error:
-        if retry.says_no(error):
-            raise _not_taken() from error
-        raise OutcomeUnknown("Kaggle does not answer at the login; try again later") from error
+    except retry.client_errors() as error:
+        if retry.is_rejection(error):
+            raise _login_refused() from error
+        raise OutcomeUnknown("Kaggle does not respond to the login; try again later") from error
     return api
 
 
 def _no_login() -> BadConfig | KaggleRejected:
-    """Return the error of a client that found no login, or one that Kaggle does not know."""
+    """Return the error for a missing login, or for a token that Kaggle refuses."""
     token, _ = importlib.import_module("kagglesdk.kaggle_env").get_access_token_from_env()
     if token:
-        return _not_taken()
+        return _login_refused()
     return BadConfig(
-        "no login for Kaggle: put an API token at ~/.kaggle/access_token, or set "
-        "KAGGLE_USERNAME and KAGGLE_KEY; then: invoke doctor"
+        "no Kaggle login; save an API token as ~/.kaggle/access_token, or set KAGGLE_USERNAME "
+        "and KAGGLE_KEY",
+        fix=("doctor",),
     )
 
 
-def _not_taken() -> KaggleRejected:
-    return KaggleRejected("Kaggle refused the login; make a new token, then: invoke doctor")
+def _login_refused() -> KaggleRejected:
+    return KaggleRejected("Kaggle refused the login; create a new API token", fix=("doctor",))
 
 
 class _Time:
-    """The module `time` for the client, with sleeps that go by our clock and have an end."""
+    """A replacement of the module `time` whose sleeps use our clock and are capped."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -131,24 +131,24 @@ class _Time:
 
 
 def _timed(send: Callable[..., Any]) -> Callable[..., Any]:
-    """Return requests' one way out with our timeout: the client sets none, or minutes."""
+    """Return requests' `send` with our timeout: the client sets none, or minutes."""
 
-    def sending(self: Any, request: Any, **options: Any) -> Any:
+    def send_with_timeout(self: Any, request: Any, **options: Any) -> Any:
         return send(self, request, **{**options, "timeout": TIMEOUT})
 
-    return sending
+    return send_with_timeout
 
 
 def _bars(terminal: TextIO) -> Callable[..., AbstractContextManager[Any]]:
-    """Return what stands in for the client's own bars, which know no pipe."""
+    """Return a replacement of the client's progress bars, which do not handle pipes."""
 
     @contextmanager
     def bar(total: int | None = None, initial: int | None = None, **_: Any) -> Iterator[Any]:
         label = "upload" if initial is None else "download"
         with contextlib.ExitStack() as stack:
-            with contextlib.redirect_stderr(terminal):  # while it is made: the client is quiet
-                made = stack.enter_context(progress(label, total or 0, "B", initial or 0))
-            yield made
+            with contextlib.redirect_stderr(terminal):  # undo silence_client at creation
+                created = stack.enter_context(progress(label, total or 0, "B", initial or 0))
+            yield created
 
     return bar
 

@@ -1,24 +1,23 @@
-"""Submit a kernel version once: the key in the description finds it again, whatever was lost."""
+"""Idempotent submission of a kernel version, identified by a key in the description."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from parity.competition.eedi import submission
 from parity.deploy.kaggle_api import polling
 from parity.deploy.kaggle_api.client import KaggleClient
-from parity.deploy.kaggle_api.follow import Version, find
+from parity.deploy.kaggle_api.follow import KernelVersion, find_submission
 from parity.deploy.kaggle_api.idempotency import GRACE, ensure_once
 from parity.run.errors import KaggleRejected, OutcomeUnknown
 
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """A submission that Kaggle holds.
+    """A submission on Kaggle.
 
     Attributes:
         ref: Kaggle's number of it.
-        key: ours, in its description.
-        sent: whether it was made now.
+        key: our key, in its description.
+        sent: whether this call created it.
     """
 
     ref: int
@@ -26,76 +25,86 @@ class Submitted:
     sent: bool
 
 
-def key_of(bundle: str, version: int) -> str:
-    """Return the key of a bundle run as one kernel version.
+def submission_key(bundle: str, version: int) -> str:
+    """Return the key for a bundle and the kernel version that ran it.
 
-    >>> key_of("0123456789abcdef", 3)
+    >>> submission_key("0123456789abcdef", 3)
     'kp1:01234567:v3'
     """
     return f"kp1:{bundle[:8]}:v{version}"
 
 
 def submit(
-    door: KaggleClient, competition: str, version: Version, key: str, scratch: Path
+    client: KaggleClient,
+    competition: str,
+    version: KernelVersion,
+    key: str,
+    scratch: Path,
+    *,
+    file: str,
 ) -> Submitted:
-    """Make sure that Kaggle holds one submission with this key.
+    """Ensure that Kaggle has exactly one submission with this key.
 
     Args:
-        door: to Kaggle.
-        competition: its slug.
-        version: a version whose run has ended and was checked.
-        key: of bundle and version.
-        scratch: folder for marks.
+        client: Kaggle client.
+        competition: competition slug.
+        version: a version that is complete and checked.
+        key: key of bundle and version.
+        scratch: folder for mark files.
+        file: name of the submission in the kernel's output.
 
     Raises:
-        Refused: no submission is left today, or Kaggle takes it not.
-        Unknown: it may have taken it; the same command finds out first.
+        KaggleRejected: no submissions are left today, or Kaggle refused this one.
+        OutcomeUnknown: it may have been created; the same command checks first.
     """
 
     def look() -> int | None:
-        found = find(door, competition, 0, key)
-        return found.ref if found else None
+        existing = find_submission(client, competition, 0, key)
+        return existing.ref if existing else None
 
-    def prove(ref: int) -> None:
-        if polling.poll_until(door.clock, look, GRACE) is None:
+    def verify(ref: int) -> None:
+        if polling.poll_until(client.clock, look, GRACE) is None:
             raise OutcomeUnknown(
-                f"submission {ref} ({key}) does not show; the same command looks again"
+                f"submission {ref} ({key}) is not listed by Kaggle yet; "
+                "run the same command again to check"
             )
 
     mark = scratch / f"{competition}-{key.replace(':', '-')}.mark"
     ref, sent = ensure_once(
-        door.clock, mark, look, lambda: _submit(door, competition, version, key), prove
+        client.clock, mark, look, lambda: _submit(client, competition, version, key, file), verify
     )
     return Submitted(ref, key, sent=sent)
 
 
-def _submit(door: KaggleClient, competition: str, version: Version, key: str) -> int:
-    _left(door, competition)
-    return door.competitions.submit(
-        competition, version.ref, version.number, file=submission.NAME, key=key
-    )
+def _submit(
+    client: KaggleClient, competition: str, version: KernelVersion, key: str, file: str
+) -> int:
+    _submissions_left(client, competition)
+    return client.competitions.submit(competition, version.ref, version.number, file=file, key=key)
 
 
-def steps(door: KaggleClient, competition: str, version: Version, key: str) -> list[str]:
-    """Return the calls that `submit` would make, a line each, having only asked.
+def planned_calls(
+    client: KaggleClient, competition: str, version: KernelVersion, key: str, *, file: str
+) -> list[str]:
+    """Return the calls that `submit` would make, one per line; only read from Kaggle.
 
     Raises:
-        Refused: no submission is left today.
+        KaggleRejected: no submissions are left today.
     """
-    if (found := find(door, competition, 0, key)) is not None:
-        return [f"{competition}: submission {found.ref} has key {key}: nothing to submit"]
+    if (existing := find_submission(client, competition, 0, key)) is not None:
+        return [f"{competition}: submission {existing.ref} has key {key}: nothing to submit"]
     return [
-        f"{competition}: {_left(door, competition)} submissions left today",
-        f"CreateCodeSubmission {version}, {submission.NAME}, description {key}",
+        f"{competition}: {_submissions_left(client, competition)} submissions left today",
+        f"CreateCodeSubmission {version}, {file}, description {key}",
     ]
 
 
-def _left(door: KaggleClient, competition: str) -> int:
+def _submissions_left(client: KaggleClient, competition: str) -> int:
     """Return how many submissions are left today, at least 1."""
-    left = door.competitions.left(competition)
-    if left < 1:
+    count = client.competitions.submissions_left(competition)
+    if count < 1:
         raise KaggleRejected(
-            f"{competition}: no submission is left today (Kaggle counts days in UTC); "
-            "the same command tomorrow"
+            f"{competition}: no submissions left today (Kaggle counts days in UTC); "
+            "run the same command tomorrow"
         )
-    return left
+    return count

@@ -1,4 +1,4 @@
-"""What the methods of the door share: the client, its types, pages, and a no inside a yes."""
+"""Helpers shared by all Kaggle calls: the client, its types, paging, and errors inside replies."""
 
 import importlib
 from collections.abc import Iterator, Sequence
@@ -9,54 +9,55 @@ from parity.deploy.kaggle_api.clock import Clock
 from parity.run.errors import KaggleRejected, Mismatch
 
 PAGE = 200
-"""Items asked for at once, the most that Kaggle gives."""
-_PAGES = 1000  # of one list; a server that always names a next page is not followed for ever
+"""Items per page, Kaggle's maximum."""
+_PAGES = 1000  # most pages of one list: a broken server may always send a next page token
 
 
 class Transport:
-    """The real client, logged in, and the clock that waiting on it goes by."""
+    """The official client, logged in, and the clock for waiting on it."""
 
     def __init__(self, api: Any, clock: Clock) -> None:
-        """Talk through `api` and wait by `clock`."""
+        """Wrap `api`; wait by `clock`."""
         self.api, self.clock = api, clock
 
     def client(self) -> Any:
-        """Return the client's own context of one or more calls."""
+        """Return the official client's context manager for one or more calls."""
         return self.api.build_kaggle_client()
 
-    def pages(self, what: str, call: Any, asked: Any) -> Iterator[Any]:
+    def pages(self, label: str, call: Any, request: Any) -> Iterator[Any]:
         """Yield all pages of a list.
 
         Raises:
-            Mismatch: it never ends.
+            Mismatch: the list has too many pages.
         """
         for _ in range(_PAGES):
-            page = retry.read(self.clock, what, lambda: call(asked))
+            page = retry.read(self.clock, label, lambda: call(request))
             yield page
             if not page.next_page_token:
                 return
-            asked.page_token = page.next_page_token
-        raise Mismatch(f"{what}: more than {_PAGES} pages; Kaggle always names a further one")
+            request.page_token = page.next_page_token
+        raise Mismatch(f"{label}: more than {_PAGES} pages; Kaggle keeps sending a next page token")
 
 
-def types(module: str) -> Any:
+def request_types(module: str) -> Any:
     """Return a module of the client's request types, such as `datasets.types.…`."""
     return importlib.import_module(f"kagglesdk.{module}")
 
 
-def fail_on(what: str, reply: Any, lists: Sequence[str] = ()) -> None:
-    """Refuse a reply that says no inside, whatever its HTTP status.
+def check_reply(label: str, reply: Any, lists: Sequence[str] = ()) -> None:
+    """Raise an error if a reply reports one even with HTTP status 200.
 
     Args:
-        what: what was told.
-        reply: Kaggle's.
-        lists: names of fields that have to be empty.
+        label: description of the request, for messages.
+        reply: Kaggle's reply.
+        lists: names of reply fields that must be empty.
 
     Raises:
-        Refused: `error` is set, or one of the lists is not empty.
+        KaggleRejected: `error` is set, or one of the lists is not empty.
     """
     if reply.error:
-        raise KaggleRejected(f"{what}: Kaggle says {retry.plain(reply.error)!r}")
+        raise KaggleRejected(f"{label}: Kaggle says {retry.strip_addresses(reply.error)!r}")
     for name in lists:
-        if odd := list(getattr(reply, name, None) or []):
-            raise KaggleRejected(f"{what}: {name.replace('_', ' ')}: {', '.join(map(str, odd))}")
+        if items := list(getattr(reply, name, None) or []):
+            values = ", ".join(map(str, items))
+            raise KaggleRejected(f"{label}: {name.replace('_', ' ')}: {values}")

@@ -1,22 +1,23 @@
-"""What Kaggle holds, and what is to be held there, in this project's words."""
+"""Records of what Kaggle holds: datasets, kernels, submissions."""
 
 from dataclasses import dataclass
 
 COMPLETE = "COMPLETE"
-"""What Kaggle calls a run that ended well."""
+"""Kaggle's status of a successful run."""
 FAILED = ("ERROR", "CANCEL_REQUESTED", "CANCEL_ACKNOWLEDGED")
-"""What Kaggle calls one that did not."""
+"""Kaggle's statuses of a failed or canceled run."""
 
 
 @dataclass(frozen=True, slots=True)
 class KaggleDataset:
-    """A dataset as Kaggle holds it.
+    """A dataset on Kaggle.
 
     Attributes:
-        status: as Kaggle names it, `READY` or `FAILED` among others.
+        status: Kaggle's name of it, for example `READY` or `FAILED`.
         version: number of the current version.
         private: whether only its owner sees it.
-        notes: version number → its notes; of the first, which has none, the description.
+        notes: version number → version notes; the first version has none, so its entry is the
+            description.
     """
 
     status: str
@@ -27,22 +28,22 @@ class KaggleDataset:
 
 @dataclass(frozen=True, slots=True)
 class KaggleKernel:
-    """A kernel, as it is to be or as Kaggle holds it.
+    """A kernel on Kaggle, or one to push.
 
     Attributes:
         ref: owner/slug.
-        title: its slug is the title's.
-        text: its source.
+        title: title; Kaggle derives the slug from it.
+        text: source code.
         kind: `script` or `notebook`.
-        image: name@sha256:... of the image it runs in.
-        machine: the accelerator's name.
-        gpu: whether it has one.
-        internet: whether it reaches the network.
+        image: Docker image, name@sha256:....
+        machine: name of the accelerator.
+        gpu: whether it has a GPU.
+        internet: whether it can reach the network.
         private: whether only its owner sees it.
-        datasets: owner/slug/N, pinned.
-        competitions: slugs.
-        models: owner/model/framework/variation/N.
-        version: number of the current version; 0 where it is to be.
+        datasets: dataset sources, owner/slug/N, pinned to a version.
+        competitions: slugs of competition sources.
+        models: model sources, owner/model/framework/variation/N.
+        version: number of the current version; 0 if not pushed.
     """
 
     ref: str
@@ -62,13 +63,13 @@ class KaggleKernel:
 
 @dataclass(frozen=True, slots=True)
 class KaggleSubmission:
-    """A submission as Kaggle holds it; a score that is not known is empty.
+    """A submission on Kaggle; a score that is not available is empty.
 
     Attributes:
         ref: Kaggle's number of it.
         status: `PENDING`, `COMPLETE` or `ERROR`.
-        description: ours, with the key.
-        error: why it failed.
+        description: our description, which contains the key.
+        error: reason of a failure.
         public: public score, a decimal as text.
         private: private score, a decimal as text.
     """

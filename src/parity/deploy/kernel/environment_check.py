@@ -1,4 +1,4 @@
-"""What the kernel finds around it: which image this is, and what the wheelhouse brought into it."""
+"""Checks of the kernel's environment: the image, and the packages from the wheelhouse."""
 
 import importlib.metadata
 import os
@@ -12,54 +12,61 @@ from parity.run import environment
 from parity.run.errors import Mismatch
 
 IDENTITY = Path("/etc")
-"""Where Kaggle's image says which it is."""
+"""Folder with the files that identify Kaggle's image."""
 _COMMIT = re.compile("[0-9a-f]{7,40}")
 
 
-def image(wanted: Mapping[str, str], identity: Path = IDENTITY) -> dict[str, str]:
-    """Return what the image says it is.
+def image(locked_facts: Mapping[str, str], identity: Path = IDENTITY) -> dict[str, str]:
+    """Return the commit, build date and identity of the image.
 
     Args:
-        wanted: the bundle's facts of the image that `kaggle/image.lock` names.
-        identity: folder of `git_commit` and `build_date`, which Kaggle's image has.
+        locked_facts: facts in the bundle of the image that `kaggle/image.lock` names.
+        identity: folder of `git_commit` and `build_date`, files of Kaggle's image.
 
     Raises:
-        Mismatch: it is an image of Kaggle's, and another.
+        Mismatch: this is Kaggle's image, but of another commit.
     """
     paths = {"commit": identity / "git_commit", "built": identity / "build_date"}
-    said = {
+    facts = {
         name: path.read_text(encoding="utf-8").strip() if path.is_file() else ""
         for name, path in paths.items()
     }
-    said["commit"] = said["commit"] if _COMMIT.fullmatch(said["commit"]) else ""  # `unknown`
-    locked = wanted.get("git_commit", "")[: len(said["commit"])]  # it may be a short one
-    if said["commit"] and locked and said["commit"] != locked:
+    facts["commit"] = facts["commit"] if _COMMIT.fullmatch(facts["commit"]) else ""  # `unknown`
+    locked = locked_facts.get("git_commit", "")[
+        : len(facts["commit"])
+    ]  # the image may have a short hash
+    if facts["commit"] and locked and facts["commit"] != locked:
         raise Mismatch(
-            f"this is Kaggle's image of commit {said['commit'][:12]}, built {said['built']}; "
-            f"the bundle is for {locked[:12]}: run: invoke push, which pins it"
+            f"this is Kaggle's image of commit {facts['commit'][:12]}, built {facts['built']}; "
+            f"the bundle is for {locked[:12]}; push the kernel again, which pins the image",
+            fix=("push",),
         )
-    identified = "as locked" if said["commit"] else "not Kaggle's image"
-    return {**said, "identity": identified, "reference": os.environ.get("PARITY_IMAGE", "")}
+    identified = "as locked" if facts["commit"] else "not Kaggle's image"
+    return {**facts, "identity": identified, "reference": os.environ.get("PARITY_IMAGE", "")}
 
 
 def vendored(pins: Iterable[str]) -> dict[str, str]:
-    """Return name → version of what the wheelhouse brought, each with all that it requires.
+    """Return name → version of the wheelhouse's packages; check their requirements.
 
-    Only of these: of the image itself such a check finds faults that are none of ours.
+    The image's own packages are not checked: they have conflicts that this project can't fix.
 
     Raises:
-        Mismatch: another version is found first, or a requirement is not met.
+        Mismatch: another version is imported, or a requirement is not met.
     """
-    found = {}
+    versions = {}
     for pin in pins:
         name, _, version = pin.partition("==")
-        found[name] = environment.version(name)
-        if found[name] != version:
-            raise Mismatch(f"{name}: the wheelhouse has {version}, here is {found[name] or 'none'}")
-        for wanted in map(Requirement, importlib.metadata.requires(name) or ()):
-            here = environment.version(wanted.name)
-            if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+        versions[name] = environment.version(name)
+        if versions[name] != version:
+            raise Mismatch(
+                f"{name}: the wheelhouse has {version}, here is {versions[name] or 'none'}"
+            )
+        for requirement in map(Requirement, importlib.metadata.requires(name) or ()):
+            installed = environment.version(requirement.name)
+            if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
                 continue
-            if not here or not wanted.specifier.contains(here, prereleases=True):
-                raise Mismatch(f"{name} {version} requires {wanted}, here is {here or 'none'}")
-    return found
+            if not installed or not requirement.specifier.contains(installed, prereleases=True):
+                raise Mismatch(
+                    f"{name} {version} requires {requirement}, here is {installed or 'none'}"
+                )
+    return versions

@@ -1,6 +1,6 @@
-"""What the digests of evidence hide, written down by the same code wherever a model is measured.
+"""Facts of an evidence record: what its digests are made of, the same wherever a model runs.
 
-Digests, ids, versions and lengths only: it goes into the ledger, where no text may be.
+Digests, ids, versions and lengths only, because the ledger must not hold text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,28 +10,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from parity.competition.corpus import Corpus
 from parity.competition.few_shot import Example
-from parity.competition.query import Corpus, QueryId
+from parity.competition.query import QueryId
 from parity.run import digest, environment
-from parity.run.config.run_file import PromptConfig
+from parity.run.config.prompt import PromptConfig
+from parity.run.layers import BY_NAME
 
-_SHORT = 16  # hex digits that tell 64 rows apart
+_SHORT = 16  # hex digits; enough to distinguish 64 rows
 _TEXTS = ("format", "instruction", "query", "passage")
-_PLAIN = ("query_max_length", "passage_max_length", "examples", "example_count", "example_seed")
+_PLAIN = tuple(
+    key for layer in ("template", "examples") for key in BY_NAME[layer].keys if key not in _TEXTS
+)
 _RAN = ("budget", "processes", "precision")
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeTexts:
-    """The probe as one encoder was asked it; n rows.
+    """Texts, tokens and embeddings of the n probe rows for one encoder.
 
     Attributes:
-        query_ids: of the n rows, in order.
-        texts: the n prompts.
+        query_ids: ids of the n rows, in order.
+        texts: n prompts.
         tokens: n lists of token ids.
-        shown: query id → its few-shot examples.
-        vectors: (n, d) float32, embeddings of the prompts.
-        passages: (m, d) float32, embeddings of the corpus in ascending order of id.
+        shown: few-shot examples by query id.
+        vectors: embeddings of the prompts, (n, d) float32.
+        passages: embeddings of the corpus in its order, (m, d) float32.
     """
 
     query_ids: Sequence[QueryId]
@@ -49,24 +53,24 @@ def environment_fingerprint(
     speed: Mapping[str, Any],
     budget: int,
 ) -> dict[str, Any]:
-    """Return the facts of a record of evidence, plain values without a text.
+    """Return the facts of an evidence record as plain values without text.
 
     Args:
-        prompt: templates and lengths; templates are told by digest.
-        corpus: misconception id → sentence, told by digest.
-        probed: what the probe was asked and how it was embedded.
-        speed: of the encoder; its seconds stay out.
-        budget: tokens a pack by the run file, for embeddings that were kept on disk.
+        prompt: templates and lengths; templates are recorded by digest.
+        corpus: passages, recorded by digest.
+        probed: texts, tokens and embeddings of the probe.
+        speed: speed facts of the encoder; seconds are not recorded.
+        budget: tokens per pack in the run file, for embeddings cached on disk.
     """
     ran = {name: speed[name] for name in _RAN if name in speed}
     return {
-        "environment": environment.found(),
+        "environment": environment.describe(),
         "ran": {**ran, "budget": ran.get("budget") or budget},
         "prompt": {
             **{name: digest.of_text(getattr(prompt, name))[:_SHORT] for name in _TEXTS},
             **{name: getattr(prompt, name) for name in _PLAIN},
         },
-        "corpus": digest.of_value(corpus),
+        "corpus": corpus.digest(),
         "probe": _rows(probed),
         "vectors": {
             "queries": digest.of_bytes(probed.vectors.tobytes()),
@@ -86,14 +90,14 @@ def tokens_mark(ids: Sequence[int]) -> str:
 
 
 def _rows(probed: ProbeTexts) -> list[dict[str, Any]]:
-    asked = zip(probed.query_ids, probed.texts, probed.tokens, strict=True)
+    rows = zip(probed.query_ids, probed.texts, probed.tokens, strict=True)
     return [
         {
             "query_id": query_id,
             "text": text_mark(text),
             "tokens": tokens_mark(ids),
             "length": len(ids),
-            "examples": [one.query.query_id for one in probed.shown.get(query_id, ())],
+            "examples": [example.query.query_id for example in probed.shown.get(query_id, ())],
         }
-        for query_id, text, ids in asked
+        for query_id, text, ids in rows
     ]

@@ -1,7 +1,7 @@
-"""What another environment made of the same bundle, beside what was made here: no byte promise.
+"""Comparison of two environments that ran the same bundle; bytes may differ.
 
-Texts and token ids must be equal, embeddings nearly so in full precision; what the small rest does
-to rankings is counted and told, never judged.
+Texts and token ids must be equal, and embeddings nearly equal in fp32. Differences in rankings are
+counted and reported, but never an error.
 """
 
 from collections.abc import Mapping
@@ -12,27 +12,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.competition import ranking as rankings
-from parity.competition.eedi import submission
 from parity.competition.query import Qrels
-from parity.competition.ranking import Ids, Ranking
+from parity.competition.ranking import Positions, Ranking
 from parity.competition.scoring import metrics
+from parity.competition.scoring.row_metrics import Metric
 from parity.run.errors import Mismatch
+from parity.run.layers import EXACT, differences
 
 NEAR = 1e-5
-"""How far below 1 the cosine of two embeddings of one text may lie in fp32."""
-_EXACT = ("template", "examples", "texts", "tokens")
-_K = submission.K
+"""Largest distance from 1 of the cosine of two fp32 embeddings of the same text."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunOutputs:
-    """What one environment made.
+    """Outputs of one environment.
 
     Attributes:
         layers: evidence layer → digest or value.
-        vectors: (n, d) float32, the probe's embeddings.
-        ranking: the probe's.
-        submission: the test's.
+        vectors: embeddings of the probe, (n, d) float32.
+        ranking: ranking of the probe.
+        submission: ranking of the test.
     """
 
     layers: Mapping[str, str]
@@ -43,15 +42,16 @@ class RunOutputs:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Where two environments part.
+    """Differences between two environments.
 
     Attributes:
-        unequal: the first layer up to the token ids that differs, empty where none does.
-        cosine: the smallest of the probe's embeddings here and there.
-        overlap: mean share of the first 25 ids of a row of the test that both have.
-        rows: rows of the submission that differ, in ids or in their order.
-        of: rows of the submission.
-        difference: MAP@25 of the probe there, less that here; None without labels.
+        unequal: first layer up to the token ids that differs; empty if all are equal.
+        cosine: smallest cosine between the two embeddings of a probe row.
+        overlap: mean share of a test row's predicted ids that both environments have.
+        rows: number of submission rows that differ in ids or in order.
+        of: number of submission rows.
+        difference: the other environment's probe score minus the local one; None without labels.
+        metric: name of that score.
     """
 
     unequal: str
@@ -60,97 +60,110 @@ class Comparison:
     rows: int
     of: int
     difference: float | None
+    metric: str
 
     def __str__(self) -> str:
-        """Return it as a line for a person."""
+        """Return the comparison as one line of text."""
         parts = [
             f"first layer that differs: {self.unequal}" if self.unequal else "token ids equal",
             f"probe cosine at least {self.cosine:.7f}",
-            f"overlap@{_K} {self.overlap:.4f}",
+            f"overlap of submissions {self.overlap:.4f}",
             f"{self.rows} of {self.of} rows of the submission differ",
         ]
         if self.difference is not None:
-            parts.append(f"MAP@{_K} of the probe {self.difference:+.5f}")
+            parts.append(f"{self.metric} of the probe {self.difference:+.5f}")
         return "; ".join(parts)
 
 
-def read(folder: Path, layers: Mapping[str, str], submitted: Path) -> RunOutputs:
-    """Return what lies in a folder of `probe.npy` and `probe_ranking.jsonl`, and a submission."""
+def read(folder: Path, layers: Mapping[str, str], submitted: Ranking) -> RunOutputs:
+    """Return the outputs in a folder of `probe.npy` and `probe_ranking.jsonl`."""
     return RunOutputs(
         layers=layers,
         vectors=np.load(folder / "probe.npy"),
         ranking=rankings.read(folder / "probe_ranking.jsonl"),
-        submission=submission.read(submitted),
+        submission=submitted,
     )
 
 
-def compare(here: RunOutputs, there: RunOutputs, qrels: Qrels | None = None) -> Comparison:
-    """Compare what two environments made of one bundle.
+def compare(
+    local: RunOutputs, remote: RunOutputs, metric: Metric, qrels: Qrels | None = None
+) -> Comparison:
+    """Compare the outputs of two environments for one bundle.
 
     Args:
-        here: what was made locally.
-        there: what the other environment made.
-        qrels: the probe's labels, where the difference of its MAP is wanted.
+        local: local outputs.
+        remote: outputs of the other environment.
+        metric: the competition's metric.
+        qrels: labels of the probe, to compare its score; None to skip it.
 
     Raises:
-        Mismatch: they ranked other rows, or embeddings of another size.
+        Mismatch: the rows, or the sizes of the embeddings, differ.
     """
-    for one, other, what in (
-        (here.submission.query_ids, there.submission.query_ids, "rows of the test"),
-        (here.ranking.query_ids, there.ranking.query_ids, "rows of the probe"),
-        (here.vectors.shape, there.vectors.shape, "sizes of the probe's embeddings"),
+    for local_value, remote_value, label in (
+        (local.submission.query_ids, remote.submission.query_ids, "rows of the test"),
+        (local.ranking.query_ids, remote.ranking.query_ids, "rows of the probe"),
+        (local.vectors.shape, remote.vectors.shape, "sizes of the probe's embeddings"),
     ):
-        if one != other:
-            raise Mismatch(f"the {what} here are not those there: was it the same bundle and test?")
-    odd = (name for name in _EXACT if here.layers.get(name) != there.layers.get(name))
-    mine, theirs = here.submission.ids, there.submission.ids
+        if local_value != remote_value:
+            raise Mismatch(
+                f"the {label} differ between the environments. Run the same bundle and test in both"
+            )
+    unequal = differences(local.layers, remote.layers, EXACT, with_unknown=True)
+    local_ids, remote_ids = local.submission.positions, remote.submission.positions
     return Comparison(
-        unequal=next(odd, ""),
-        cosine=float(cosines(here.vectors, there.vectors).min(initial=1.0)),
-        overlap=float(np.mean(overlaps(mine, theirs))),
-        rows=sum(ids != others for ids, others in zip(mine.tolist(), theirs.tolist(), strict=True)),
-        of=len(mine),
-        difference=None if qrels is None else _map(there, qrels) - _map(here, qrels),
+        unequal=next(iter(unequal), ""),
+        cosine=float(cosines(local.vectors, remote.vectors).min(initial=1.0)),
+        overlap=float(np.mean(overlaps(local_ids, remote_ids))),
+        rows=sum(
+            ids != remote_row
+            for ids, remote_row in zip(local_ids.tolist(), remote_ids.tolist(), strict=True)
+        ),
+        of=len(local_ids),
+        difference=None
+        if qrels is None
+        else _score(remote, qrels, metric) - _score(local, qrels, metric),
+        metric=metric.title,
     )
 
 
-def cosines(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return each row's cosine, (n,) float64; rows have unit norm but for rounding."""
-    a, b = one.astype(np.float64), other.astype(np.float64)  # (n, d)
+def cosines(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the cosine of each pair of rows, (n,) float64; norms are 1 up to rounding."""
+    a, b = first.astype(np.float64), second.astype(np.float64)  # (n, d)
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)  # (n,)
-    found: NDArray[np.float64] = (a * b).sum(axis=1) / norms
-    return found
+    result: NDArray[np.float64] = (a * b).sum(axis=1) / norms
+    return result
 
 
-def overlaps(mine: Ids, theirs: Ids) -> list[float]:
-    """Return for each row the share of my ids that are among theirs, whatever their order."""
-    pairs = zip(mine.tolist(), theirs.tolist(), strict=True)
-    return [len(set(ids) & set(others)) / len(ids) for ids, others in pairs]
+def overlaps(local: Positions, remote: Positions) -> list[float]:
+    """Return for each row the share of local ids that the other row has, in any order."""
+    pairs = zip(local.tolist(), remote.tolist(), strict=True)
+    rows = [({*ids} - {-1}, {*remote_ids}) for ids, remote_ids in pairs]  # -1 names no passage
+    return [len(ids & remote_ids) / len(ids) for ids, remote_ids in rows]
 
 
-def compare_outputs(found: Comparison, precision: str) -> None:
-    """Check that two environments agree as far as they must.
+def compare_outputs(comparison: Comparison, precision: str) -> None:
+    """Check that two environments have equal texts and tokens, and in fp32 equal embeddings.
 
     Args:
-        found: the comparison.
-        precision: compute dtype; in fp32 embeddings must be near, in others they are only told.
+        comparison: comparison of the two.
+        precision: compute dtype; embeddings are checked only in fp32.
 
     Raises:
-        Mismatch: texts or token ids differ, or embeddings in fp32.
+        Mismatch: texts or token ids differ, or fp32 embeddings are too far apart.
     """
-    if found.unequal:
+    if comparison.unequal:
         raise Mismatch(
-            f"layer {found.unequal} differs between the environments: another version of a library "
-            "reads the same files otherwise; compare environment.packages of both reports"
+            f"layer {comparison.unequal} differs between the environments. Another version of a "
+            "library reads the same files differently; compare environment.packages of both reports"
         )
-    if precision == "fp32" and found.cosine < 1 - NEAR:
+    if precision == "fp32" and comparison.cosine < 1 - NEAR:
         raise Mismatch(
-            f"a probe embedding has cosine {found.cosine:.7f} with the one made here; in fp32 want "
-            f"1 - {NEAR:g} at least"
+            f"a probe embedding has cosine {comparison.cosine:.7f} with the local one; "
+            f"fp32 requires at least 1 - {NEAR:g}"
         )
 
 
-def _map(side: RunOutputs, qrels: Qrels) -> float:
+def _score(side: RunOutputs, qrels: Qrels, metric: Metric) -> float:
     labels = {query_id: qrels[query_id] for query_id in side.ranking.query_ids}
-    k = min(_K, side.ranking.ids.shape[1])
-    return float(np.mean(list(metrics.average_precisions(side.ranking, labels, k=k).values())))
+    metric = metric.within(side.ranking.positions.shape[1])
+    return float(np.mean(list(metrics.row_scores(side.ranking, labels, metric).values())))

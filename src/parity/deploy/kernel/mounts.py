@@ -1,20 +1,21 @@
-"""Where Kaggle mounts what is attached: the layouts that were seen, each a function of the name.
+"""Kaggle's mount layouts: the folder of an attached dataset, competition or model by its name.
 
 A dataset is `owner/slug`, a competition its slug, a model `owner/model/framework/variation/N`.
-The kernel knows none of them, so that a new one does no harm; a rehearsal tries them all.
+The kernel does not depend on a layout, so that a new one does not break it. The rehearsal uses two
+of them.
 
-Source: helpers' reports of 2024 to 2026; `models/` with and without its owner is hearsay.
+Source: reports from 2024 to 2026. `models/` with and without its owner is unconfirmed.
 """
 
 from collections.abc import Callable
 from pathlib import PurePosixPath
 
 Layout = Callable[[str], PurePosixPath]
-"""Name of what is attached → its folder below /kaggle/input."""
+"""Function from the name of an attached source to its folder below /kaggle/input."""
 
 
 def slug(name: str) -> PurePosixPath:
-    """Return the older place: right below the input, without an owner.
+    """Return the older path: directly below the input folder, without an owner.
 
     >>> str(slug("ann/small-bundle")), str(slug("eedi")), str(slug("ann/llm/transformers/7b/1"))
     ('small-bundle', 'eedi', 'llm/transformers/7b/1')
@@ -23,7 +24,7 @@ def slug(name: str) -> PurePosixPath:
 
 
 def owner(name: str) -> PurePosixPath:
-    """Return the newer place: by kind, with the owner.
+    """Return the newer path: by kind, with the owner.
 
     >>> str(owner("ann/small-bundle")), str(owner("eedi")), str(owner("ann/llm/transformers/7b/1"))
     ('datasets/ann/small-bundle', 'competitions/eedi', 'models/ann/llm/transformers/7b/1')
@@ -34,7 +35,7 @@ def owner(name: str) -> PurePosixPath:
 
 
 def mixed(name: str) -> PurePosixPath:
-    """Return a place between the two: competition and models moved, datasets not yet.
+    """Return the transitional path: new for competitions and models, old for datasets.
 
     >>> str(mixed("ann/small-bundle")), str(mixed("eedi"))
     ('small-bundle', 'competitions/eedi')
@@ -43,7 +44,7 @@ def mixed(name: str) -> PurePosixPath:
 
 
 LAYOUTS: dict[str, Layout] = {"owner": owner, "slug": slug, "mixed": mixed}
-"""The newest first."""
+"""Layouts by name, newest first."""
 
 
 def _parts(name: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Run the kernel's script as Kaggle would: in a folder laid out like /kaggle, and kept apart."""
+"""Rehearsal of the kernel's script: in a folder laid out like /kaggle, and isolated."""
 
 import shutil
 import time
@@ -14,12 +14,12 @@ from parity.run.errors import Mismatch
 
 @dataclass(frozen=True, slots=True)
 class RehearsalRun:
-    """A kernel that ran to its end.
+    """A finished kernel run.
 
     Attributes:
-        output: what it wrote to standard output.
-        seconds: wall time, everything included.
-        isolation: how it was kept apart.
+        output: standard output.
+        seconds: wall time.
+        isolation: name of the sandbox.
     """
 
     output: str
@@ -28,14 +28,14 @@ class RehearsalRun:
 
 
 def lay_out(root: Path, attached: Mapping[str, Mapping[str, Path]], layout: Layout) -> None:
-    """Make `root/input/PLACE/FILE` for all that is attached, and an empty `root/working`.
+    """Create `root/input/FOLDER/FILE` for each attached file, and an empty `root/working`.
 
-    Files are linked where the disk can, so that base weights are not copied.
+    Files are hard-linked if possible, so that base weights are not copied.
 
     Args:
-        root: stands for /kaggle; replaced.
-        attached: name on Kaggle → file name → where the file lies.
-        layout: where Kaggle mounts a name.
+        root: folder that replaces /kaggle; overwritten.
+        attached: local path by file name by name on Kaggle.
+        layout: mount layout.
     """
     shutil.rmtree(root, ignore_errors=True)
     (root / "working").mkdir(parents=True)
@@ -47,21 +47,21 @@ def lay_out(root: Path, attached: Mapping[str, Mapping[str, Path]], layout: Layo
 
 
 def run(root: Path, isolation: Sandbox, hours: float) -> RehearsalRun:
-    """Run a kernel that was laid out in `root` to its end, passing on its progress.
+    """Run the kernel in `root` to its end and show its progress.
 
     Args:
-        root: what `lay_out` made.
-        isolation: what it is started in.
-        hours: the competition's limit, after which it is ended here as there.
+        root: folder that `lay_out` created.
+        isolation: sandbox to start the kernel in.
+        hours: time limit of the competition; the kernel is stopped after it.
 
     Raises:
-        Mismatch: the kernel failed, or ran out of time; gives its last line.
+        Mismatch: the kernel failed or ran out of time; the message has its last line.
     """
     started = time.monotonic()
-    ended = subprocesses.run_with_progress(
+    result = subprocesses.run_with_progress(
         isolation.words, env=isolation.env, cwd=root / "working", seconds=hours * 3600
     )
-    if ended.code:
-        last = ended.last.removeprefix("error: ")
-        raise Mismatch(f"the kernel failed with exit code {ended.code}: {last}")
-    return RehearsalRun(ended.output, time.monotonic() - started, isolation.name)
+    if result.code:
+        last = result.last.removeprefix("error: ")
+        raise Mismatch(f"the kernel failed with exit code {result.code}: {last}")
+    return RehearsalRun(result.output, time.monotonic() - started, isolation.name)

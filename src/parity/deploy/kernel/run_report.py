@@ -1,4 +1,4 @@
-"""What a kernel run leaves beside the submission: `run_report.json`, and the probe's answers."""
+"""Outputs of a kernel run next to the submission: `run_report.json` and the probe's ranking."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -9,13 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.competition import ranking as rankings
-from parity.competition.eedi.kaggle_files import Competition
+from parity.competition.base import CompetitionData
+from parity.competition.corpus import Corpus
 from parity.competition.few_shot import Example
-from parity.competition.query import Corpus, Query
+from parity.competition.query import Query
 from parity.competition.ranking import Ranking
-from parity.deploy.bundle.bundle import PINNED, Bundle
+from parity.deploy.bundle.bundle import Bundle
 from parity.run import digest, environment, files, ledger
 from parity.run.errors import BadData, Mismatch
+from parity.run.layers import PINNED, differences
 from parity.run.ledger import Evidence
 
 NAME = "run_report.json"
@@ -24,51 +26,51 @@ _ROWS = "probe.jsonl"
 
 
 def probe(shipped: Bundle, queries: Sequence[Query]) -> list[Query]:
-    """Return the probe's queries, by the ids in the bundle, from the mounted competition.
+    """Return the mounted competition's queries for the probe ids in the bundle.
 
     Raises:
-        BadData: an id is not among the labeled rows.
+        BadData: an id is not a labeled row.
     """
-    known = {query.query_id: query for query in queries}
+    by_id = {query.query_id: query for query in queries}
     ids = [row["query_id"] for row in files.read_jsonl(shipped.folder / _ROWS)]
-    if missing := [id_ for id_ in ids if id_ not in known]:
-        raise BadData(f"probe: {missing[0]} is no labeled row of the mounted train.csv")
-    return [known[id_] for id_ in ids]
+    if missing := [id_ for id_ in ids if id_ not in by_id]:
+        raise BadData(f"probe: {missing[0]} is not a labeled row of the mounted competition")
+    return [by_id[id_] for id_ in ids]
 
 
-def data(read: Competition) -> str:
+def data(read: CompetitionData) -> str:
     """Return the digest of the competition's files, the layer `data`."""
     return digest.of_value(read.files)
 
 
 def mounted(corpus: Corpus, pool: Sequence[Example]) -> dict[str, str]:
-    """Return the pinned layers of what the bundle names by id alone.
+    """Return the pinned layers of texts that the bundle names only by id.
 
-    Of the corpus every sentence; of the few-shot examples all that a prompt can show.
+    The corpus layer covers every passage; the pool layer all parts of a few-shot example.
     """
-    shown = [[asdict(one.query), one.misconception_id, one.passage] for one in pool]
-    return {"corpus": digest.of_value(corpus), "pool": digest.of_value(shown)}
+    shown = [[asdict(example.query), example.position, example.passage] for example in pool]
+    return {"corpus": corpus.digest(), "pool": digest.of_value(shown)}
 
 
 def prove(shipped: Bundle, layers: Mapping[str, str], texts: Sequence[str]) -> None:
-    """Check that the probe's prompts and all pinned layers are those of the bundle.
+    """Check that the probe's prompts and all pinned layers equal those of the bundle.
 
     Args:
         shipped: the bundle.
-        layers: what was measured here, `mounted` among it.
-        texts: the probe's prompts as rendered here, in the bundle's order.
+        layers: measured layers, including those of `mounted`.
+        texts: rendered prompts of the probe, in the bundle's order.
 
     Raises:
-        Mismatch: names the first layer that differs, and of texts the first row.
+        Mismatch: a layer differs; the message has the first one, or the first row of texts.
     """
     before = PINNED[: PINNED.index("texts")]
-    if all(layers[name] == shipped.layers.get(name) for name in before):
+    if not differences(layers, shipped.layers, before, with_unknown=True):
         rows = files.read_jsonl(shipped.folder / _ROWS)
         for row, text in zip(rows, texts, strict=True):
-            if row.get("sha256", here := digest.of_text(text)) != here:
+            if row.get("sha256", sha256 := digest.of_text(text)) != sha256:
                 raise Mismatch(
                     f"probe {row['query_id']}: its prompt here is not the one that the adapter of "
-                    f"{shipped.run} was trained with; the texts of train.csv differ"
+                    f"{shipped.run} was trained with; the texts of the labeled rows differ"
                 )
     shipped.check(layers)
 
@@ -82,21 +84,21 @@ def write(
     vectors: NDArray[np.float32],
     facts: Mapping[str, Any],
 ) -> None:
-    """Write the probe's ranking and embeddings, and last the report.
+    """Write the probe's ranking and embeddings, then the report.
 
     Args:
         folder: the kernel's working folder.
         shipped: the bundle that ran.
-        layers: what was measured here; split and lineage are the bundle's own.
-        ranking: the probe's.
-        vectors: (n, d) float32, the probe's embeddings.
-        facts: what else there is to tell: image, GPUs, seconds by phase, bytes of memory; under
-            `seen` the evidence's own, of `witness.facts`.
+        layers: measured layers; split and lineage come from the bundle.
+        ranking: ranking of the probe.
+        vectors: embeddings of the probe, (n, d) float32.
+        facts: further facts: image, GPUs, seconds by phase, bytes of memory; under `seen` the
+            evidence facts of `fingerprint.environment_fingerprint`.
     """
     rankings.write(folder / "probe_ranking.jsonl", ranking)
     files.write_array(folder / "probe.npy", vectors)
     carried = {name: shipped.layers[name] for name in ("split", "lineage")}
-    told = dict(facts)
+    record_facts = dict(facts)
     evidence = Evidence(
         run=shipped.run,
         round=shipped.round,
@@ -104,25 +106,25 @@ def write(
         kind="kernel",
         status="unscored",
         layers={**layers, **carried},
-        facts={**told.pop("seen", {}), "bundle": shipped.digest},
-        made=ledger.now(),
+        facts={**record_facts.pop("seen", {}), "bundle": shipped.digest},
+        made=ledger.utc_now(),
     )
     record = {
-        **told,
+        **record_facts,
         "schema": SCHEMA,
         "bundle": shipped.digest,
         "base": layers.get("base", ""),
-        "environment": environment.found(),
+        "environment": environment.describe(),
         "evidence": asdict(evidence),
     }
     files.write_json(folder / NAME, record)
 
 
 def read(folder: Path) -> tuple[Evidence, dict[str, Any]]:
-    """Return the evidence and the whole record that a kernel left in `folder`.
+    """Return the evidence and the complete report that a kernel wrote to `folder`.
 
     Raises:
-        BadData: there is no report, or one of a newer schema.
+        BadData: the report is missing or has a newer schema.
     """
     path = folder / NAME
     if not path.is_file():
@@ -131,14 +133,14 @@ def read(folder: Path) -> tuple[Evidence, dict[str, Any]]:
 
 
 def read_file(path: Path) -> tuple[Evidence, dict[str, Any]]:
-    """Return what `read` does, of a report that may have been renamed.
+    """Return the evidence and the complete report of a file, which may be renamed.
 
     Raises:
-        BadData: it is no report, or one of a newer schema.
+        BadData: the file is not a report, or has a newer schema.
     """
     record: Any = files.read_json(path)
     if not isinstance(record, dict) or "evidence" not in record:
-        raise BadData(f"{path}: no report of a kernel; want its {NAME}")
+        raise BadData(f"{path}: not a kernel's report; expected its {NAME}")
     if record.get("schema", 0) > SCHEMA:
-        raise BadData(f"{path}: a report of schema {record['schema']}; this version reads {SCHEMA}")
-    return ledger.record(record["evidence"], str(path)), record
+        raise BadData(f"{path}: report has schema {record['schema']}; this version reads {SCHEMA}")
+    return ledger.parse_record(record["evidence"], str(path)), record

@@ -1,7 +1,7 @@
-"""Keep a kernel apart from this machine as Kaggle does: offline, its input read-only, nothing else.
+"""Isolation of a kernel from this machine, as on Kaggle: offline, with a read-only input.
 
-Bubblewrap gives it a file system and a network of its own, where that is allowed. Elsewhere a guard
-within each of its Pythons does what it can, and the result says which of the two it was.
+Where bubblewrap is allowed, the kernel gets its own file system and network. Elsewhere an audit
+hook in each of its Python processes guards it. `Sandbox.name` says which one was used.
 """
 
 import contextlib
@@ -16,24 +16,25 @@ from pathlib import Path
 from parity.run import files
 
 SCRIPT = "/kaggle/src/script.py"
-"""Where Kaggle puts a kernel's script."""
+"""Path of a kernel's script on Kaggle."""
 
-_SECONDS = 60  # to find out whether a way of starting works
-_KEPT = (
+_SECONDS = 60  # timeout of the check whether a sandbox can start
+_PASSED_ON = (
     *("PATH", "LANG", "LC_ALL"),
     *("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "JAX_PLATFORMS"),
     *("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH"),
 )
-_APART = ("dev", "kaggle", "proc", "run", "tmp")  # of the root: what a sandbox has of its own
+_APART = ("dev", "kaggle", "proc", "run", "tmp")  # folders of the root that a sandbox replaces
 _GUARD = '''\
-"""What Kaggle would refuse ends the kernel, and the project is taken from its wheel alone."""
+"""End the kernel if it does what Kaggle forbids; import the project only from its wheel."""
 
 import errno
 import os
 import sys
 
-sent, asked = ("connect", "sendto", "sendmsg"), ("getaddrinfo", "gethostbyname", "gethostbyaddr")
-places = {f"socket.{name}": 1 for name in sent} | {f"socket.{name}": 0 for name in asked}
+connects = ("connect", "sendto", "sendmsg")
+lookups = ("getaddrinfo", "gethostbyname", "gethostbyaddr")
+hosts = {f"socket.{name}": 1 for name in connects} | {f"socket.{name}": 0 for name in lookups}
 near = (None, "", "localhost", "::1", os.uname().nodename)
 changes = {f"os.{name}" for name in ("mkdir", "rmdir", "remove", "rename", "truncate", "chmod")}
 changes |= {"os.link", "os.symlink", "shutil.rmtree"}
@@ -41,16 +42,16 @@ fixed = os.path.join(os.environ.get("PARITY_KAGGLE", "/kaggle"), "input", "")
 
 
 def reached(event, args):
-    address = args[places[event]]
-    if places[event] and not isinstance(address, tuple):
+    address = args[hosts[event]]
+    if hosts[event] and not isinstance(address, tuple):
         return  # a Unix socket
     host = address[0] if isinstance(address, tuple) else address
     host = host.decode() if isinstance(host, bytes) else host
     if host in near or host.startswith("127."):
-        return  # several processes of one kernel talk to each other
+        return  # processes of one kernel communicate
     sys.stdout.flush()
     os.write(2, f"error: the kernel tried to reach the network: {event} {address!r}\\n".encode())
-    os._exit(1)  # there and then, for an exception could be caught, or die with a thread of its own
+    os._exit(1)  # at once, because an exception could be caught or end only its thread
 
 
 def changed(args):
@@ -61,35 +62,35 @@ def changed(args):
 
 
 def guard(event, args):
-    if event in places:
+    if event in hosts:
         reached(event, args)
     elif event in changes or event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR):
         changed(args)
 
 
 sys.addaudithook(guard)
-given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+listed = os.environ.get("PYTHONPATH", "").split(os.pathsep)
 sys.path[:] = [
-    one for one in sys.path if one in given or not os.path.isfile(f"{one}/parity/__init__.py")
+    path for path in sys.path if path in listed or not os.path.isfile(f"{path}/parity/__init__.py")
 ]
 '''
-# A network namespace begins without even a loopback, which several processes need.
+# A new network namespace has no loopback, which several processes need.
 _LOOPBACK = """\
 import fcntl, os, socket, struct, sys
-with socket.socket() as one:
-    fcntl.ioctl(one, 0x8914, struct.pack("16sh22x", b"lo", 0x41))
+with socket.socket() as handle:
+    fcntl.ioctl(handle, 0x8914, struct.pack("16sh22x", b"lo", 0x41))
 os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """How a kernel is kept apart.
+    """The isolation of a kernel.
 
     Attributes:
-        name: for a person.
-        words: what starts its script.
-        env: its whole environment.
+        name: description for the output.
+        words: command that starts the script.
+        env: complete environment variables.
     """
 
     name: str
@@ -98,30 +99,30 @@ class Sandbox:
 
 
 def isolated(kernel: Path, root: Path, *, hidden: Iterable[Path] = (), threads: int = 0) -> Sandbox:
-    """Return the best way that this machine has to keep a kernel apart.
+    """Return the strongest sandbox that this machine allows.
 
-    Either way: no network beyond this machine, a read-only input, an empty home, no variable that
-    holds a key or a place, and the project from its wheel. In a file system of its own /kaggle is
-    where Kaggle has it, and nothing but this Python and the laid-out folder is to be found.
+    Every sandbox has no network beyond this machine, a read-only input, an empty home, no variables
+    with keys or paths, and the project from its wheel. With its own file system the kernel also has
+    /kaggle, and sees only this Python and the laid-out folder.
 
     Args:
-        kernel: the script.
-        root: as `lay_out` made it; a guard is written into it.
-        hidden: folders that the kernel must not find, such as the project's source.
-        threads: of each of its processes; 0 leaves them as they are set here.
+        kernel: script of the kernel.
+        root: folder that `lay_out` created; a guard is written into it.
+        hidden: folders that the kernel must not see, such as the project's source.
+        threads: number of threads per process; 0 keeps the current setting.
     """
     files.write_text(root / "guard" / "sitecustomize.py", _GUARD)
-    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    kept |= {"OMP_NUM_THREADS": str(threads)} if threads else {}
-    kept |= {"HF_HUB_OFFLINE": "1", "PYTHONNOUSERSITE": "1", "USER": "kaggle"}
+    variables = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    variables |= {"OMP_NUM_THREADS": str(threads)} if threads else {}
+    variables |= {"HF_HUB_OFFLINE": "1", "PYTHONNOUSERSITE": "1", "USER": "kaggle"}
     root, kernel = root.resolve(), kernel.resolve()
-    return _sandboxed(kernel, root, hidden, kept) or _guarded(kernel, root, kept)
+    return _sandboxed(kernel, root, hidden, variables) or _guarded(kernel, root, variables)
 
 
 def _sandboxed(
-    kernel: Path, root: Path, hidden: Iterable[Path], kept: Mapping[str, str]
+    kernel: Path, root: Path, hidden: Iterable[Path], variables: Mapping[str, str]
 ) -> Sandbox | None:
-    """Return the way of bubblewrap, None where it is not there or not allowed."""
+    """Return the bubblewrap sandbox, or None if it is missing or not allowed."""
     mounts = [
         *("--ro-bind", str(root / "input"), "/kaggle/input"),
         *("--bind", str(root / "working"), "/kaggle/working"),
@@ -130,26 +131,26 @@ def _sandboxed(
         *("--dir", "/tmp/home", "--remount-ro", "/", "--chdir", "/kaggle/working"),
     ]
     words = ["bwrap", "--unshare-all", "--die-with-parent", *_machine(), *_covers(hidden), *mounts]
-    env = {**kept, "HOME": "/tmp/home", "PYTHONPATH": "/kaggle/guard"}
+    env = {**variables, "HOME": "/tmp/home", "PYTHONPATH": "/kaggle/guard"}
     if not _works(words, env):
         return None
     return Sandbox("file system and network of its own", [*words, sys.executable, SCRIPT], env)
 
 
-def _guarded(kernel: Path, root: Path, kept: Mapping[str, str]) -> Sandbox:
-    """Return the way of the guard alone, in a network namespace where one is allowed."""
+def _guarded(kernel: Path, root: Path, variables: Mapping[str, str]) -> Sandbox:
+    """Return the guard's sandbox, in its own network namespace if allowed."""
     home = root / "home"
     home.mkdir(exist_ok=True)
-    env = {**kept, "HOME": str(home), "PYTHONPATH": str(root / "guard")}
+    env = {**variables, "HOME": str(home), "PYTHONPATH": str(root / "guard")}
     words = ["unshare", "--net", "--map-root-user", sys.executable, "-I", "-c", _LOOPBACK]
-    alone = _works(words, env)
-    name = "network of its own and guard" if alone else "guard"
-    told = [*words, sys.executable] if alone else [sys.executable]
-    return Sandbox(name, [*told, str(kernel)], {**env, "PARITY_KAGGLE": str(root)})
+    has_network = _works(words, env)
+    name = "network of its own and guard" if has_network else "guard"
+    launcher = [*words, sys.executable] if has_network else [sys.executable]
+    return Sandbox(name, [*launcher, str(kernel)], {**env, "PARITY_KAGGLE": str(root)})
 
 
 def _machine() -> Iterator[str]:
-    """Yield the words that show this machine's files, read-only, and its GPUs."""
+    """Yield arguments that mount this machine's files read-only, and its GPUs."""
     for path in sorted(Path("/").iterdir()):
         if path.name in _APART:
             continue
@@ -163,11 +164,11 @@ def _machine() -> Iterator[str]:
 
 
 def _covers(hidden: Iterable[Path]) -> Iterator[str]:
-    """Yield the words that hide folders and every home, but not the Python that runs."""
-    wanted = {Path.home(), *hidden}
-    with contextlib.suppress(KeyError):  # a number that is no user
-        wanted.add(Path(pwd.getpwuid(os.getuid()).pw_dir))
-    covered = sorted({path.resolve() for path in wanted if path.is_dir()} - {Path("/")})
+    """Yield arguments that hide folders and homes, but not the running Python."""
+    folders = {Path.home(), *hidden}
+    with contextlib.suppress(KeyError):  # the user id may have no account
+        folders.add(Path(pwd.getpwuid(os.getuid()).pw_dir))
+    covered = sorted({path.resolve() for path in folders if path.is_dir()} - {Path("/")})
     for path in covered:
         yield from ("--tmpfs", str(path))
     for prefix in sorted(_prefixes()):
@@ -176,17 +177,17 @@ def _covers(hidden: Iterable[Path]) -> Iterator[str]:
 
 
 def _prefixes() -> set[Path]:
-    """Return the folders that the running Python needs, under every name that leads to them."""
-    found = {Path(sys.prefix), Path(sys.base_prefix)}
+    """Return the folders of the running Python, by every path that links to them."""
+    prefixes = {Path(sys.prefix), Path(sys.base_prefix)}
     program = Path(sys.executable)
     while program.is_symlink():
         program = program.parent / program.readlink()
-        found.add(program.parents[1])
-    return found | {path.resolve() for path in found}
+        prefixes.add(program.parents[1])
+    return prefixes | {path.resolve() for path in prefixes}
 
 
 def _works(words: Sequence[str], env: Mapping[str, str]) -> bool:
-    """Say whether this way of starting starts this Python."""
+    """Return whether this command starts this Python."""
     try:
         probe = subprocess.run(
             [*words, sys.executable, "-S", "-c", ""],

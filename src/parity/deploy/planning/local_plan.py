@@ -1,7 +1,7 @@
-"""What mining, scoring and training will take on this machine, and what they took once done.
+"""Plan mining, scoring and training on this machine, with the real durations of finished stages.
 
-Tokens are counted; bytes come from shapes, or from what a token was seen to take here; seconds from
-the speed at which this base was seen to embed here, or from shapes and what the chip is on paper.
+Tokens are counted. Bytes come from measured bytes per token, or from shapes. Seconds come from a
+speed measured with this base on this machine, or from shapes and the chip's paper speed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,68 +9,69 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from parity.deploy.planning import costs, kernel_plan
-from parity.deploy.planning.costs import Setting, Span
+from parity.deploy.planning.costs import ComputeSetting, CostEstimate
 from parity.deploy.planning.devices import Device
-from parity.deploy.planning.plan_result import Need, duration, needs_table
+from parity.deploy.planning.plan_report import Requirement, duration, requirements_table
 from parity.retrieval.models.shape import ModelShape
-from parity.run.config.run_file import EncoderConfig, TrainingConfig
-from parity.run.progress import folded
+from parity.run.config.encoder import EncoderConfig
+from parity.run.config.training import TrainingConfig
+from parity.run.progress import wrap
 
 Kind = Literal["base", "adapter", "train"]
-"""What runs: the bare base, the base with an adapter, or a training of it."""
+"""Work to do: encode with the base model, encode with an adapter, or train."""
 
-_TELLING = {  # kind → the kinds whose speed tells of it, the best last
+_PREDICTORS = {  # kind → kinds whose measured speed predicts it, the best last
     "base": ("adapter", "base"),
     "adapter": ("base", "adapter"),
     "train": ("base", "adapter", "train"),
 }
-_FEW = 2000  # tokens; a measurement of fewer is mostly of the start
-_SEEN = (0.9, 1.0, 1.3)  # margins of a speed that was seen on this machine
-_STEP = (2.4, 3.0, 4.5)  # a training step over a forward of its tokens: backward costs two more
-_AGAIN = 1.0  # one forward more, where layers are computed again in the backward
-_HELD = (0.5, 1.0, 1.7)  # margins of what a step holds for its backward
-_TRAINED = 16  # bytes of a trained value: fp32, its gradient and AdamW's two moments
-_MOST = 1 << 20  # tokens in a pack that are looked at
+_MIN_TOKENS = 2000  # a shorter measurement mostly measures the start
+_MEASURED_MARGINS = (0.9, 1.0, 1.3)  # of a speed measured on this machine
+_STEP = (2.4, 3.0, 4.5)  # a training step, in forwards of its tokens: a backward costs two more
+_RECOMPUTE = 1.0  # one more forward with gradient checkpointing
+_STEP_MARGINS = (0.5, 1.0, 1.7)  # of the activations that a step keeps for its backward
+_TRAINED_BYTES = 16  # of a trained value: fp32, its gradient and AdamW's two moments
+_MAX_BUDGET = 1 << 20  # tokens; the largest pack to try
 
 
 @dataclass(frozen=True, slots=True)
 class TextList:
-    """One list of texts, counted as it will be packed.
+    """Counts of one list of texts, packed as the stage packs it.
 
     Attributes:
-        name: the stage and what of it.
-        kind: what runs over it.
-        sequences: how many.
-        flat: tokens of all of them.
-        packed: tokens that are computed, shared prefixes once.
-        packs: in how many packs.
-        held: tokens that lie in memory at once: a pack, or what a training step holds.
-        again: tokens of training batches that are embedded once before, by GradCache.
+        name: stage and texts, such as "mine corpus".
+        kind: work to do.
+        sequences: number of texts.
+        tokens: number of tokens without prefix sharing.
+        packed_tokens: number of tokens with prefix sharing, as computed.
+        packs: number of packs.
+        peak_tokens: tokens in memory at once: of a pack, or of a training step.
+        recomputed_tokens: tokens of training batches that GradCache embeds twice.
     """
 
     name: str
     kind: Kind
     sequences: int
-    flat: int
-    packed: int
+    tokens: int
+    packed_tokens: int
     packs: int
-    held: int
-    again: int = 0
+    peak_tokens: int
+    recomputed_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredSpeed:
-    """A speed at which this base was seen to embed on this machine.
+    """A speed measured with this base on this machine.
 
     Attributes:
-        where: what noted it, for a person.
-        kind: what ran.
-        tokens: that were computed.
-        packs: in how many packs.
-        seconds: that it took.
+        source: stage that measured it.
+        kind: work that ran.
+        tokens: number of computed tokens.
+        packs: number of packs.
+        seconds: duration.
     """
 
-    where: str
+    source: str
     kind: Kind
     tokens: int
     packs: int
@@ -79,20 +80,20 @@ class MeasuredSpeed:
 
 @dataclass(frozen=True, slots=True)
 class LocalJob:
-    """What is to be planned.
+    """Inputs of a local plan.
 
     Attributes:
-        name: of the run and its round, for a person.
-        device: this machine.
-        encoder: as the run names it.
-        training: as the run names it.
-        shape: the base's, for the layers that are kept.
-        lora: values in the adapter's matrices; 0 where all weights are trained.
-        lists: in the order of the stages.
-        seen: speeds.
-        nodes: kind → bytes that a token was seen to take on this device.
-        took: name of a list → seconds that it really took; below 0 where it was kept on disk.
-        notes: what is known beside, a line each.
+        name: run and round, as printed.
+        device: the local machine.
+        encoder: the run's encoder section.
+        training: the run's training section.
+        shape: the base model's, for the layers that the run keeps.
+        lora_values: number of values in the adapter's matrices; 0 when all weights are trained.
+        lists: texts of each stage, in the order of the stages.
+        measurements: measured speeds.
+        bytes_per_token: kind → measured bytes of one token on this device.
+        actual_seconds: name of a list → seconds it took; below 0 if its embeddings were cached.
+        notes: further lines to print.
     """
 
     name: str
@@ -100,176 +101,193 @@ class LocalJob:
     encoder: EncoderConfig
     training: TrainingConfig
     shape: ModelShape
-    lora: int
+    lora_values: int
     lists: tuple[TextList, ...]
-    seen: tuple[MeasuredSpeed, ...] = ()
-    nodes: Mapping[str, float] | None = None
-    took: Mapping[str, float] | None = None
+    measurements: tuple[MeasuredSpeed, ...] = ()
+    bytes_per_token: Mapping[str, float] | None = None
+    actual_seconds: Mapping[str, float] | None = None
     notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class LocalPlan:
-    """What was found.
+    """Estimates for one run on this machine.
 
     Attributes:
-        head: one line of what was planned.
-        lists: as they were counted.
-        seconds: name of a list → what it will take.
-        took: name of a list → what it took, where it was done.
-        needs: memory of encoding and of training, each against what there is.
-        notes: how it was found, a line each.
+        title: one line: run, chip, precision, token budget.
+        lists: counts of each list of texts.
+        seconds: name of a list → estimated seconds.
+        actual_seconds: name of a finished list → measured seconds.
+        requirements: memory of encoding and of training, each with its limit.
+        notes: sources of the numbers, a line each.
     """
 
-    head: str
+    title: str
     lists: tuple[TextList, ...]
-    seconds: dict[str, Span]
-    took: dict[str, float]
-    needs: tuple[Need, ...]
+    seconds: dict[str, CostEstimate]
+    actual_seconds: dict[str, float]
+    requirements: tuple[Requirement, ...]
     notes: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as plain values, in seconds and bytes."""
-        needs = [{**asdict(need), "fits": need.fits} for need in self.needs]
-        return {**asdict(self), "needs": needs}
+        """Return plain values, in seconds and bytes."""
+        rows = [{**asdict(item), "fits": item.fits} for item in self.requirements]
+        return {**asdict(self), "requirements": rows}
 
     def as_text(self) -> str:
-        """Return it for a person, at most 80 columns wide."""
-        names = ("texts", "flat", "packed", "packs", "shared", "likely", "took")
-        lines = [folded(self.head), _row("tokens", names)]
-        for one in self.lists:
-            took = self.took.get(one.name)
-            told = "" if took is None else "kept" if took < 0 else duration(took)
-            cells = [f"{cell:,}" for cell in (one.sequences, one.flat, one.packed, one.packs)]
-            shared = f"{one.flat / max(1, one.packed):.1f}×"
-            likely = duration(self.seconds[one.name].expected)
-            lines.append(_row(one.name, (*cells, shared, likely, told)))
-        lines += needs_table(self.needs)
-        return "\n".join([*lines, *(folded(f"  {note}") for note in self.notes)])
+        """Return a table, at most 80 columns wide."""
+        columns = ("texts", "tokens", "packed", "packs", "shared", "likely", "took")
+        lines = [wrap(self.title), _row("", columns), *map(self._list_row, self.lists)]
+        lines += requirements_table(self.requirements)
+        return "\n".join([*lines, *(wrap(f"  {note}") for note in self.notes)])
+
+    def _list_row(self, item: TextList) -> str:
+        seconds = self.actual_seconds.get(item.name)
+        actual = "" if seconds is None else "cached" if seconds < 0 else duration(seconds)
+        counts = (item.sequences, item.tokens, item.packed_tokens, item.packs)
+        shared = f"{item.tokens / max(1, item.packed_tokens):.1f}×"
+        likely = duration(self.seconds[item.name].expected)
+        return _row(item.name, (*(f"{count:,}" for count in counts), shared, likely, actual))
 
 
-def make(work: LocalJob) -> LocalPlan:
-    """Plan what the lists will take."""
-    likely = {one.name: _seconds(work, one) for one in work.lists}
-    bits = kernel_plan.precision(work.encoder, work.device.chip)
-    chip = work.device.chip.name or f"{work.device.cpus} processor threads"
-    head = f"{work.name} on this machine ({chip}): {bits}, weights {work.encoder.quantize}, packs"
+def build_plan(job: LocalJob) -> LocalPlan:
+    """Estimate time and memory of the lists of a job."""
+    seconds = {item.name: _seconds(job, item) for item in job.lists}
+    precision = kernel_plan.compute_precision(job.encoder, job.device.chip)
+    chip = job.device.chip.name or f"{job.device.cpus} processor threads"
+    title = f"{job.name} on this machine ({chip}): {precision}, weights {job.encoder.quantize}"
     return LocalPlan(
-        head=f"{head} of {work.encoder.token_budget:,} tokens",
-        lists=work.lists,
-        seconds=likely,
-        took=dict(work.took or {}),
-        needs=tuple(_needs(work)),
-        notes=(*_notes(work, likely), *work.notes),
+        title=f"{title}, packs of {job.encoder.token_budget:,} tokens",
+        lists=job.lists,
+        seconds=seconds,
+        actual_seconds=dict(job.actual_seconds or {}),
+        requirements=tuple(_requirements(job)),
+        notes=(*_notes(job, seconds), *job.notes),
     )
 
 
-def _setting(work: LocalJob, kind: Kind) -> Setting:
-    causal, chosen = work.encoder.pooling == "last", work.encoder.attention
-    return Setting(
-        work.device.chip,
-        kernel_plan.precision(work.encoder, work.device.chip),
-        four_bit=work.encoder.quantize == "4bit" or work.shape.packed,
-        lora=0 if kind == "base" else work.lora,
-        dense=causal and chosen == "dense",
-        node=(work.nodes or {}).get(kind, 0.0),
+def _setting(job: LocalJob, kind: Kind) -> ComputeSetting:
+    is_causal = job.encoder.pooling == "last"
+    return ComputeSetting(
+        job.device.chip,
+        kernel_plan.compute_precision(job.encoder, job.device.chip),
+        is_four_bit=job.encoder.quantize == "4bit" or job.shape.packed,
+        lora_values=0 if kind == "base" else job.lora_values,
+        has_dense_mask=is_causal and job.encoder.attention == "dense",
+        bytes_per_token=(job.bytes_per_token or {}).get(kind, 0.0),
     )
 
 
-def _paper(work: LocalJob, kind: Kind, tokens: int, packs: int) -> Span:
-    how = _setting(work, "adapter" if kind == "train" else kind)
-    count, gpus = costs.exactly(max(1, tokens)), work.device.gpus
-    whole = costs.encode_seconds(
-        work.shape, how, count, packs=max(1, packs), gpus=gpus, parallelism="queries"
+def _paper_seconds(job: LocalJob, kind: Kind, tokens: int, packs: int) -> CostEstimate:
+    setting = _setting(job, "adapter" if kind == "train" else kind)
+    count, gpus = costs.exact(max(1, tokens)), job.device.gpus
+    forward = costs.encode_seconds(
+        job.shape, setting, count, packs=max(1, packs), gpus=gpus, parallelism="queries"
     )
     if kind != "train":
-        return whole
-    again = _AGAIN * work.training.gradient_checkpointing
-    return whole.times(*(factor + again for factor in _STEP))
+        return forward
+    recompute = _RECOMPUTE * job.training.gradient_checkpointing
+    return forward.times(*(factor + recompute for factor in _STEP))
 
 
-def _seconds(work: LocalJob, one: TextList) -> Span:
-    paper = _paper(work, one.kind, one.packed, one.packs)
-    paper += _paper(work, "adapter", one.again, one.packs) if one.again else costs.exactly(0)
-    seen = _nearest(work.seen, one.kind)
-    if seen is None:
+def _seconds(job: LocalJob, item: TextList) -> CostEstimate:
+    paper = _paper_seconds(job, item.kind, item.packed_tokens, item.packs)
+    if item.recomputed_tokens:
+        paper += _paper_seconds(job, "adapter", item.recomputed_tokens, item.packs)
+    measured = _nearest(job.measurements, item.kind)
+    if measured is None:
         return paper
-    pace = seen.seconds / _paper(work, seen.kind, seen.tokens, seen.packs).expected
-    if one.kind == "train" and seen.kind != "train":
+    expected = _paper_seconds(job, measured.kind, measured.tokens, measured.packs).expected
+    pace = measured.seconds / expected
+    if item.kind == "train" and measured.kind != "train":
         return paper.scaled(pace)
-    return costs.exactly(paper.expected * pace).times(*_SEEN)
+    return costs.exact(paper.expected * pace).times(*_MEASURED_MARGINS)
 
 
-def _nearest(seen: Sequence[MeasuredSpeed], kind: Kind) -> MeasuredSpeed | None:
-    """Return what tells most: by kind, then by tokens; of encoding no training tells anything."""
-    kinds = _TELLING[kind]
-    telling = [one for one in seen if one.kind in kinds and one.tokens >= _FEW and one.seconds]
-    return max(telling, key=lambda item: (kinds.index(item.kind), item.tokens), default=None)
+def _nearest(measurements: Sequence[MeasuredSpeed], kind: Kind) -> MeasuredSpeed | None:
+    """Return the best predictor: by kind, then by tokens; training does not predict encoding."""
+    kinds = _PREDICTORS[kind]
+    usable = [
+        item
+        for item in measurements
+        if item.kind in kinds and item.tokens >= _MIN_TOKENS and item.seconds
+    ]
+    return max(usable, key=lambda item: (kinds.index(item.kind), item.tokens), default=None)
 
 
-def _needs(work: LocalJob) -> Iterator[Need]:
-    chip = work.device.chip
-    limit = chip.usable if chip.gpu else work.device.ram
-    for what, kinds in (("encode", ("base", "adapter")), ("train", ("train",))):
-        lists = [one for one in work.lists if one.kind in kinds]
+def _memory_limit(job: LocalJob) -> float:
+    chip = job.device.chip
+    return chip.usable_memory if chip.is_gpu else job.device.ram
+
+
+def _requirements(job: LocalJob) -> Iterator[Requirement]:
+    for name, kinds in (("encode", ("base", "adapter")), ("train", ("train",))):
+        lists = [item for item in job.lists if item.kind in kinds]
         if lists:
-            rows = max(one.sequences for one in lists)
-            held = max(one.held for one in lists)
-            kind: Kind = "train" if what == "train" else lists[-1].kind
-            yield Need(f"{what} mem", "B", _bytes(work, kind, held, rows), limit)
+            rows = max(item.sequences for item in lists)
+            tokens = max(item.peak_tokens for item in lists)
+            kind: Kind = "train" if name == "train" else lists[-1].kind
+            amount = _bytes(job, kind, tokens, rows)
+            yield Requirement(f"{name} mem", "B", amount, _memory_limit(job))
 
 
-def _bytes(work: LocalJob, kind: Kind, held: int, rows: int) -> Span:
-    """Return the bytes of weights, of what runs, and of `held` tokens at once."""
-    how, gpus = _setting(work, kind), work.device.gpus
+def _bytes(job: LocalJob, kind: Kind, tokens: int, rows: int) -> CostEstimate:
+    """Return the bytes of weights and overhead, and of `tokens` in memory at once."""
+    setting, gpus = _setting(job, kind), job.device.gpus
     if kind != "train":
         return costs.running_bytes(
-            work.shape, how, nodes=held, rows=rows, gpus=gpus, parallelism="queries"
+            job.shape, setting, tokens=tokens, rows=rows, gpus=gpus, parallelism="queries"
         )
-    bare, seen = replace(how, node=0.0), how.node
-    still = costs.running_bytes(work.shape, bare, nodes=0, rows=0, gpus=gpus, parallelism="queries")
-    own = costs.exactly(_TRAINED * (work.lora or work.shape.linear + work.shape.other))
-    node = costs.exactly(seen * held) if seen else _held(work, bare, held)
-    return still + own + node
+    unmeasured = replace(setting, bytes_per_token=0.0)
+    idle = costs.running_bytes(
+        job.shape, unmeasured, tokens=0, rows=0, gpus=gpus, parallelism="queries"
+    )
+    trained_values = job.lora_values or job.shape.linear + job.shape.other
+    optimizer = costs.exact(_TRAINED_BYTES * trained_values)
+    if setting.bytes_per_token:
+        activations = costs.exact(setting.bytes_per_token * tokens)
+    else:
+        activations = _activation_bytes(job, unmeasured, tokens)
+    return idle + optimizer + activations
 
 
-def _held(work: LocalJob, how: Setting, tokens: int) -> Span:
+def _activation_bytes(job: LocalJob, setting: ComputeSetting, tokens: int) -> CostEstimate:
     """Return the bytes that a step keeps for its backward, or for one layer of it.
 
     A layer keeps the inputs of its matrices, its queries, keys and values, both branches of its
-    wide part and their product; an adapter its inputs once more, in fp32.
+    MLP and their product; an adapter keeps its inputs once more, in fp32.
     """
-    shape, wide = work.shape, 4 if how.precision == "fp32" else 2
-    layer = float(wide * (8 * shape.width + 6 * shape.attention + 4 * shape.inner))
-    layer += 4 * shape.inputs / max(1, shape.layers) if how.lora else 0
-    whole = layer * shape.layers
-    if work.training.gradient_checkpointing:
-        whole = layer + wide * shape.width * shape.layers
-    return costs.exactly(whole * tokens).times(*_HELD)
+    shape, width = job.shape, 4 if setting.precision == "fp32" else 2
+    layer = float(width * (8 * shape.width + 6 * shape.attention + 4 * shape.inner))
+    layer += 4 * shape.inputs / max(1, shape.layers) if setting.lora_values else 0
+    total = layer * shape.layers
+    if job.training.gradient_checkpointing:
+        total = layer + width * shape.width * shape.layers
+    return costs.exact(total * tokens).times(*_STEP_MARGINS)
 
 
-def _notes(work: LocalJob, likely: Mapping[str, Span]) -> Iterator[str]:
-    total = sum(likely.values(), costs.exactly(0))
-    kind = next(one.kind for one in reversed(work.lists) if one.kind != "train")
-    seen = _nearest(work.seen, kind)
-    if seen is None:
-        how = "not measured here; from shapes and the chip's speed on paper"
+def _notes(job: LocalJob, seconds: Mapping[str, CostEstimate]) -> Iterator[str]:
+    total = sum(seconds.values(), costs.exact(0))
+    kind = next(item.kind for item in reversed(job.lists) if item.kind != "train")
+    measured = _nearest(job.measurements, kind)
+    if measured is None:
+        source = "not measured on this machine; from shapes and the chip's paper speed"
     else:
-        how = f"{seen.tokens / seen.seconds:,.0f} tokens a second in {seen.where}, seen here"
-    yield f"in all {duration(total.lower)} to {duration(total.upper)}; speed: {how}"
-    told = "seen here" if (work.nodes or {}).get(kind) else "from shapes"
-    most = _most(work, kind)
-    fits = f"packs of up to {most:,} tokens fit" if most else "no pack fits"
-    yield f"{fits} this memory for certain ({told}): encoder.token_budget"
+        speed = measured.tokens / measured.seconds
+        source = f"{speed:,.0f} tokens a second, measured in {measured.source} on this machine"
+    yield f"total {duration(total.lower)} to {duration(total.upper)}; speed: {source}"
+    is_measured = bool((job.bytes_per_token or {}).get(kind))
+    origin = "measured on this machine" if is_measured else "from shapes"
+    budget = _largest_budget(job, kind)
+    fits = f"packs of up to {budget:,} tokens fit" if budget else "no pack fits"
+    yield f"{fits} this memory at the upper bound ({origin}); set encoder.token_budget"
 
 
-def _most(work: LocalJob, kind: Kind) -> int:
-    """Return the largest power of two that certainly fits as a token budget; 0 where none does."""
-    chip = work.device.chip
-    limit = chip.usable if chip.gpu else work.device.ram
-    rows = max(one.sequences for one in work.lists)
-    budget = _MOST
-    while budget >= 64 and _bytes(work, kind, budget, rows).upper > limit:
+def _largest_budget(job: LocalJob, kind: Kind) -> int:
+    """Return the largest power of two that fits as a token budget at its upper bound, or 0."""
+    rows = max(item.sequences for item in job.lists)
+    budget = _MAX_BUDGET
+    while budget >= 64 and _bytes(job, kind, budget, rows).upper > _memory_limit(job):
         budget //= 2
     return budget if budget >= 64 else 0
 

@@ -1,1 +1,1 @@
-"""The wheels Kaggle's image is missing: resolved, locked, downloaded, verified."""
+"""The wheels missing from Kaggle's image: resolved, locked, downloaded, verified."""

@@ -1,67 +1,102 @@
-"""The project's own wheel: what the kernel runs, with bytes that depend on the code alone."""
+"""The build of the project's own wheel, whose bytes depend only on the code.
 
-import os
-import subprocess
-import sys
-import tempfile
+The wheel holds the package's modules and templates and nothing else: no run files, no data. It is
+written from the package that runs, so a checkout and an installed package give the same bytes.
+"""
+
+import base64
+import hashlib
+import io
+import re
 import zipfile
+from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 
-from parity.run import digest, files
+from parity.run import files
 from parity.run.errors import BadData
 
 _DATE = (2020, 1, 1, 0, 0, 0)  # of every file in the wheel, so that equal code has equal bytes
-_EPOCH = "1577836800"  # the same moment, for the builder
-_FILE_MODE = 0o100644 << 16  # where a zip keeps it
-_BUILD_SECONDS = 300
+_FILE_MODE = 0o100644 << 16  # in the bits where a zip file stores it
+_SUFFIXES = frozenset((".py", ".j2", ".typed"))
+_VERSION = re.compile(r'^__version__ = "([^"]+)"$', re.MULTILINE)
+_METADATA = """\
+Metadata-Version: 2.1
+Name: kaggle-parity
+Version: {version}
+Summary: The inference code of kaggle-parity; the image and the wheelhouse bring what it needs
+License: Apache-2.0
+Requires-Python: >=3.11
+"""
+_WHEEL = """\
+Wheel-Version: 1.0
+Generator: kaggle-parity
+Root-Is-Purelib: true
+Tag: py3-none-any
+"""
 
 
-def build_own(checkout: Path, folder: Path) -> Path:
-    """Build the project's wheel from its checkout into `folder` and return the file.
+def build_project_wheel(folder: Path, package: Path | None = None) -> Path:
+    """Write the project's wheel into `folder` and return its path.
 
-    Its bytes depend on the code alone: nothing in it is compressed, for each zlib packs in its own
-    way, and names are sorted. A file that is there with these bytes is left as it is.
+    Its bytes depend only on the code: names are sorted, and files are stored uncompressed because
+    zlib versions compress differently. An existing file with the same bytes is not touched.
+
+    Args:
+        folder: where the wheel goes; wheels of other versions there are removed.
+        package: folder of the package `parity`; the running one if None.
 
     Raises:
-        BadData: it cannot be built; gives the builder's last line.
+        BadData: the package states no version.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as name:
-        built = _hatch(checkout, Path(name))
-        stored = Path(name) / "stored.whl"
-        _store(built, stored)
-        target = folder / built.name
-        for old in folder.glob("kaggle_parity-*.whl"):
-            if old != target:
-                old.unlink()  # of another version, it would be shipped beside the new one
-        if not target.is_file() or digest.of_file(target) != digest.of_file(stored):
-            with files.replacing(target) as temporary:
-                temporary.write_bytes(stored.read_bytes())
+    source = package or Path(str(resources.files("parity")))
+    version = _version(source)
+    target = folder / f"kaggle_parity-{version}-py3-none-any.whl"
+    for old in folder.glob("kaggle_parity-*.whl"):
+        if old != target:
+            old.unlink()  # a wheel of another version would be shipped with the new one
+    contents = _wheel_bytes(source, version)
+    if not target.is_file() or target.read_bytes() != contents:
+        with files.replacing(target) as temporary:
+            temporary.write_bytes(contents)
     return target
 
 
-def _hatch(checkout: Path, folder: Path) -> Path:
-    answer = subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
-        cwd=checkout,
-        env={**os.environ, "SOURCE_DATE_EPOCH": _EPOCH},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=_BUILD_SECONDS,
-    )
-    built = sorted(folder.glob("kaggle_parity-*.whl"))
-    if answer.returncode or len(built) != 1:
-        last = (answer.stderr.strip().splitlines() or [f"{len(built)} wheels"])[-1]
-        raise BadData(f"the project's own wheel could not be built: {last}")
-    return built[0]
+def _version(package: Path) -> str:
+    match = _VERSION.search((package / "__init__.py").read_text(encoding="utf-8"))
+    if match is None:
+        raise BadData(f"{package.name}/__init__.py states no __version__")
+    return match[1]
 
 
-def _store(built: Path, target: Path) -> None:
-    """Write a wheel again with its files as they are, sorted, of one date and one mode."""
-    with zipfile.ZipFile(built) as old, zipfile.ZipFile(target, "w") as new:
-        for name in sorted(old.namelist()):
+def _wheel_bytes(package: Path, version: str) -> bytes:
+    """Build a wheel as the packaging specification for binary distributions describes it."""
+    info = f"kaggle_parity-{version}.dist-info"
+    contents = dict(_sources(package))
+    contents[f"{info}/METADATA"] = _METADATA.format(version=version).encode()
+    contents[f"{info}/WHEEL"] = _WHEEL.encode()
+    record = f"{info}/RECORD"
+    lines = [_record_line(name, data) for name, data in sorted(contents.items())]
+    contents[record] = "".join(sorted([*lines, f"{record},,\n"])).encode()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in sorted(contents.items()):
             entry = zipfile.ZipInfo(name, _DATE)
-            entry.create_system = 3  # Unix, whose modes are kept
+            entry.create_system = 3  # Unix, whose modes are stored
             entry.external_attr = _FILE_MODE
-            new.writestr(entry, old.read(name))
+            archive.writestr(entry, data)
+    return buffer.getvalue()
+
+
+def _sources(package: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield the name in the wheel and the bytes of each module and template."""
+    for path in sorted(package.rglob("*")):
+        name = path.relative_to(package)
+        if path.suffix in _SUFFIXES and name.parts[0] != "resources" and path.is_file():
+            yield f"parity/{name.as_posix()}", path.read_bytes()
+
+
+def _record_line(name: str, data: bytes) -> str:
+    sha256 = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
+    return f"{name},sha256={sha256},{len(data)}\n"

@@ -1,8 +1,8 @@
-"""From the package index into the wheelhouse: wheels for the image's Python and glibc, no others.
+"""The download of wheels from the package index, only for the image's Python and glibc.
 
 Source:
-    pip's manual. `pip download` has to be given every older platform tag, for one tag does not
-    imply the older ones: with only manylinux2014 it takes a bitsandbytes of 2023 without a word.
+    pip's manual. `pip download` needs every older platform tag as well, because one tag does not
+    imply the older ones: with only manylinux2014 it silently takes a bitsandbytes of 2023.
 """
 
 import sys
@@ -11,81 +11,84 @@ from collections.abc import Collection
 from pathlib import Path
 
 from parity.deploy.wheelhouse import package_index
-from parity.deploy.wheelhouse.wheel_lock import PLATFORM, PYTHON, Wheel, missing
+from parity.deploy.wheelhouse.wheel_lock import PLATFORM, PYTHON, Wheel, missing_wheels
 from parity.run import digest, files
 from parity.run.errors import Mismatch, StaleInput
 from parity.run.progress import progress
 
-_OLDEST = 5  # manylinux1's glibc is 2.5
-_OLD_NAMES = ("manylinux2014", "manylinux2010", "manylinux1")
+_OLDEST_MINOR = 5  # manylinux1 has glibc 2.5
+_LEGACY_TAGS = ("manylinux2014", "manylinux2010", "manylinux1")
 
 
-def fetch(wheels: Collection[Wheel], folder: Path) -> list[str]:
-    """Fetch the locked wheels that are missing or damaged; return their file names.
+def fetch_locked(wheels: Collection[Wheel], folder: Path) -> list[str]:
+    """Download the locked wheels that are missing or damaged; return their file names.
 
-    Each is asked for by its sha256 and checked again; nothing is asked when all are there.
+    pip requires the sha256 of each, and it is checked again afterwards. Without missing wheels,
+    the index is not contacted.
 
     Raises:
-        StaleInput: the index could not be reached or no longer has it.
-        Mismatch: the index has another file by that name and version.
+        StaleInput: the index could not be reached or no longer has the wheel.
+        Mismatch: the index has another file of that name and version.
     """
-    wanting = missing(wheels, folder)
-    megabytes = [max(1, round(wheel.size / 1e6)) for wheel in wanting]
+    pending = missing_wheels(wheels, folder)
+    megabytes = [max(1, round(wheel.size / 1e6)) for wheel in pending]
     with progress("wheels", sum(megabytes), unit="MB") as bar:
-        for wheel, size in zip(wanting, megabytes, strict=True):
+        for wheel, size in zip(pending, megabytes, strict=True):
             with tempfile.TemporaryDirectory() as scratch:
                 line = f"{wheel.pin} --hash=sha256:{wheel.sha256}"
-                got = _download(line, Path(scratch), "--require-hashes")
-                same = (got.name, got.stat().st_size) == (wheel.file, wheel.size)
-                if not same or digest.of_file(got) != wheel.sha256:
-                    raise Mismatch(f"the index gives {got.name}, not the locked {wheel.file}")
-                _keep(got, folder)
+                path = _download(line, Path(scratch), "--require-hashes")
+                is_same = (path.name, path.stat().st_size) == (wheel.file, wheel.size)
+                if not is_same or digest.of_file(path) != wheel.sha256:
+                    raise Mismatch(f"the index returned {path.name}, not the locked {wheel.file}")
+                _save(path, folder)
             bar.update(size)
-    return [wheel.file for wheel in wanting]
+    return [wheel.file for wheel in pending]
 
 
-def first(name: str, version: str, reason: tuple[str, ...], folder: Path) -> Wheel:
-    """Fetch a wheel that was never locked into `folder` and return what to lock.
+def fetch_new(name: str, version: str, reason: tuple[str, ...], folder: Path) -> Wheel:
+    """Download a wheel that is not locked yet into `folder` and return its lock entry.
 
     Raises:
         StaleInput: the index could not be reached, or has no wheel for the image.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        got = _download(f"{name}=={version}", Path(scratch))
-        sha256, size = digest.of_file(got), got.stat().st_size
-        _keep(got, folder)
-    return Wheel(name, version, got.name, sha256, size, reason)
+        path = _download(f"{name}=={version}", Path(scratch))
+        sha256, size = digest.of_file(path), path.stat().st_size
+        _save(path, folder)
+    return Wheel(name, version, path.name, sha256, size, reason)
 
 
-def platforms() -> list[str]:
-    """Return every platform tag that the image accepts, the newest first."""
+def platform_tags() -> list[str]:
+    """Return every platform tag that the image accepts, newest first."""
     head, major, newest, machine = PLATFORM.split("_", 3)
-    tags = [f"{head}_{major}_{minor}_{machine}" for minor in range(int(newest), _OLDEST - 1, -1)]
-    return tags + [f"{name}_{machine}" for name in _OLD_NAMES]
+    minors = range(int(newest), _OLDEST_MINOR - 1, -1)
+    tags = [f"{head}_{major}_{minor}_{machine}" for minor in minors]
+    return tags + [f"{name}_{machine}" for name in _LEGACY_TAGS]
 
 
-def target() -> list[str]:
-    """Return the words that make pip choose for the image instead of for this machine."""
+def pip_target_flags() -> list[str]:
+    """Return the flags that make pip choose for the image instead of for this machine."""
     words = ["--only-binary=:all:", "--python-version", PYTHON, "--implementation", "cp"]
-    return words + [f"--platform={tag}" for tag in platforms()]
+    return words + [f"--platform={tag}" for tag in platform_tags()]
 
 
 def _download(line: str, scratch: Path, *flags: str) -> Path:
-    asked = scratch / "asked.txt"
-    asked.write_text(f"{line}\n")
-    words = [sys.executable, "-m", "pip", "download", "--no-deps", *target(), *flags]
-    answer = package_index.ask([*words, "--quiet", "-d", str(scratch), "-r", str(asked)], scratch)
+    requirements = scratch / "requirements.txt"
+    requirements.write_text(f"{line}\n")
+    words = [sys.executable, "-m", "pip", "download", "--no-deps", *pip_target_flags(), *flags]
+    response = package_index.run_tool(
+        [*words, "--quiet", "-d", str(scratch), "-r", str(requirements)], scratch
+    )
     pin = line.split()[0]
-    if "DO NOT MATCH THE HASHES" in answer.stderr:
-        raise Mismatch(f"{pin}: the index has other bytes than offline_wheels/wheels.lock names")
-    got = list(scratch.glob("*.whl"))
-    if answer.returncode or len(got) != 1:
-        raise StaleInput(
-            f"{pin}: the package index gave no wheel: {package_index.last_words(answer.stderr)}"
-        )
-    return got[0]
+    if "DO NOT MATCH THE HASHES" in response.stderr:
+        raise Mismatch(f"{pin} has other bytes in the index than in offline_wheels/wheels.lock")
+    paths = list(scratch.glob("*.whl"))
+    if response.returncode or len(paths) != 1:
+        reason = package_index.error_summary(response.stderr)
+        raise StaleInput(f"the package index has no wheel for {pin}: {reason}")
+    return paths[0]
 
 
-def _keep(got: Path, folder: Path) -> None:
-    with files.replacing(folder / got.name) as temporary:
-        temporary.write_bytes(got.read_bytes())
+def _save(path: Path, folder: Path) -> None:
+    with files.replacing(folder / path.name) as temporary:
+        temporary.write_bytes(path.read_bytes())

@@ -1,4 +1,4 @@
-"""Another Python on this machine: the image's, to build a stand-in of it and to prove wheels in."""
+"""The search for another Python on this machine: the image's version, to verify wheels with."""
 
 import os
 import pwd
@@ -12,50 +12,50 @@ from pathlib import Path
 from parity.run.errors import BadConfig
 
 _CHECK = "import ensurepip, sys; print('%d.%d' % sys.version_info[:2])"
-_SECONDS = 20  # to say its version, on a busy machine
+_SECONDS = 20  # to print its version on a busy machine
 
 
 def find(minor: str) -> Path:
-    """Return a Python of this minor version, such as `3.12`, that was seen to run.
+    """Return a Python of this minor version, such as `3.12`, that runs.
 
-    Looked for, in order: what the variable PARITY_PYTHON312 names, `python3.12` on the path, the
-    neighbours of the running Python (pyenv and uv keep versions side by side), pyenv's versions.
+    Search order: the variable PARITY_PYTHON312, `python3.12` on the path, the siblings of the
+    running Python (pyenv and uv install versions next to each other), pyenv's versions.
 
     Raises:
         BadConfig: there is none, or the variable names something else.
     """
     variable = f"PARITY_PYTHON{minor.replace('.', '')}"
-    if named := os.environ.get(variable):
-        if not _is(Path(named), minor):
-            raise BadConfig(f"{variable}={named} is no Python {minor} that runs")
-        return Path(named)
+    if value := os.environ.get(variable):
+        if not _is_python(Path(value), minor):
+            raise BadConfig(f"{variable}={value} is not a working Python {minor}")
+        return Path(value)
     for candidate in _candidates(minor):
-        if _is(candidate, minor):
+        if _is_python(candidate, minor):
             return candidate
     raise BadConfig(
-        f"no Python {minor} here; install one (pyenv install {minor}, uv python install {minor}) "
-        f"or name it: {variable}=FILE"
+        f"no Python {minor} on this machine. Install one (pyenv install {minor}, uv python install "
+        f"{minor}) or set {variable}=FILE"
     )
 
 
 def _candidates(minor: str) -> Iterator[Path]:
     if on_path := shutil.which(f"python{minor}"):
         yield Path(on_path)
-    home = Path(pwd.getpwuid(os.getuid()).pw_dir)  # whatever HOME says
+    home = Path(pwd.getpwuid(os.getuid()).pw_dir)  # independent of HOME
     pyenv = Path(os.environ.get("PYENV_ROOT") or home / ".pyenv")
     for versions in (Path(sys.base_prefix).parent, pyenv / "versions"):
-        found = versions.glob(f"*{minor}.*/bin/python{minor}")
-        yield from sorted(found, key=_newest, reverse=True)
+        paths = versions.glob(f"*{minor}.*/bin/python{minor}")
+        yield from sorted(paths, key=_version_numbers, reverse=True)
 
 
-def _newest(path: Path) -> list[int]:
+def _version_numbers(path: Path) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", path.parents[1].name)]
 
 
-def _is(python: Path, minor: str) -> bool:
-    """Say whether it runs; a pyenv shim on the path may be there and not."""
+def _is_python(python: Path, minor: str) -> bool:
+    """Return whether it runs and has this version; a pyenv shim may exist but not run."""
     try:
-        answer = subprocess.run(
+        response = subprocess.run(
             [python, "-I", "-c", _CHECK],
             capture_output=True,
             text=True,
@@ -64,4 +64,4 @@ def _is(python: Path, minor: str) -> bool:
         )
     except (OSError, subprocess.TimeoutExpired):
         return False
-    return answer.returncode == 0 and answer.stdout.strip() == minor
+    return response.returncode == 0 and response.stdout.strip() == minor

@@ -1,7 +1,7 @@
-"""How a child process reaches the package index, and nothing else of what pip and uv are told.
+"""The environment in which pip and uv run: the index's settings, and no other setting.
 
-A machine's own settings (a folder of wheels, a second index, constraints) would find what nobody
-else has, or hide it; where the index is, and how to trust it, must stay.
+A machine's other settings (a folder of wheels, a second index, constraints) would find wheels that
+nobody else has, or hide some. The index's address, and how to trust it, are passed on.
 """
 
 import ast
@@ -14,96 +14,96 @@ from pathlib import Path
 
 from parity.run.errors import StaleInput
 
-_DROPPED = ("PIP_", "UV_", "PYTHON")
-_KEPT = (
+_DROPPED_PREFIXES = ("PIP_", "UV_", "PYTHON")
+_PASSED_SETTINGS = (
     *("index-url", "cert", "client-cert", "proxy", "trusted-host"),
     *("default-timeout", "timeout", "retries"),
 )
-_SECTIONS = ("global", "download", ":env:")  # the later wins
+_SECTIONS = ("global", "download", ":env:")  # later ones win
 _CONFIG_SECONDS = 60
 _SECONDS = 1800  # for one file; the largest are gigabytes
-_TOLD = 400  # characters of a tool's words that an error repeats
+_SUMMARY_LENGTH = 400  # characters of a tool's output that an error repeats
 
 
-def environment() -> dict[str, str]:
-    """Return the environment for pip and uv: this one, less their settings, plus the index's.
+def child_environment() -> dict[str, str]:
+    """Return the environment for pip and uv: this one without their settings, plus the index's.
 
-    Where pip is told of an index by a variable or a file, uv asks the same one.
+    uv gets the index that pip's variables or files name.
     """
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(_DROPPED)}
-    kept |= {"PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    kept |= {"UV_NO_CONFIG": "1", "UV_PYTHON_DOWNLOADS": "never"}
-    told = settings()
-    kept |= {f"PIP_{key.replace('-', '_').upper()}": value for key, value in told.items()}
-    if "index-url" in told:
-        kept["UV_DEFAULT_INDEX"] = told["index-url"]
-    if "retries" in told:
-        kept["UV_HTTP_RETRIES"] = told["retries"]
-    if "cert" in told:
-        kept.setdefault("SSL_CERT_FILE", told["cert"])
-    return kept
+    env = {k: value for k, value in os.environ.items() if not k.startswith(_DROPPED_PREFIXES)}
+    env |= {"PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    env |= {"UV_NO_CONFIG": "1", "UV_PYTHON_DOWNLOADS": "never"}
+    settings = read_settings()
+    env |= {f"PIP_{key.replace('-', '_').upper()}": value for key, value in settings.items()}
+    if "index-url" in settings:
+        env["UV_DEFAULT_INDEX"] = settings["index-url"]
+    if "retries" in settings:
+        env["UV_HTTP_RETRIES"] = settings["retries"]
+    if "cert" in settings:
+        env.setdefault("SSL_CERT_FILE", settings["cert"])
+    return env
 
 
-def isolated(home: str) -> dict[str, str]:
-    """Return an environment in which pip is told nothing at all, for a proof.
+def isolated_environment(home: str) -> dict[str, str]:
+    """Return an environment without any pip setting, to verify a wheelhouse in.
 
     Args:
-        home: an empty folder, so that no user's settings are found.
+        home: empty folder, so that pip finds no user settings.
     """
-    kept = {key: os.environ[key] for key in ("PATH", "LD_LIBRARY_PATH") if key in os.environ}
-    told = {"PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    return {**kept, **told, "HOME": home, "TMPDIR": home, "LC_ALL": "C.UTF-8"}
+    env = {key: os.environ[key] for key in ("PATH", "LD_LIBRARY_PATH") if key in os.environ}
+    pip_env = {"PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    return {**env, **pip_env, "HOME": home, "TMPDIR": home, "LC_ALL": "C.UTF-8"}
 
 
-def settings() -> dict[str, str]:
-    """Return what pip's variables and files say of where the index is, by pip's names."""
-    answer = subprocess.run(
+def read_settings() -> dict[str, str]:
+    """Return the index's settings from pip's variables and files, by pip's names."""
+    response = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"],
         capture_output=True,
         text=True,
         check=False,
         timeout=_CONFIG_SECONDS,
     )
-    return parse(answer.stdout) if answer.returncode == 0 else {}
+    return parse_settings(response.stdout) if response.returncode == 0 else {}
 
 
-def parse(listed: str) -> dict[str, str]:
-    r"""Return the settings that reach the index from what `pip config list` prints.
+def parse_settings(listing: str) -> dict[str, str]:
+    r"""Return the index's settings from the output of `pip config list`.
 
-    >>> parse(":env:.cert='/b'\nglobal.cert='/a'\nglobal.find-links='/wheels'\n")
+    >>> parse_settings(":env:.cert='/b'\nglobal.cert='/a'\nglobal.find-links='/wheels'\n")
     {'cert': '/b'}
     """
-    found: dict[str, dict[str, str]] = {section: {} for section in _SECTIONS}
-    for line in listed.splitlines():
+    settings: dict[str, dict[str, str]] = {section: {} for section in _SECTIONS}
+    for line in listing.splitlines():
         key, _, value = line.partition("=")
         section, _, name = key.rpartition(".")
-        if section in found and name in _KEPT:
-            found[section][name] = " ".join(str(ast.literal_eval(value)).split())
-    return functools.reduce(lambda one, other: one | other, found.values())
+        if section in settings and name in _PASSED_SETTINGS:
+            settings[section][name] = " ".join(str(ast.literal_eval(value)).split())
+    return functools.reduce(lambda first, second: first | second, settings.values())
 
 
-def ask(words: Sequence[str], cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run pip or uv to its end, whatever its exit code.
+def run_tool(words: Sequence[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run pip or uv and return its result, successful or not.
 
     Raises:
-        StaleInput: it took too long.
+        StaleInput: it did not finish in time.
     """
     try:
         return subprocess.run(
             words,
             cwd=cwd,
-            env=environment(),
+            env=child_environment(),
             capture_output=True,
             text=True,
             check=False,
             timeout=_SECONDS,
         )
     except subprocess.TimeoutExpired as error:
-        raise StaleInput(f"the package index took more than {_SECONDS} s; try again") from error
+        raise StaleInput(f"the package index took more than {_SECONDS} s. Try again") from error
 
 
-def last_words(errors: str) -> str:
-    """Return what of a tool's standard error tells why, as one line."""
-    told = [line.strip(" ×╰─▶│├") for line in errors.splitlines() if line.strip()]
-    blamed = [line for line in told if line.startswith("ERROR:")][-1:] or told
-    return " ".join(line for line in blamed if not line.startswith("warning:"))[:_TOLD]
+def error_summary(stderr: str) -> str:
+    """Return the cause of a failure from a tool's standard error, as one line."""
+    lines = [line.strip(" ×╰─▶│├") for line in stderr.splitlines() if line.strip()]
+    causes = [line for line in lines if line.startswith("ERROR:")][-1:] or lines
+    return " ".join(line for line in causes if not line.startswith("warning:"))[:_SUMMARY_LENGTH]

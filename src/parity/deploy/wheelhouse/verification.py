@@ -1,10 +1,10 @@
-"""The proof that a wheelhouse is what the image lacks: an install that knows only the two of them.
+"""The verification that a wheelhouse holds exactly the wheels missing from the image.
 
-A Python as the image's, with nothing in it but the names and versions of the image's packages, is
-asked to install the locked wheels from the wheelhouse alone. What pip would then install has to be
-the lock: less means that the image has it, more that something came along, an error that something
-is missing. What the image's packages ask for is not known here, so conflicts within the image are
-not seen; the image itself has to confirm.
+The image's Python version, in an environment that holds only the names and versions of the image's
+packages, plans an install of the locked wheels from the wheelhouse alone. pip's plan must equal the
+lock: fewer wheels mean that the image has one, more mean that a dependency is not locked, an error
+means that something is missing. The dependencies of the image's own packages are unknown, so
+conflicts within the image are not detected; only a run in the image shows those.
 """
 
 import json
@@ -18,98 +18,97 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from parity.deploy.image.freeze import normal
+from parity.deploy.image.freeze import normalize_name
 from parity.deploy.wheelhouse import conflicts, interpreters, package_index
 from parity.deploy.wheelhouse.wheel_lock import PYTHON, Wheel
 from parity.run.errors import BadConfig, Mismatch
 
-_UNKNOWN = "0"  # the version of a package that came from an address
+_UNKNOWN_VERSION = "0"  # for a package that was installed from a URL
 _SECONDS = 600
 
 
 @dataclass(frozen=True, slots=True)
-class VerifiedWheelhouse:
-    """What came of a proof that did not fail.
+class Verification:
+    """The result of a verification without errors.
 
     Attributes:
-        proven: whether it was made at all; False where there is no Python like the image's.
-        told: one line for a person.
-        seconds: how long it took.
+        is_verified: False if this machine has no Python like the image's, so nothing was verified.
+        message: one line for the user.
+        seconds: duration.
     """
 
-    proven: bool
-    told: str
+    is_verified: bool
+    message: str
     seconds: float = 0.0
 
 
-def verify(wheels: Sequence[Wheel], folder: Path, frozen: Mapping[str, str]) -> VerifiedWheelhouse:
-    """Prove that these wheels are all that has to be added to the image, and that none shadows it.
+def verify(wheels: Sequence[Wheel], folder: Path, frozen: Mapping[str, str]) -> Verification:
+    """Verify that exactly these wheels must be added to the image, and that no wheel shadows it.
 
     Args:
-        wheels: what a run ships, the project's own wheel not among them.
+        wheels: wheels that a run ships, without the project's own.
         folder: the wheelhouse.
         frozen: the image's packages, normalized name → version.
 
     Raises:
-        Mismatch: a wheel is missing, too many, or would shadow a package of the image.
-        BadConfig: the variable PARITY_PYTHON312 names something else.
+        Mismatch: a wheel is missing or superfluous, or would shadow a package of the image.
+        BadConfig: the variable PARITY_PYTHON312 does not name a Python 3.12.
     """
     if not wheels:
-        return VerifiedWheelhouse(True, "nothing to prove: the run names no wheels")
+        return Verification(True, "nothing to verify: the run names no wheels")
     started = time.monotonic()
-    conflicts.refuse(wheels, folder, frozen)
+    conflicts.check_conflicts(wheels, folder, frozen)
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
-        return VerifiedWheelhouse(
-            False, "not proven: the image is a Linux on x86_64, and this machine is not"
+        return Verification(
+            False, "not verified: the image is Linux on x86_64, and this machine is not"
         )
     try:
         python = interpreters.find(PYTHON)
     except BadConfig as error:
         if os.environ.get("PARITY_PYTHON312"):
             raise
-        return VerifiedWheelhouse(False, f"not proven: {error}")
-    found = would_install([wheel.pin for wheel in wheels], folder, frozen, python=python)
-    _same({wheel.name: (wheel.version, wheel.file) for wheel in wheels}, found)
+        return Verification(False, f"not verified: {error}")
+    planned = dry_run_install([wheel.pin for wheel in wheels], folder, frozen, python=python)
+    _compare({wheel.name: (wheel.version, wheel.file) for wheel in wheels}, planned)
     seconds = time.monotonic() - started
-    told = f"proven: into the image, {len(frozen)} packages, pip would install what is locked, "
-    told += f"{len(found)} of {len(wheels)} wheels, and nothing else ({seconds:.0f} s)"
-    return VerifiedWheelhouse(True, told, seconds)
+    message = f"verified: into the image's {len(frozen)} packages, pip would install exactly the "
+    message += f"locked wheels, {len(planned)} of {len(wheels)} ({seconds:.0f} s)"
+    return Verification(True, message, seconds)
 
 
-def would_install(
+def dry_run_install(
     requirements: Sequence[str], folder: Path, frozen: Mapping[str, str], *, python: Path
 ) -> dict[str, tuple[str, str]]:
     """Return what pip would install from `folder` into the image: name → version and wheel's file.
 
-    pip sees no index and no setting of this machine.
+    pip uses no index and no setting of this machine.
 
     Source:
         pip's manual: `--python`, `--dry-run`, `--report`, and the report's `install[]`.
 
     Args:
-        requirements: as pip takes them, such as `name==version`.
-        folder: where wheels may come from.
+        requirements: pip requirements such as `name==version`.
+        folder: the only source of wheels.
         frozen: the image's packages, normalized name → version.
-        python: of the image's minor version.
+        python: a Python of the image's minor version.
 
     Raises:
-        Mismatch: they cannot be installed; gives pip's last words.
+        Mismatch: they cannot be installed; the message holds pip's error.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        place = Path(scratch)
-        inside = _stub(python, place / "stub", frozen)
-        report = place / "report.json"
-        words = [*pip(inside, python, scratch), "install", "--no-index", "--only-binary=:all:"]
-        words += ["--find-links", str(folder.resolve()), "--dry-run", "--quiet"]
-        answer = _run([*words, "--report", str(report), *requirements], scratch)
-        if answer.returncode:
-            raise Mismatch(
-                "the wheelhouse is not what the image lacks: "
-                f"{package_index.last_words(answer.stderr)}"
-            )
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        stub_python = _make_stub_environment(python, scratch / "stub", frozen)
+        report = scratch / "report.json"
+        words = [*pip_command(stub_python, python, name), "install", "--no-index"]
+        words += ["--only-binary=:all:", "--find-links", str(folder.resolve())]
+        words += ["--dry-run", "--quiet", "--report", str(report), *requirements]
+        response = _run(words, name)
+        if response.returncode:
+            reason = package_index.error_summary(response.stderr)
+            raise Mismatch(f"the wheelhouse is incomplete: {reason}")
         installs = json.loads(report.read_text(encoding="utf-8"))["install"]
     return {
-        normal(install["metadata"]["name"]): (
+        normalize_name(install["metadata"]["name"]): (
             install["metadata"]["version"],
             install["download_info"]["url"].rpartition("/")[2],
         )
@@ -117,30 +116,32 @@ def would_install(
     }
 
 
-def pip(inside: Path, python: Path, home: str) -> list[str]:
-    """Return the words that run pip in an environment that has none.
+def pip_command(environment_python: Path, base_python: Path, home: str) -> list[str]:
+    """Return the command that runs pip on an environment that has no pip.
 
-    It is ours, or, where ours is missing or too old for that Python, the Python's own.
+    It is this process's pip or, if that is missing or too old for the Python, the base Python's.
 
     Args:
-        inside: the environment's Python.
-        python: the Python it was made from.
-        home: an empty folder.
+        environment_python: Python of the environment.
+        base_python: Python that the environment was created from.
+        home: empty folder.
 
     Raises:
-        BadConfig: neither has a pip that runs there.
+        BadConfig: neither pip runs there.
     """
-    for owner in (sys.executable, str(python)):
-        words = [owner, "-m", "pip", "--isolated", "--python", str(inside)]
+    for owner in (sys.executable, str(base_python)):
+        words = [owner, "-m", "pip", "--isolated", "--python", str(environment_python)]
         if _run([*words, "--version"], home).returncode == 0:
             return words
-    raise BadConfig(f"no pip here runs under Python {PYTHON}; run: pip install --upgrade pip")
+    raise BadConfig(
+        f"no pip on this machine supports Python {PYTHON}. Upgrade it: pip install --upgrade pip"
+    )
 
 
 def write_stubs(frozen: Mapping[str, str], site_packages: Path) -> None:
-    """Write for each package what makes pip believe that it is installed: name and version."""
+    """Write metadata for each package that makes pip treat it as installed: name and version."""
     for name, version in frozen.items():
-        stated = version or _UNKNOWN
+        stated = version or _UNKNOWN_VERSION
         folder = site_packages / f"{name.replace('-', '_')}-{stated}.dist-info"
         folder.mkdir(parents=True)
         (folder / "METADATA").write_text(
@@ -150,19 +151,21 @@ def write_stubs(frozen: Mapping[str, str], site_packages: Path) -> None:
         (folder / "RECORD").write_text("", encoding="utf-8")
 
 
-def _stub(python: Path, place: Path, frozen: Mapping[str, str]) -> Path:
-    answer = _run([str(python), "-m", "venv", "--without-pip", str(place)], str(place.parent))
-    if answer.returncode:
-        raise Mismatch(f"{python} makes no environment: {package_index.last_words(answer.stderr)}")
-    write_stubs(frozen, place / "lib" / f"python{PYTHON}" / "site-packages")
-    return place / "bin" / "python"
+def _make_stub_environment(python: Path, folder: Path, frozen: Mapping[str, str]) -> Path:
+    """Create an environment that holds only stubs and return its Python."""
+    response = _run([str(python), "-m", "venv", "--without-pip", str(folder)], str(folder.parent))
+    if response.returncode:
+        reason = package_index.error_summary(response.stderr)
+        raise Mismatch(f"{python} could not create an environment: {reason}")
+    write_stubs(frozen, folder / "lib" / f"python{PYTHON}" / "site-packages")
+    return folder / "bin" / "python"
 
 
 def _run(words: Sequence[str], home: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         words,
         cwd=home,
-        env=package_index.isolated(home),
+        env=package_index.isolated_environment(home),
         capture_output=True,
         text=True,
         check=False,
@@ -170,12 +173,12 @@ def _run(words: Sequence[str], home: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def _same(locked: Mapping[str, tuple[str, str]], found: Mapping[str, tuple[str, str]]) -> None:
-    for name in sorted({*locked, *found}):
-        want, got = locked.get(name), found.get(name)
-        if want != got:
-            told = [" ".join(one) if one else "nothing" for one in (want, got)]
+def _compare(locked: Mapping[str, tuple[str, str]], planned: Mapping[str, tuple[str, str]]) -> None:
+    for name in sorted({*locked, *planned}):
+        expected, actual = locked.get(name), planned.get(name)
+        if expected != actual:
+            first, second = (" ".join(item) if item else "nothing" for item in (expected, actual))
             raise Mismatch(
-                f"the wheelhouse is not what the image lacks: of {name} the lock has {told[0]}, "
-                f"pip would install {told[1]}"
+                f"the wheelhouse does not match the image: for {name} the lock has {first}, "
+                f"pip would install {second}"
             )

@@ -1,6 +1,6 @@
-"""`offline_wheels/wheels.lock`: the wheels that Kaggle's image lacks, each locked to its bytes.
+"""`offline_wheels/wheels.lock`: the wheels missing from Kaggle's image, locked by their bytes.
 
-It may hold what several runs want; each run ships only what it names.
+It may hold wheels for several runs; each run ships only what it names.
 """
 
 from collections.abc import Iterable
@@ -8,16 +8,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from parity.deploy.image.freeze import normal
+from parity.deploy.image.freeze import normalize_name
 from parity.run import digest, files
 from parity.run.errors import BadData, StaleInput
 
 NAME = "wheels.lock"
-"""The lock's file, in the folder of its wheels."""
+"""File name of the lock, in the folder of its wheels."""
 SCHEMA = 1
 PYTHON = "3.12"
 PLATFORM = "manylinux_2_35_x86_64"
-"""The image's glibc and machine: a wheel may ask for an older glibc, never for a newer one."""
+"""The image's glibc and machine: a wheel may need an older glibc, but not a newer one."""
 WANTED = "wanted"
 
 _NEEDED = "needed by "
@@ -25,15 +25,16 @@ _NEEDED = "needed by "
 
 @dataclass(frozen=True, slots=True)
 class Wheel:
-    """One locked wheel.
+    """A locked wheel.
 
     Attributes:
-        name: the package's normalized name.
-        version: its version.
-        file: the wheel's file name.
-        sha256: of its bytes, 64 hex digits.
-        size: its bytes.
-        reason: `wanted`, or `needed by NAME` for each wanted package that cannot do without.
+        name: normalized package name.
+        version: version of the package.
+        file: file name of the wheel.
+        sha256: digest of its bytes, 64 hex digits.
+        size: size in bytes.
+        reason: `wanted` if a run names it, and `needed by NAME` for each named package that
+            requires it.
     """
 
     name: str
@@ -45,11 +46,11 @@ class Wheel:
 
     @property
     def pin(self) -> str:
-        """What to ask a package index for."""
+        """The requirement for a package index: name==version."""
         return f"{self.name}=={self.version}"
 
-    def serves(self, wants: Iterable[str]) -> bool:
-        """Return whether one of these wanted packages is this wheel or cannot do without it."""
+    def is_needed_for(self, wants: Iterable[str]) -> bool:
+        """Return whether this wheel is one of these packages or required by one."""
         return any(
             _NEEDED + want in self.reason or (want == self.name and WANTED in self.reason)
             for want in wants
@@ -57,17 +58,17 @@ class Wheel:
 
 
 def needed_by(want: str) -> str:
-    """Return the reason of a wheel that a wanted package cannot do without."""
+    """Return the `reason` of a wheel that a named package requires."""
     return _NEEDED + want
 
 
 @dataclass(frozen=True, slots=True)
-class Lock:
-    """What was resolved, and for which image.
+class WheelLock:
+    """The resolved wheels and the image that they were resolved for.
 
     Attributes:
-        freeze: fingerprint of the image's freeze that it was resolved under.
-        wheels: by name.
+        freeze: fingerprint of the image's freeze.
+        wheels: locked wheels, by name.
         python: the image's Python.
         platform: the image's newest platform tag.
     """
@@ -79,65 +80,64 @@ class Lock:
 
     @property
     def wants(self) -> tuple[str, ...]:
-        """The packages that were asked for, by name."""
+        """The packages that runs named, sorted."""
         return tuple(wheel.name for wheel in self.wheels if WANTED in wheel.reason)
 
     def digest(self) -> str:
-        """Return the digest of all it says."""
+        """Return the digest of the lock's content."""
         return digest.of_value(asdict(self))
 
-    def fits(self, wants: Iterable[str], under: str) -> bool:
-        """Return whether it holds these packages, resolved under the freeze `under`."""
-        now = Lock(under)
-        same = (self.freeze, self.python, self.platform) == (now.freeze, now.python, now.platform)
-        return same and set(map(normal, wants)) <= set(self.wants)
+    def is_current(self, wants: Iterable[str], freeze: str) -> bool:
+        """Return whether the lock holds these packages, resolved for the image of this freeze."""
+        is_same_image = (self.freeze, self.python, self.platform) == (freeze, PYTHON, PLATFORM)
+        return is_same_image and set(map(normalize_name, wants)) <= set(self.wants)
 
 
-def read(path: Path) -> Lock:
-    """Return the lock in a file; one that is not there holds nothing.
+def read(path: Path) -> WheelLock:
+    """Return the lock from a file; an empty lock if the file does not exist.
 
     Raises:
-        BadData: it is no lock of this schema.
+        BadData: the file is not a lock of this schema.
     """
     if not path.is_file():
-        return Lock()
+        return WheelLock()
     record = files.read_json(path)
     try:
-        return _lock(record)
+        return _parse_lock(record)
     except (AttributeError, KeyError, TypeError) as error:
         raise BadData(
-            f"{path.name}: no lock of wheels ({error}); remove it, then run: invoke wheels"
+            f"{path.name} is not a lock of wheels ({error}). Remove it and lock the wheels again",
+            fix=("wheels",),
         ) from error
 
 
-def write(path: Path, lock: Lock) -> None:
-    """Write a lock, for a person to read and for git to compare."""
+def write(path: Path, lock: WheelLock) -> None:
+    """Write the lock as JSON that is easy to read and to diff."""
     files.write_json(path, {"schema": SCHEMA, **asdict(lock)})
 
 
-def select(lock: Lock, wants: Iterable[str], *, under: str, mend: str) -> tuple[Wheel, ...]:
-    """Return the wheels that a run needs: those it names and what they cannot do without.
+def select(lock: WheelLock, wants: Iterable[str], *, freeze: str) -> tuple[Wheel, ...]:
+    """Return the wheels that a run needs: those it names and those that they require.
 
     Args:
-        lock: what was resolved.
-        wants: the packages the run names.
-        under: fingerprint of the image's freeze as it is now.
-        mend: the command that resolves anew.
+        lock: the resolved wheels.
+        wants: packages that the run names.
+        freeze: fingerprint of the image's present freeze.
 
     Raises:
-        StaleInput: a package is not in the lock, or it was resolved for another image.
+        StaleInput: a package is not in the lock, or the lock was resolved for another image.
     """
-    named = [normal(want) for want in wants]
-    for want in named:
-        if want not in lock.wants:
-            raise StaleInput(f"offline_wheels/wheels.lock does not hold {want}; run: {mend}")
-    if named and not lock.fits(named, under):
-        raise StaleInput(f"offline_wheels/wheels.lock was made for another image; run: {mend}")
-    return tuple(wheel for wheel in lock.wheels if wheel.serves(named))
+    names = [normalize_name(want) for want in wants]
+    for name in names:
+        if name not in lock.wants:
+            raise StaleInput(f"{name} is missing in offline_wheels/wheels.lock", fix=("wheels",))
+    if names and not lock.is_current(names, freeze):
+        raise StaleInput("offline_wheels/wheels.lock was made for another image", fix=("wheels",))
+    return tuple(wheel for wheel in lock.wheels if wheel.is_needed_for(names))
 
 
-def missing(wheels: Iterable[Wheel], folder: Path) -> list[Wheel]:
-    """Return the wheels that do not lie in `folder` with the locked bytes."""
+def missing_wheels(wheels: Iterable[Wheel], folder: Path) -> list[Wheel]:
+    """Return the wheels that are not in `folder` with the locked bytes."""
     return [
         wheel
         for wheel in wheels
@@ -146,25 +146,28 @@ def missing(wheels: Iterable[Wheel], folder: Path) -> list[Wheel]:
     ]
 
 
-def difference(old: Lock, new: Lock) -> list[str]:
-    """Return what changed from one lock to the other, a line a wheel, by name."""
+def compare_locks(old: WheelLock, new: WheelLock) -> list[str]:
+    """Return the differences between two locks, one line per wheel, by name."""
     before = {wheel.name: wheel for wheel in old.wheels}
     after = {wheel.name: wheel for wheel in new.wheels}
     lines = []
     for name in sorted(before | after):
-        was, now = before.get(name), after.get(name)
-        if was is None and now is not None:
-            lines.append(f"+ {name} {now.version} ({', '.join(now.reason)})")
-        elif was is not None and now is None:
-            lines.append(f"- {name} {was.version}")
-        elif was is not None and now is not None and was != now:
-            told = [f"{one.version} ({', '.join(one.reason)})" for one in (was, now)]
-            lines.append(f"~ {name} {' → '.join(told)}")
+        first, second = before.get(name), after.get(name)
+        if first is None and second is not None:
+            lines.append(f"+ {name} {_shown(second)}")
+        elif first is not None and second is None:
+            lines.append(f"- {name} {first.version}")
+        elif first is not None and second is not None and first != second:
+            lines.append(f"~ {name} {_shown(first)} → {_shown(second)}")
     return lines
 
 
-def _lock(record: dict[str, Any]) -> Lock:
+def _shown(wheel: Wheel) -> str:
+    return f"{wheel.version} ({', '.join(wheel.reason)})"
+
+
+def _parse_lock(record: dict[str, Any]) -> WheelLock:
     if (schema := record.pop("schema")) != SCHEMA:
         raise TypeError(f"schema {schema}")
-    wheels = [Wheel(**{**one, "reason": tuple(one["reason"])}) for one in record.pop("wheels")]
-    return Lock(wheels=tuple(wheels), **record)
+    wheels = [Wheel(**{**item, "reason": tuple(item["reason"])}) for item in record.pop("wheels")]
+    return WheelLock(wheels=tuple(wheels), **record)

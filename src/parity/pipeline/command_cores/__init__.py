@@ -1,1 +1,1 @@
-"""Commands that are not stages: status, demo, doctor, plan, report and others."""
+"""The code of the commands, imported only when one runs."""

@@ -1,231 +1,243 @@
-"""Earlier scores → which CV to trust, and which runs it cannot tell apart; of a ledger or a log."""
+"""`advise`: report which CV to trust and which runs it cannot distinguish."""
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from parity.analysis import run_table, run_table_summary
 from parity.analysis.compare import layer_values
 from parity.analysis.forecast import advice, calibration, power
 from parity.analysis.forecast.advice import LEAST, Advice, EpochScore
 from parity.analysis.forecast.power import PairPower
-from benchmarks.run_log import log
-from benchmarks.run_log.log import LoggedRun
+from parity.analysis.run_table import ROW_SD, SAME_CV, TableRun
 from parity.competition.scoring.metrics import Scores
-from parity.pipeline import evidence_lookup
+from parity.pipeline import evidence_artifacts, evidence_lookup
 from parity.run import files, ledger
-from parity.run.errors import BadConfig, StaleInput
+from parity.run.command_line import build_command
+from parity.run.errors import StaleInput
 from parity.run.experiment import data_folder
 from parity.run.ledger import Evidence
 from parity.run.paths import RunPaths
 
 _BOARD = "public"
-_AGAIN = 0.005  # of CV: an adapter measured once more
-_MORE = (
-    "score on every labeled row: invoke prepare --set=split.folds=5 --set=split.fold=0, "
-    "then mine, train and eval; so folds 1 to 4"
+_SCORE_MORE_ROWS = (
+    "score more validation rows: split.folds = 5 with split.fold = 0 to 4, and mine, train and "
+    "eval for each"
 )
+_SUBMIT_MORE = "score another run with eval, then submit it"
 
 
-def advise(log_: Path | None = None) -> dict[str, Any]:
-    """Print and return what the ledger's scores say, or those of a table of runs.
+def advise(log: Path | None = None, *, rows: Sequence[str] = ()) -> dict[str, Any]:
+    """Print and return advice from the scores of the ledger, or of a table of runs.
 
     Args:
-        log_: a table such as the golden run table; None reads the ledger.
+        log: table of runs, FILE.csv; None reads the ledger.
+        rows: `SPLIT=N` texts, scored rows of the table's splits.
 
     Raises:
-        BadConfig: there is no such table.
-        BadData: the table lacks a column, or a figure is none.
+        BadConfig: the table does not exist, or `rows` names an unknown split.
+        BadData: a column, a score or the size of a split is missing or wrong.
         StaleInput: the ledger has no CV.
     """
-    found = of_log(log_) if log_ else of_ledger()
-    print(advice.text(found))
-    return found.as_json()
+    result = from_table(log, run_table.parse_rows(rows)) if log else from_ledger()
+    print(advice.text(result))
+    return result.as_json()
 
 
-def of_log(path: Path) -> Advice:
-    """Return what a table of runs says.
+def from_table(path: Path, counts: dict[str, int]) -> Advice:
+    """Return advice from a table of runs.
+
+    Args:
+        path: CSV file.
+        counts: split → scored rows; the table's `rows` column has the others.
 
     Raises:
-        BadConfig: there is no such table.
-        BadData: it lacks a column, or a figure is none.
+        BadConfig: the table does not exist, or `counts` names an unknown split.
+        BadData: a column, a score or the size of a split is missing or wrong.
     """
-    if not path.is_file():
-        raise BadConfig(f"{path}: no such table of runs; invoke advise FILE.csv")
-    table = log.read(path)
-    rows = log.usable(table)
-    once = list(_once(rows))
+    table = run_table.read_runs(path, counts)
+    suspects = run_table_summary.suspects(table)
+    excluded = {suspect.pair.row.line for suspect in suspects}
+    scored = [row for row in table if row.cv is not None and row.line not in excluded]
+    rows = list(run_table.without_rescored(scored))
     epochs = [
         EpochScore(
-            one.run,
-            one.rows,
-            int(one.epoch) if one.epoch.isdigit() else int(one.tuned),
-            {"all": one.score},
-            one.lb,
+            row.run,
+            row.split,
+            1 if row.epoch is None else row.epoch,
+            {"all": row.cv},
+            row.lb,
         )
-        for one in once
+        for row in rows
+        if row.cv is not None
     ]
-    notes = (
-        f"No rows are at hand: sd is taken as {log.SPREAD:g} a row and each score as on rows of "
-        "its own, so needed is too many where two rankings are alike.",
-        f"{len([one for one in table if one.lb is not None])} rows have a public score. Left out: "
-        "rerankers, contaminated or broken scores, those without a CV on a known split, and "
-        "an adapter "
-        f"measured again ({len(rows) - len(once)}).",
-    )
-    return _advice(epochs, _neighbours_of_log(once), notes, "")
+    names = ", ".join(suspect.pair.row.name for suspect in suspects)
+    with_lb = sum(row.lb is not None for row in table)
+    notes = [
+        f"A table has no scores by row: the sd is taken as {ROW_SD:g} a row and the rows of two "
+        "runs as independent, so needed is too high where two rankings are similar.",
+        f"{with_lb} rows have a leaderboard score. Left out: rows without a CV, and rows that "
+        f"score an adapter again (CV within {SAME_CV:g}; {len(scored) - len(rows)}).",
+    ]
+    if suspects:
+        notes.append(f"Left out, CV too far above the leaderboard, contaminated? {names}.")
+    return _advice(epochs, _table_neighbors(rows), notes, "")
 
 
-def _once(rows: Sequence[LoggedRun]) -> Iterator[LoggedRun]:
-    """Yield the rows less those of an adapter and score that stand there with nearly that CV."""
-    seen: dict[tuple[object, ...], list[float]] = defaultdict(list)
+def _table_neighbors(rows: Sequence[TableRun]) -> list[PairPower]:
+    """Compare the best row of each run with the next, among rows with a leaderboard score."""
+    best: dict[tuple[str, str], tuple[float, int]] = {}
     for row in rows:
-        before = seen[row.model, row.rows, row.round, row.epoch, row.tuned, row.lb]
-        if row.lb is None or all(abs(row.score - cv) >= _AGAIN for cv in before):
-            yield row
-        before.append(row.score)
-
-
-def _neighbours_of_log(rows: Sequence[LoggedRun]) -> list[PairPower]:
-    """Return each training's best and the next, of those that have a public score."""
-    best: dict[tuple[str, str], LoggedRun] = {}
-    for row in rows:
-        if row.lb is not None:
-            key = (row.rows, row.run)
-            best[key] = max(best.get(key, row), row, key=lambda item: item.score)
-    order = sorted(best.values(), key=lambda item: (item.rows, -item.score))
+        if row.cv is not None and row.lb is not None:
+            key = (row.split, row.run)
+            best[key] = max(best.get(key, (row.cv, row.rows)), (row.cv, row.rows))
+    order = sorted(best.items(), key=lambda item: (item[0][0], -item[1][0]))
     return [
-        power.unpaired((a.run, a.score), (b.run, b.score), log.ROWS[a.split], log.SPREAD)
-        for a, b in pairwise(order)
-        if a.rows == b.rows
+        power.unpaired((run_a, cv_a), (run_b, cv_b), count, ROW_SD)
+        for ((split_a, run_a), (cv_a, count)), ((split_b, run_b), (cv_b, _)) in pairwise(order)
+        if split_a == split_b
     ]
 
 
-def of_ledger() -> Advice:
-    """Return what the ledger says.
+def from_ledger() -> Advice:
+    """Return advice from the ledger.
 
     Raises:
-        StaleInput: it has no CV.
+        StaleInput: the ledger has no CV.
     """
     data = data_folder()
-    records = ledger.read(RunPaths(data, "").ledger)
+    path = RunPaths(data, "").ledger
+    records = ledger.read(path)
     scored = [record for record in records if record.kind == "cv" and record.status == "clean"]
     if not scored:
-        raise StaleInput(f"{RunPaths(data, '').ledger}: no CV yet to advise from; run: invoke eval")
+        raise StaleInput(f"no CV in {path} for advice", fix=("eval",))
     epochs = list(_epochs(data, scored, records))
-    compared, notes = _neighbours(data, scored)
-    waiting = [one for one in scored if _score(one, records) is None and one.label == "best"]
-    then = ""
-    if waiting:
-        one = waiting[-1]
-        round_ = f" --round {one.round}" if one.round else ""
-        then = f"invoke submit --run runs/{one.run}.toml{round_}"
-    return _advice(epochs, compared, notes, then)
+    compared, notes = _neighbors(data, scored)
+    unsubmitted = [
+        record
+        for record in scored
+        if record.label == "best" and _leaderboard_score(record, records) is None
+    ]
+    command = ""
+    if unsubmitted:
+        newest = unsubmitted[-1]
+        run_file = Path("runs") / f"{newest.run}.toml"
+        command = build_command("submit", run_file=run_file, round_=newest.round)
+    return _advice(epochs, compared, notes, command)
 
 
 def _advice(
     epochs: list[EpochScore], compared: list[PairPower], notes: Sequence[str], submit: str
 ) -> Advice:
     pairs = sum(epoch.score is not None for epoch in epochs)
-    enough = pairs >= LEAST
-    unsure = any(not one.decided for one in compared)
-    then = _MORE if unsure and enough else submit or "invoke eval of another run, then submit it"
+    is_enough = pairs >= LEAST
+    is_undecided = any(not pair.is_decided for pair in compared)
+    following = _SCORE_MORE_ROWS if is_undecided and is_enough else submit or _SUBMIT_MORE
     return Advice(
         pairs,
-        advice.by_split(epochs) if enough else (),
-        advice.by_choice(epochs) if enough else (),
-        advice.within(epochs),
+        advice.by_split(epochs) if is_enough else (),
+        advice.by_choice(epochs) if is_enough else (),
+        advice.concordant_epochs(epochs),
         tuple(compared),
         tuple(notes),
-        then,
+        following,
     )
 
 
 def _epochs(data: Path, scored: list[Evidence], records: list[Evidence]) -> Iterator[EpochScore]:
-    """Yield each adapter with its CV on each split once, then its training's other epochs."""
+    """Yield each adapter with its newest CV on each split, then its training's other epochs."""
     newest: dict[tuple[str, ...], Evidence] = {}
-    for one in scored:
-        newest[_training(one), _split(one), *ledger.identity(one.layers)] = one
-    for one in newest.values():
-        trained = _trained(data, one)
-        own = one.layers.get("adapter")
-        there = [n for n, weights, _ in trained if weights == own]
-        number = there[0] if there else int(bool(own))
-        value = _score(one, records)
-        yield EpochScore(_training(one), _split(one), number, _measures(one.score), value)
-        told = {it.layers.get("adapter") for it in scored if _training(it) == _training(one)}
-        if one.label == "best" and there:  # else it was trained anew since
-            for other, weights, score in trained:
-                if weights not in told:
-                    yield EpochScore(_training(one), _split(one), other, _measures(score))
+    for record in scored:
+        newest[_training(record), _split(record), *ledger.identity(record.layers)] = record
+    for record in newest.values():
+        trained = _trained_epochs(data, record)
+        adapter = record.layers.get("adapter")
+        numbers = [number for number, weights, _ in trained if weights == adapter]
+        number = numbers[0] if numbers else int(bool(adapter))
+        training, split = _training(record), _split(record)
+        score = _leaderboard_score(record, records)
+        yield EpochScore(training, split, number, _measures(record.score), score)
+        evaluated = {item.layers.get("adapter") for item in scored if _training(item) == training}
+        if record.label == "best" and numbers:  # otherwise the run was trained again since
+            for epoch, weights, scores in trained:
+                if weights not in evaluated:
+                    yield EpochScore(training, split, epoch, _measures(scores))
 
 
-def _trained(data: Path, one: Evidence) -> list[tuple[int, str, dict[str, Any]]]:
-    """Return number, adapter and scores of the epochs that lie beside a record's training."""
-    folder = RunPaths(data, one.run).stage("train", one.round)
-    found = []
+def _trained_epochs(data: Path, record: Evidence) -> list[tuple[int, str, dict[str, Any]]]:
+    """Return number, adapter digest and scores of the epochs of a record's training."""
+    folder = RunPaths(data, record.run).stage("train", record.round)
+    epochs = []
     for path in sorted(folder.glob("epoch-*.json")):
-        record = files.read_json(path)
-        if record.get("scores"):
+        epoch = files.read_json(path)
+        if epoch.get("scores"):
             number = int(path.stem.rpartition("-")[2])
-            found.append((number, record["layers"]["adapter"], record["scores"]))
-    return found
+            epochs.append((number, epoch["layers"]["adapter"], epoch["scores"]))
+    return epochs
 
 
 def _measures(score: dict[str, Any]) -> dict[str, float]:
-    """Return MAP by measure, of a CV's scores as plain values."""
-    read = Scores.from_json(score)
-    parts = {"all": read.all.map, "projection": read.projection, "unseen": read.unseen.map}
-    return {name: part.value for name, part in parts.items() if part is not None}
-
-
-def _score(one: Evidence, records: Sequence[Evidence]) -> float | None:
-    """Return the newest leaderboard's score of a record's adapter."""
-    found = [
-        calibration.shown(record)
-        for record in records
-        if record.kind == _BOARD and ledger.same(record.layers, one.layers)
-    ]
-    return found[-1] if found else None
-
-
-def _neighbours(data: Path, scored: list[Evidence]) -> tuple[list[PairPower], list[str]]:
-    """Compare each run with the next by CV, row by row; name those whose rows are gone."""
-    newest = {
-        (_training(one), one.layers.get("split"), one.layers.get("data")): one
-        for one in scored
-        if one.label in ("best", "base")
+    """Return measure → mean of a CV's scores as plain values."""
+    scores = Scores.from_json(score)
+    values = {
+        "all": scores.all.score,
+        "projection": scores.projection,
+        "unseen": scores.unseen.score,
     }
-    order = sorted(newest.items(), key=lambda item: (*map(str, item[0][1:]), -_all(item[1])))
-    known = [evidence_lookup.with_artifacts(one, data, scored) for _, one in order]
-    ranked = [(side, evidence_lookup.precisions(side, data)) for side in known]
-    kept = [(side, values) for side, values in ranked if values]
-    notes = [
-        f"the rows that it ranked are gone: {side.name}" for side, values in ranked if not values
+    return {name: interval.value for name, interval in values.items() if interval is not None}
+
+
+def _leaderboard_score(record: Evidence, records: Sequence[Evidence]) -> float | None:
+    """Return the newest leaderboard score of a record's adapter."""
+    scores = [
+        calibration.leaderboard_score(item)
+        for item in records
+        if item.kind == _BOARD and ledger.is_same_model(item.layers, record.layers)
     ]
-    found = [
+    return scores[-1] if scores else None
+
+
+def _neighbors(data: Path, scored: list[Evidence]) -> tuple[list[PairPower], list[str]]:
+    """Compare each run with the next by CV, row by row.
+
+    Returns:
+        The comparisons, and a note for each record whose ranking is missing.
+    """
+    newest = {
+        (_training(record), record.layers.get("split"), record.layers.get("data")): record
+        for record in scored
+        if record.label in ("best", "base")
+    }
+    order = sorted(newest.items(), key=lambda item: (*map(str, item[0][1:]), -_mean(item[1])))
+    sides = [evidence_artifacts.with_artifacts(record, data, scored) for _, record in order]
+    ranked = [(side, evidence_lookup.row_precisions(side, data)) for side in sides]
+    notes = [
+        f"no comparison: the ranking of {side.name} is missing" for side, rows in ranked if not rows
+    ]
+    comparisons = [
         power.compare(
-            (_training(a.evidence), mine),
-            (_training(b.evidence), theirs),
-            evidence_lookup.known(a, b, data, (), with_text=False).scoring,
+            (_training(a.evidence), rows_a),
+            (_training(b.evidence), rows_b),
+            evidence_lookup.load_artifacts(a, b, data, (), with_text=False).scoring,
         )
-        for (a, mine), (b, theirs) in pairwise(kept)
+        for (a, rows_a), (b, rows_b) in pairwise(item for item in ranked if item[1])
         if all(
             a.evidence.layers.get(name) == b.evidence.layers.get(name) for name in ("split", "data")
         )
     ]
-    return found, notes
+    return comparisons, notes
 
 
-def _all(one: Evidence) -> float:
-    return layer_values.value(one.score) or 0.0
+def _mean(record: Evidence) -> float:
+    return layer_values.value(record.score) or 0.0
 
 
-def _training(one: Evidence) -> str:
-    """Return what an adapter is an epoch of; a bare base is its own."""
-    return f"{one.run}/round-{one.round}" if one.layers.get("adapter") else f"{one.run}/base"
+def _training(record: Evidence) -> str:
+    """Return the name of a record's training; a base model has one name per run."""
+    is_tuned = record.layers.get("adapter")
+    return f"{record.run}/round-{record.round}" if is_tuned else f"{record.run}/base"
 
 
-def _split(one: Evidence) -> str:
-    return one.facts.get("split") or one.layers.get("split", "")[:12]
+def _split(record: Evidence) -> str:
+    return record.facts.get("split") or record.layers.get("split", "")[:12]

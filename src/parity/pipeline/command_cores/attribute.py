@@ -1,299 +1,176 @@
-"""12. Two scores → the part of their gap that each layer makes, by swapping one after the other.
+"""Attribute the gap between two scores to layers, by swapping one layer after the other.
 
-A CV is scored anew under the settings kept beside its record, with one layer after the other taken
-from B, by the same lines as `eval`; kept embeddings make what was scored before cheap.
+A CV is scored again under the settings stored with its record, with one layer after the other taken
+from B, by the same code as `eval`. Cached embeddings make repeated scores cheap.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from parity.analysis.compare import attribution, layer_values
-from parity.analysis.compare.attribution import Attribution, Step, Values
+from parity.analysis.compare.attribution import Attribution, Swap, Values
 from parity.analysis.compare.evidence_record import EvidenceRecord
-from parity.competition.query import QueryId
-from parity.competition.scoring import metrics
-from parity.competition.scoring.bootstrap import question_of
-from parity.competition.splits.split import Split
-from parity.pipeline import dataset, encoder_loading, evaluation, evidence_lookup
-from parity.pipeline.dataset import Dataset
-from parity.pipeline.evidence import SETTINGS
-from parity.retrieval.models import adapter as adapters
-from parity.run import files, ledger
-from parity.run import manifest as manifests
-from parity.run.config import run_file as configs
-from parity.run.config.run_file import Config
-from parity.run.digest import of_value
+from parity.competition.query import QueryId, unit_of
+from parity.competition.scoring.row_metrics import Metric, metric_of
+from parity.pipeline import evidence_lookup, registry, replay
+from parity.run import files, layers, ledger
 from parity.run.errors import BadConfig, ParityError, StaleInput
-from parity.run.experiment import Run, data_folder
+from parity.run.experiment import data_folder
 from parity.run.paths import RunPaths
 
-_KEYS = {
-    "base": ("encoder", ("base", "revision", "num_layers", "pooling")),
-    "template": (
-        "prompt",
-        ("format", "instruction", "query", "passage", "query_max_length", "passage_max_length"),
-    ),
-    "examples": ("prompt", ("examples", "example_count", "example_seed")),
-    "precision": ("encoder", ("precision", "quantize")),
-    "device": ("encoder", ("device",)),
-    "budget": ("encoder", ("token_budget", "attention", "parallelism")),
+_WITHOUT_ROWS = {
+    "rehearsal": "a rehearsal ranks a generated test",
+    "image": "the image ranks a generated test",
+    "kernel": "the kernel ran on Kaggle, on rows without labels here",
 }
-"""Layer → the section and keys of a run file that set it."""
-SWAPPED = tuple(name for name in layer_values.ORDER if name in {*_KEYS, "adapter"})
-"""Layers that can be swapped here, in causal order."""
-_LONG = 24  # characters of a setting that a line still shows
-_WHY = {
-    "rehearsal": "the rehearsal ranks a made-up test",
-    "image": "the image ranks a made-up test",
-    "kernel": "the kernel ran on Kaggle's machine, on rows that have no label here",
-}
+"""Kind of evidence → why it has no scored rows."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Replay:
-    """A CV that can be scored again.
-
-    Attributes:
-        run: with the settings it was scored under.
-        adapter: its folder; None for the bare base.
-        weights: digest of the adapter; empty for the bare base.
-        known: the competition as it was parted; valid holds the rows to be scored.
-    """
-
-    run: Run
-    adapter: Path | None
-    weights: str
-    known: Dataset
-
-
-def attribute(named: Sequence[str]) -> dict[str, Any]:
-    """Print and return the parts of the gap between two sides.
+def attribute(names: Sequence[str]) -> dict[str, Any]:
+    """Print and return the parts of the gap between two scores.
 
     Args:
-        named: two sides as `reconcile` takes them; the second may be a number.
+        names: two records as `reconcile` takes them; the second may be a leaderboard score.
 
     Raises:
-        BadConfig: a side is no record, or no CV to start from.
-        StaleInput: the rows that a CV ranked are not there any more.
+        BadConfig: a record does not exist, or is not a CV to start from.
+        StaleInput: files of a CV are missing.
     """
-    if len(named) != 2:
-        raise BadConfig(f"want two sides, found {len(named)}; invoke reconcile A B --attribute")
+    if len(names) != 2:
+        raise BadConfig(f"found {len(names)} records to attribute a gap to. Name two")
     data = data_folder()
     records = ledger.read(RunPaths(data, "").ledger)
-    a = evidence_lookup.find(named[0], data, records)
-    if evidence_lookup.NUMBER.fullmatch(named[1]):
-        found, name = of_number(a, float(named[1]), data), named[1]
-        other = name
+    a = evidence_lookup.find_record(names[0], data, records)
+    if evidence_lookup.NUMBER.fullmatch(names[1]):
+        result, name, target = of_number(a, float(names[1]), data), names[1], names[1]
     else:
-        b = evidence_lookup.find(named[1], data, records)
+        b = evidence_lookup.find_record(names[1], data, records)
         number = layer_values.value(b.evidence.score)
-        public = b.evidence.kind in ledger.BOARDS and number is not None
-        found = of_number(a, number or 0.0, data) if public else between(a, b, data)
-        name, other = b.name, f"{b.name} ({b.id[:12]})"
-    print(attribution.text(found, a.name, name))
-    _keep(RunPaths(data, a.evidence.run), f"{a.name} ({a.id[:12]}) → {other}", found)
-    return {"ladder": found.as_json(), "a": a.id, "b": name}
+        is_board = b.evidence.kind in ledger.BOARDS and number is not None
+        result = of_number(a, number or 0.0, data) if is_board else between(a, b, data)
+        name, target = b.name, f"{b.name} ({b.id[:12]})"
+    print(attribution.text(result, a.name, name))
+    _store(RunPaths(data, a.evidence.run), f"{a.name} ({a.id[:12]}) → {target}", result)
+    return {"attribution": result.as_json(), "a": a.id, "b": name}
 
 
-def _keep(place: RunPaths, pair: str, found: Attribution) -> None:
-    """Keep a ladder for the report of the run that A is of, in the place of the pair's last."""
-    if place.root.is_dir():  # not of a record that came from another machine
-        kept = files.read_json(place.attributions) if place.attributions.is_file() else {}
-        files.write_json(place.attributions, {**kept, pair: found.as_json()})
+def _store(workspace: RunPaths, pair: str, result: Attribution) -> None:
+    """Write an attribution for the report of A's run; it replaces an older one of the pair."""
+    if workspace.root.is_dir():  # not for a record from another machine
+        path = workspace.attributions
+        stored = files.read_json(path) if path.is_file() else {}
+        files.write_json(path, {**stored, pair: result.as_json()})
 
 
 def of_number(a: EvidenceRecord, number: float, data: Path) -> Attribution:
-    """Return what the unseen share makes of the gap between a CV and a leaderboard's number.
+    """Return the part of the unseen share in the gap between a CV and a leaderboard score.
 
     Raises:
-        BadConfig: the side is no CV.
-        StaleInput: its ranking or labels are gone.
+        BadConfig: the record is not a CV.
+        StaleInput: its ranking or labels are missing.
     """
-    known = evidence_lookup.known(a, a, data, (), with_text=False)
-    values, k = _recorded(a, data)
-    return attribution.of_number(values, known.unseen, number, known.scoring, k=k)
+    artifacts = evidence_lookup.load_artifacts(a, a, data, (), with_text=False)
+    values, metric = _recorded(a, data)
+    return attribution.of_number(
+        values, artifacts.unseen, number, artifacts.scoring, metric=metric.title
+    )
 
 
 def between(a: EvidenceRecord, b: EvidenceRecord, data: Path) -> Attribution:
-    """Return the parts of the gap of two CVs; its notes say what could not be swapped, and why.
+    """Return the parts of the gap between two CVs; its notes name layers that were not swapped.
 
     Raises:
-        BadConfig: a side is no CV, or no row was scored on both.
-        StaleInput: a ranking or its labels are gone.
+        BadConfig: a record is not a CV, or they have no common row.
+        StaleInput: a ranking or its labels are missing.
     """
-    (mine, own), (theirs, other) = (_recorded(side, data) for side in (a, b))
-    k = min(own, other)
-    both = frozenset(int(question_of(row)) for row in mine.keys() & theirs.keys())
-    if not both:
+    (values_a, metric_a), (values_b, metric_b) = (_recorded(record, data) for record in (a, b))
+    metric = replace(metric_a, k=min(metric_a.k, metric_b.k))
+    rows = values_a.keys() & values_b.keys()
+    if not rows:
         raise BadConfig(
-            "no row was scored on both sides, so nothing can be paired; give both run files one "
-            "[split], then: invoke prepare and invoke eval"
+            f"{a.name} and {b.name} have no scored row in common. Give both run files the same "
+            "[split] and prepare again",
+            fix=("prepare",),
         )
-    scored = evidence_lookup.known(a, b, data, (), with_text=False).scoring
-    notes = _fixed(a, b)
-    steps: list[Step] = []
+    notes = _unswappable(a, b)
+    swaps: list[Swap] = []
     if a.evidence.layers.get("data") != b.evidence.layers.get("data"):
-        notes.append("nothing was scored anew: the competition's files differ, and rows with them")
+        notes.append("nothing was scored again: the competition's files and rows differ")
     else:
         try:
-            first, last = (_replay(side, data, both) for side in (a, b))
-            steps = list(_steps(first, last, k, notes.append))
+            units = frozenset(unit_of(row) for row in rows)
+            start, end = (replay.load_replay(record, data, units) for record in (a, b))
+            swaps = list(_swaps(start, end, metric, notes.append))
         except ParityError as error:
-            notes.append(f"nothing was scored anew, so no layer has its own part: {error}")
-    rows = mine.keys() & theirs.keys()
-    if own > k:
-        steps = [*_metric(mine, evidence_lookup.precisions(a, data, k), rows, (own, k)), *steps]
-    if other > k:
-        steps += _metric(evidence_lookup.precisions(b, data, k), theirs, rows, (k, other))
-    found = attribution.attribute(mine, theirs, steps, scored, k=k)
-    return replace(found, notes=tuple(notes))
+            notes.append(
+                f"nothing was scored again, so no layer has a part of its own: {_reason(error)}"
+            )
+    if metric_a.k > metric.k:
+        shallow = evidence_lookup.row_precisions(a, data, metric.k)
+        swaps = [*_depth_swaps(values_a, shallow, rows, (metric_a, metric)), *swaps]
+    if metric_b.k > metric.k:
+        shallow = evidence_lookup.row_precisions(b, data, metric.k)
+        swaps += _depth_swaps(shallow, values_b, rows, (metric, metric_b))
+    scoring = evidence_lookup.load_artifacts(a, b, data, (), with_text=False).scoring
+    result = attribution.attribute(values_a, values_b, swaps, scoring, metric=metric.title)
+    return replace(result, notes=tuple(notes))
 
 
-def _metric(
-    before: Values, after: Values, rows: Collection[QueryId], depths: tuple[int, int]
-) -> list[Step]:
-    """Return the steps from one ranking's MAP to that at another depth: nothing is scored anew."""
-    first, last = ({row: one[row] for row in rows} for one in (before, after))
-    return [Step("", "", first), Step("metric", "MAP@{} to MAP@{}".format(*depths), last)]
+def _depth_swaps(
+    before: Values, after: Values, rows: Collection[QueryId], pair: tuple[Metric, Metric]
+) -> list[Swap]:
+    """Return the swap from one depth of the metric to another; the ranking stays the same."""
+    start, end = ({row: values[row] for row in rows} for values in (before, after))
+    return [Swap("", "", start), Swap("metric", f"{pair[0].title} to {pair[1].title}", end)]
 
 
-def _recorded(side: EvidenceRecord, data: Path) -> tuple[Values, int]:
-    """Return each valid row's average precision as its evidence tells it, and k."""
-    one = side.evidence
-    if one.kind != "cv":
-        why = _WHY.get(one.kind, "a leaderboard tells no rows")
-        raise BadConfig(
-            f"{side.name}: has no scored rows of its own ({why}); name a CV: "
-            "invoke reconcile RUN/round-N/eval B --attribute"
-        )
-    found = evidence_lookup.precisions(side, data)
-    if not found:
+def _recorded(record: EvidenceRecord, data: Path) -> tuple[Values, Metric]:
+    """Return the score of each validation row of a CV, and its metric."""
+    evidence = record.evidence
+    if evidence.kind != "cv":
+        reason = _WITHOUT_ROWS.get(evidence.kind, "a leaderboard has no scores of rows")
+        raise BadConfig(f"{record.name} has no scored rows: {reason}. Name a CV, RUN/round-N/eval")
+    values = evidence_lookup.row_precisions(record, data)
+    if not values:
         raise StaleInput(
-            f"{side.name}: the ranking of its valid rows or their labels are gone; run: invoke eval"
+            f"the ranking of the validation rows of {record.name}, or their labels, are missing",
+            fix=replay.evaluation_words(evidence),
         )
-    return found, layer_values.depth(one.score)
+    return values, metric_of(evidence.score)
 
 
-def _fixed(a: EvidenceRecord, b: EvidenceRecord) -> list[str]:
-    """Name the layers that differ but are what they are on this machine."""
-    mine, theirs = layer_values.values(a), layer_values.values(b)
-    names = ("corpus", "packages")
-    odd = [name for name in names if name in mine and mine[name] != theirs.get(name, mine[name])]
-    return [f"in the remainder, for they cannot be swapped here: {', '.join(odd)}"] if odd else []
+def _unswappable(a: EvidenceRecord, b: EvidenceRecord) -> list[str]:
+    """Return a note on layers that differ but cannot be swapped on this machine."""
+    x, y = layer_values.values(a), layer_values.values(b)
+    names = layers.differences(x, y, ("corpus", "packages"))
+    return [f"in the remainder, as they cannot be swapped: {', '.join(names)}"] if names else []
 
 
-def _replay(side: EvidenceRecord, data: Path, both: frozenset[int]) -> _Replay:
-    """Return a side ready to be scored on the questions of both.
-
-    Raises:
-        StaleInput: its settings, adapter, split or data are not there any more.
-    """
-    one = side.evidence
-    place = RunPaths(data, one.run)
-    path = place.evidence(side.id) / SETTINGS
-    if not path.is_file():
-        raise StaleInput(f"{side.name}: no settings are kept beside its record; run: invoke eval")
-    config = configs.build(files.read_json(path), str(path))
-    run = Run(Path("runs") / f"{one.run}.toml", config, place, one.round)
-    prepared = manifests.read(place.prepare)
-    split = place.split(config.split.name)
-    same = prepared is not None and of_value(prepared.inputs) == one.layers.get("data")
-    if not (same and split.is_file() and Split.read(split).digest() == one.layers.get("split")):
-        raise StaleInput(
-            f"{side.name}: its data or split was made anew since; run: {run.command('prepare')}"
-        )
-    known = dataset.load(run)
-    kept = tuple(one for one in known.split.valid if one in both)
-    unseen = frozenset(row for row in known.split.unseen if int(question_of(row)) in both)
-    narrow = replace(known.split, valid=kept, unseen=unseen)
-    weights = one.layers.get("adapter", "")
-    found = _adapter(run, weights) if weights else None
-    return _Replay(run, found, weights, replace(known, split=narrow))
-
-
-def _adapter(run: Run, weights: str) -> Path:
-    """Return the folder of a run's adapter whose weights have a digest.
-
-    Raises:
-        StaleInput: none has.
-    """
-    folder = run.workspace.stage("train", run.round)
-    for path in (run.workspace.adapter(run.round), *sorted(folder.glob("epoch-*"))):
-        if path.is_dir() and adapters.read_record(path).weights == weights:
-            return path
-    raise StaleInput(
-        f"{run.config.name}: adapter {weights[:12]} is gone from {folder}; "
-        f"run: {run.command('train')}"
-    )
-
-
-def _steps(a: _Replay, b: _Replay, k: int, note: Callable[[str], None]) -> Iterator[Step]:
-    """Score A, then each swap of a layer that differs; a swap that fails is left to the next."""
-    if not any(_differs(name, a, b) for name in SWAPPED):
-        note("no layer that can be swapped differs, so nothing was scored anew")
+def _swaps(
+    a: replay.Replay, b: replay.Replay, metric: Metric, note: Callable[[str], None]
+) -> Iterator[Swap]:
+    """Score A, then swap and score each layer that differs; a failing swap joins the next one."""
+    if not any(replay.differs(layer, a, b) for layer in layers.SWAPPABLE):
+        note("no layer that can be swapped differs, so nothing was scored again")
         return
-    yield Step("", "", _values(a, k))
-    now = a
-    for name in SWAPPED:
-        if not _differs(name, now, b):  # an adapter came with its base
+    yield Swap("", "", replay.score(a, metric))
+    state = a
+    for layer in layers.SWAPPABLE:
+        if not replay.differs(layer, state, b):  # an adapter comes with its base
             continue
-        told, now = _told(name, now, b), _swap(name, now, b)
+        change, state = replay.describe(layer, state, b), replay.swap(layer, state, b)
         try:
-            yield Step(name, told, _values(now, k))
+            yield Swap(layer, change, replay.score(state, metric))
         except ParityError as error:
-            note(f"{name} cannot be swapped alone, so its part is in what follows: {error}")
+            note(
+                f"{layer} cannot be swapped alone, so its part is in the next one: {_reason(error)}"
+            )
 
 
-def _differs(name: str, a: _Replay, b: _Replay) -> bool:
-    if name == "adapter":
-        return a.weights != b.weights
-    pools = name == "examples" and a.run.config.prompt.examples != "none"
-    return _changed(name, a, b) != [] or (pools and a.known.pool != b.known.pool)
-
-
-def _changed(name: str, a: _Replay, b: _Replay) -> list[tuple[str, str, str]]:
-    """Return key, A's value and B's of the settings of a layer that differ."""
-    section, keys = _KEYS[name]
-    mine, theirs = (getattr(one.run.config, section) for one in (a, b))
-    pairs = ((key, str(getattr(mine, key)), str(getattr(theirs, key))) for key in keys)
-    return [pair for pair in pairs if pair[1] != pair[2]]
-
-
-def _swap(name: str, now: _Replay, b: _Replay) -> _Replay:
-    """Return `now` with one layer as B has it; an adapter fits no base but its own."""
-    if name == "adapter":
-        return replace(now, adapter=b.adapter, weights=b.weights)
-    if name == "base":
-        now = replace(now, adapter=b.adapter, weights=b.weights)
-    if name == "examples":
-        now = replace(now, known=b.known)
-    section, keys = _KEYS[name]
-    theirs = getattr(b.run.config, section)
-    changed = getattr(now.run.config, section).model_copy(
-        update={key: getattr(theirs, key) for key in keys}
-    )
-    config: Config = now.run.config.model_copy(update={section: changed})
-    return replace(now, run=replace(now.run, config=config))
-
-
-def _told(name: str, now: _Replay, b: _Replay) -> str:
-    if name == "adapter":
-        mine, theirs = (one.weights[:12] or layer_values.NONE for one in (now, b))
-        return f"{mine} to {theirs}"
-    changed = _changed(name, now, b)
-    shown = [f"{key} {x} to {y}" for key, x, y in changed if max(len(x), len(y)) <= _LONG and x]
-    names = [key for key, *_ in changed if not any(one.startswith(f"{key} ") for one in shown)]
-    pool = ["the pool they are drawn from"] if name == "examples" and not changed else []
-    own = ["with its adapter"] if name == "base" and now.weights != b.weights else []
-    return ", ".join([*names, *shown, *pool, *own])
-
-
-def _values(side: _Replay, k: int) -> Values:
-    """Score the rows of both, as `eval` does."""
-    found = evaluation.score(
-        encoder_loading.keeping(side.run, side.adapter), side.run.config, side.known
-    )
-    assert found.ranking is not None  # there are rows of both
-    return metrics.average_precisions(found.ranking, side.known.valid_qrels, k=k)
+def _reason(error: ParityError) -> str:
+    """Return the message of an error, with the command that fixes it."""
+    if not error.fix:
+        return str(error)
+    return f"{str(error).removesuffix('.')}. Run: {registry.render_fix(error.fix)}"

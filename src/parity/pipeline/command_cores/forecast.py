@@ -1,4 +1,4 @@
-"""A run's CV → the interval of its leaderboard score, written down before there is one."""
+"""`forecast`: predict a leaderboard score interval from CV, and record it before submitting."""
 
 import csv
 from collections import Counter
@@ -19,221 +19,238 @@ from parity.analysis.forecast.leaderboard import (
     SeenShare,
 )
 from parity.analysis.forecast.score_slices import ScoreSlices
-from benchmarks.run_log import golden
 from parity.competition import ranking as rankings
 from parity.competition.scoring import metrics
 from parity.competition.scoring.metrics import Scores
+from parity.competition.scoring.row_metrics import metric_of
 from parity.pipeline import dag, dataset
 from parity.pipeline.dataset import Dataset
 from parity.run import digest, files, ledger
 from parity.run import manifest as manifests
+from parity.run.command_line import build_command
+from parity.run.config.run_file import Config
 from parity.run.errors import BadConfig, BadData, Contaminated, StaleInput
 from parity.run.experiment import Run, data_folder
 from parity.run.ledger import Evidence, ForecastRecord, Kind
 from parity.run.paths import RunPaths
+from parity.run.progress import wrap_lines
 
 BOARD: Kind = "public"
-_EXAMPLE = 50  # a test.csv of fewer questions is Kaggle's example, not the hidden test
-_NAMED = {
-    "cv": "CV's rows",
-    "hidden": "hidden rows",
+"""Leaderboard of the forecasts."""
+_EXAMPLE = 50  # a test.csv with fewer questions is Kaggle's example, not the hidden test
+_SOURCES = {
+    "cv": "sampling of the CV's rows",
+    "hidden": "of the hidden rows",
     "share": "p",
-    "transfer": "how CV carries over",
+    "transfer": "CV-to-LB noise",
 }
 
 
-def forecast(run: Run, label: str) -> dict[str, Any]:
-    """Print the interval of the public score that a run's CV leads one to expect.
+def forecast_or_check(run: Run | None, *, label: str, check: bool) -> dict[str, Any]:
+    """Forecast a run's score, or with `check` compare past forecasts of all runs with scores."""
+    return check_forecasts() if check or run is None else forecast(run, label)
 
-    It goes into the ledger once, and only while the ledger has no score of the same adapter.
+
+def forecast(run: Run, label: str) -> dict[str, Any]:
+    """Forecast the public score of a run's adapter, print it and add it to the ledger.
+
+    The ledger takes it once, and only while it has no score of the same adapter.
 
     Args:
-        run: at its round.
-        label: what was scored: `best`, `base` or `epoch-N`.
+        run: run at its round.
+        label: adapter that was scored: `best`, `base` or `epoch-N`.
 
     Raises:
-        StaleInput: there is no CV of it, or a stale one.
-        Contaminated: it was trained on rows it was scored on.
-        BadConfig: no valid row is seen, or none is unseen.
+        StaleInput: the CV is missing or stale.
+        Contaminated: the CV is on rows that the adapter was trained on.
+        BadConfig: all validation rows are seen, or all are unseen.
     """
-    record, known = _cv(run, label), dataset.load(run)
+    record, data = _find_cv(run, label), dataset.load(run.config, run.workspace)
     records = ledger.read(run.workspace.ledger)
-    cv, board = _slices(run, known, record), _board(run, known, record, records)
-    counts = _counts(known)
-    covered = unseen_estimate.seen_coverage(counts, known.positives)
+    folder, fix = run.workspace.evaluation(run.round, label), run.command_words("prepare")
+    cv, board = _slices(folder, data, record, fix), _prior(run.config, data, record, records)
+    counts = _label_counts(data)
+    covered = unseen_estimate.seen_coverage(counts, data.positives)
     facts = _facts(cv, board, record, covered)
     seed = run.config.scoring.seed
-    found = forecasting.forecast(cv, board, covered=covered, seed=seed)
-    made = ForecastRecord(
+    result = forecasting.forecast(cv, board, covered=covered, seed=seed)
+    new_record = ForecastRecord(
         run=run.config.name,
         round=run.round,
         label=label,
         board=BOARD,
         layers={name: value for name, value in record.layers.items() if value},
         key=digest.of_value({**facts, "seed": seed}),
-        forecast=found.as_json(),
+        forecast=result.as_json(),
         facts=facts,
-        made=ledger.now(),
+        made=ledger.utc_now(),
     )
-    scores = [one for one in records if one.kind == BOARD and _of(one, record)]
-    there = calibration.shown(scores[-1]) if scores else None
-    print(_text(made, found, unseen_estimate.unseen_mass(counts.values())))
-    if there is not None:
-        print(f"not written down: the score is known, {there:.4f}")
+    scores = [item for item in records if item.kind == BOARD and _is_same_model(item, record)]
+    score = calibration.leaderboard_score(scores[-1]) if scores else None
+    print(_text(new_record, result, unseen_estimate.unseen_mass(counts.values())))
+    if score is not None:
+        print(f"not added to the ledger: the score is known, {score:.4f}")
     else:
-        new = ledger.append_forecast(run.workspace.ledger, made)
-        print("written to the ledger" if new else "in the ledger already")
+        is_new = ledger.append_forecast(run.workspace.ledger, new_record)
+        print("added to the ledger" if is_new else "already in the ledger")
         print(f"next: {run.command('submit')}")
-        print("once its score is here: invoke forecast --judge")
-    return {"forecast": made.forecast, "facts": facts, "key": made.key, "score": there}
-
-
-def judge() -> dict[str, Any]:
-    """Print how past forecasts did against the scores that arrived, of all runs."""
-    place = RunPaths(data_folder(), "").ledger
-    judged = calibration.joined(ledger.read(place), ledger.forecasts(place))
-    print(calibration.text(judged))
-    found = calibration.check_forecasts(judged)
-    return {"judged": [asdict(one) for one in judged], "together": found and asdict(found)}
-
-
-def backtest() -> dict[str, Any]:
-    """Print how well models foretell the golden log's scores, one training left out."""
-    pairs = golden.read()
-    found = golden.backtest(pairs)
-    print(golden.text(pairs, found))
+        print(f"when its score arrives: {build_command('forecast', '--check')}")
     return {
-        name: {"rmse": one.rmse, "mean_error": float(one.error.mean()), "covered": one.covered}
-        for name, one in found.items()
+        "forecast": new_record.forecast,
+        "facts": facts,
+        "key": new_record.key,
+        "score": score,
     }
 
 
-def _cv(run: Run, label: str) -> Evidence:
-    """Return the record of a CV whose files still lie there, clean and not stale."""
+def check_forecasts() -> dict[str, Any]:
+    """Print past forecasts of all runs with the scores that arrived."""
+    path = RunPaths(data_folder(), "").ledger
+    checked = calibration.join_scores(ledger.read(path), ledger.read_forecasts(path))
+    print(calibration.text(checked))
+    result = calibration.check_forecasts(checked)
+    return {
+        "checked": [asdict(item) for item in checked],
+        "calibration": asdict(result) if result else None,
+    }
+
+
+def _find_cv(run: Run, label: str) -> Evidence:
+    """Return the record of a CV that is neither stale nor contaminated.
+
+    Raises:
+        StaleInput: the CV is missing or stale.
+        Contaminated: the CV is on rows that the adapter was trained on.
+    """
     folder = run.workspace.evaluation(run.round, label)
     best = folder == dag.folder(run, "eval")
-    command = run.command("eval", *([] if best else ["--adapter", label]))
+    fix = run.command_words("eval", *([] if best else ["--adapter", label]))
     if manifests.read(folder) is None:
-        raise StaleInput(f"no CV of {label} of round {run.round} to forecast from; run: {command}")
+        raise StaleInput(f"the CV of {label} of round {run.round} is missing", fix=fix)
     if best:
         standing = dag.StageGraph().standing(run, "eval")
         if standing.state != "done":
-            raise StaleInput(f"the CV of {label} is stale ({standing.why}); run: {command}")
+            raise StaleInput(f"the CV of {label} is stale ({standing.reason})", fix=fix)
     if files.read_json(folder / "scores.json")["status"] != "clean":
         raise Contaminated(
-            f"the CV of {label} is contaminated: it was scored on rows it was trained on; "
-            "train it on "
-            f"this split: {run.command('train')}"
+            f"the CV of {label} is contaminated: it was scored on rows that the adapter was "
+            "trained on. Train it on this split",
+            fix=run.command_words("train"),
         )
-    found = [
-        one
-        for one in ledger.read(run.workspace.ledger)
-        if (one.run, one.round, one.label, one.kind) == (run.config.name, run.round, label, "cv")
-        and one.status == "clean"
+    cvs = [
+        record
+        for record in ledger.read(run.workspace.ledger)
+        if (record.run, record.round, record.label) == (run.config.name, run.round, label)
+        and (record.kind, record.status) == ("cv", "clean")
     ]
-    if not found:
-        raise StaleInput(f"the ledger has no CV of {label}; run: {command}")
-    return found[-1]
+    if not cvs:
+        raise StaleInput(f"no CV of {label} in {run.workspace.ledger}", fix=fix)
+    return cvs[-1]
 
 
-def _slices(run: Run, known: Dataset, cv: Evidence) -> ScoreSlices:
-    place = run.workspace.evaluation(run.round, cv.label) / "ranking.jsonl"
-    k = Scores.from_json(cv.score).k
-    values = metrics.average_precisions(rankings.read(place), known.valid_qrels, k=k)
-    subjects = {query.query_id: query.subject_id for query in known.valid}
+def _slices(folder: Path, data: Dataset, cv: Evidence, fix: tuple[str, ...]) -> ScoreSlices:
+    metric, ranking = metric_of(cv.score), rankings.read(folder / "ranking.jsonl")
+    values = metrics.row_scores(ranking, data.valid_qrels, metric)
+    topics = {query.query_id: query.topic or query.unit for query in data.valid}
     try:
-        return score_slices.of(values, known.valid_qrels, known.split.unseen, subjects)
+        return score_slices.of(values, data.valid_qrels, data.split.unseen, topics)
     except BadData as error:
         raise BadConfig(
-            f"{error}, and a forecast weighs both: set split.kind = 'unseen', "
-            f"then: {run.command('prepare')}"
+            f"{error}, and a forecast needs seen and unseen rows. Set split.kind = 'unseen' in the "
+            "run file",
+            fix=fix,
         ) from error
 
 
-def _board(run: Run, known: Dataset, cv: Evidence, records: list[Evidence]) -> LeaderboardPrior:
-    config, counts = run.config.forecast, _counts(known)
-    covered = unseen_estimate.seen_coverage(counts, known.positives)
-    prior = SeenShare.beta(run.config.scoring.seen_share, config.share_rows)
+def _prior(
+    config: Config, data: Dataset, cv: Evidence, records: list[Evidence]
+) -> LeaderboardPrior:
+    section, counts = config.forecast, _label_counts(data)
+    covered = unseen_estimate.seen_coverage(counts, data.positives)
+    prior = SeenShare.beta(config.scoring.seen_share, section.share_rows)
     return LeaderboardPrior(
-        prior.beside(unseen_estimate.unseen_mass(counts.values())),
-        HiddenTest(config.rows or _hidden(run, known)),
-        [*_told(run, covered), *_pairs(cv, records, covered)],
-        CvToLbNoise(config.factor, config.residual),
+        prior.updated(unseen_estimate.unseen_mass(counts.values())),
+        HiddenTest(section.rows or _hidden_rows(data, config.shipping.queries)),
+        [*_read_pairs(config, covered), *_ledger_pairs(cv, records, covered)],
+        CvToLbNoise(section.factor, section.residual),
     )
 
 
-def _hidden(run: Run, known: Dataset) -> float:
-    """Return the scored rows of the hidden test: asked rows, less those that have no label."""
-    questions = len({query.question_id for query in known.queries})
-    tested = len({query.question_id for query in known.test})
-    scored = len(known.qrels) / questions
-    wrong = len(known.test) / max(tested, 1)  # rows asked of each question
-    asked = run.config.shipping.queries / max(wrong, 1.0)
-    return scored * (tested if tested >= _EXAMPLE else asked)
+def _hidden_rows(data: Dataset, queries: int) -> float:
+    """Return the scored rows of the hidden test: all rows minus those without a label."""
+    units = len({query.unit for query in data.queries})
+    tested = len({query.unit for query in data.test})
+    scored = len(data.qrels) / units
+    per_unit = len(data.test) / max(tested, 1)  # rows, with a label or without
+    hidden = queries / max(per_unit, 1.0)
+    return scored * (tested if tested >= _EXAMPLE else hidden)
 
 
-def _pairs(cv: Evidence, records: list[Evidence], covered: float) -> list[ScorePair]:
-    """Return what went to this leaderboard before: other adapters' CV on this data and score."""
-    found = dict[tuple[str, ...], ScorePair]()  # an adapter that went there twice is one pair
+def _ledger_pairs(cv: Evidence, records: list[Evidence], covered: float) -> list[ScorePair]:
+    """Return the CVs of other adapters on this data with their scores on this leaderboard."""
+    pairs = dict[tuple[str, ...], ScorePair]()  # an adapter that was submitted twice is one pair
     for score in records:
-        value = calibration.shown(score) if score.kind == BOARD and not _of(score, cv) else None
+        if score.kind != BOARD or _is_same_model(score, cv):
+            continue
+        value = calibration.leaderboard_score(score)
         before = [
             record
             for record in records
             if (record.kind, record.status) == ("cv", "clean")
             and record.layers.get("data") == cv.layers.get("data")
-            and _of(record, score)
+            and _is_same_model(record, score)
         ]
         if not value or not before:
             continue
         scores = Scores.from_json(before[-1].score)
-        if scores.seen.map and scores.unseen.map:
+        if scores.seen.score and scores.unseen.score:
             other = before[-1].layers["split"] != cv.layers["split"]
-            means = scores.seen.map.value, scores.unseen.map.value
-            found[ledger.identity(score.layers)] = ScorePair(*means, value, covered, other)
-    return list(found.values())
+            means = scores.seen.score.value, scores.unseen.score.value
+            pairs[ledger.identity(score.layers)] = ScorePair(*means, value, covered, other)
+    return list(pairs.values())
 
 
-def _told(run: Run, covered: float) -> list[ScorePair]:
-    """Return the pairs of the table that the run file names, but for the run's own.
+def _read_pairs(config: Config, covered: float) -> list[ScorePair]:
+    """Return the pairs of the table that the run file names, without this run's pair.
 
     Raises:
-        BadConfig: there is no such table, or it is not one of pairs.
+        BadConfig: the table does not exist, or a column or number is missing.
     """
-    if not run.config.forecast.pairs:
+    if not config.forecast.pairs:
         return []
-    path = Path(run.config.forecast.pairs)
+    path = Path(config.forecast.pairs)
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row["name"] != run.config.name]
+            rows = [row for row in csv.DictReader(file) if row["name"] != config.name]
         return [
             ScorePair(
                 seen=float(row["seen"]),
                 unseen=float(row["unseen"]),
                 score=float(row["score"]),
                 covered=covered,
-                other=row["split"] != run.config.split.name,
+                other=row["split"] != config.split.name,
             )
             for row in rows
         ]
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise BadConfig(
-            f"forecast.pairs = {path}: {error!r}; want a table of name, split, seen, unseen, score"
+            f"{error!r} in forecast.pairs = {path}. Wanted: a CSV file with name, split, seen, "
+            "unseen, score"
         ) from error
 
 
-def _of(one: Evidence, other: Evidence) -> bool:
-    return ledger.same(one.layers, other.layers)
+def _is_same_model(a: Evidence, b: Evidence) -> bool:
+    return ledger.is_same_model(a.layers, b.layers)
 
 
-def _counts(known: Dataset) -> Counter[int]:
-    return Counter(kind for right in known.qrels.values() for kind in right)
+def _label_counts(data: Dataset) -> Counter[int]:
+    return Counter(label for labels in data.qrels.values() for label in labels)
 
 
 def _facts(
     cv: ScoreSlices, board: LeaderboardPrior, record: Evidence, covered: float
 ) -> dict[str, Any]:
-    """Return what a forecast is computed from; equal facts give an equal forecast."""
+    """Return the inputs of a forecast; equal facts give an equal forecast."""
     return {
         "cv": ledger.id_of(record),
         "seen": float(cv.mean[score_slices.SEEN]),
@@ -248,28 +265,29 @@ def _facts(
     }
 
 
-def _text(made: ForecastRecord, found: Forecast, mass: unseen_estimate.Bounds) -> str:
-    facts = made.facts
+def _text(record: ForecastRecord, result: Forecast, mass: unseen_estimate.Bounds) -> str:
+    facts = record.facts
     seen, unseen = facts["rows"]
-    order = sorted(found.sources, key=lambda name: -found.sources[name])
-    wide = ", ".join(f"{_NAMED[name]} {found.sources[name]:.0%}" for name in order)
-    before, low, high = facts["share"]
-    after, least, most = found.share
-    factor, under, over = found.factor
+    order = sorted(result.sources, key=lambda name: -result.sources[name])
+    sources = ", ".join(f"{_SOURCES[name]} {result.sources[name]:.0%}" for name in order)
+    prior, prior_low, prior_high = facts["share"]
+    share, share_low, share_high = result.share
+    factor, factor_low, factor_high = result.factor
     return "\n".join(
         [
-            f"{made.run}, round {made.round}, {made.label}: the {made.board} score",
-            f"  median {found.median:.4f}   50 % {_span(found.half)}   90 % {_span(found.wide)}",
-            f"  wide by: {wide}",
+            f"{record.run}, round {record.round}, {record.label}: {record.board} score",
+            f"  median {result.median:.4f}   50 % {_span(result.half)}   90 % {_span(result.wide)}",
+            *wrap_lines(f"sources of width: {sources}", "  "),
             f"  CV: seen {facts['seen']:.4f} ({seen} rows), unseen {facts['unseen']:.4f} "
             f"({unseen} rows)",
             f"  hidden test: {facts['hidden']:.0f} scored rows",
-            f"  p, its seen share: {before:.2f} ({low:.2f} to {high:.2f}) by run file and labels;",
-            f"    drawn as train was, {mass.value:.0%} ({mass.low:.0%} to {mass.high:.0%}) "
-            "of its rows would be unseen, or more",
-            f"  after {found.pairs} earlier pairs: p {after:.2f} ({least:.2f} to {most:.2f}), "
-            f"a factor of {factor:.2f} ({under:.2f} to {over:.2f})",
-            f"  of seen rows this training covers {facts['covered']:.0%}",
+            f"  p, its seen share: {prior:.2f} ({prior_low:.2f} to {prior_high:.2f}) by run file "
+            "and labels;",
+            f"    if sampled as train was, {mass.value:.0%} ({mass.low:.0%} to {mass.high:.0%}) of "
+            "its rows are unseen",
+            f"  after {result.pairs} earlier pairs: p {share:.2f} ({share_low:.2f} to "
+            f"{share_high:.2f}), factor {factor:.2f} ({factor_low:.2f} to {factor_high:.2f})",
+            f"  this training covers {facts['covered']:.0%} of the seen rows",
         ]
     )
 

@@ -1,7 +1,6 @@
-"""Build Kaggle's image with what it lacks; lock what is known of it."""
+"""`image`: build Kaggle's image with the missing wheels. `image.lock`: lock facts about it."""
 
 import time
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,92 +8,104 @@ from tempfile import TemporaryDirectory
 from parity.deploy.image import build_context, engines, image_lock
 from parity.deploy.image import freeze as freezes
 from parity.deploy.image.build_context import ImageDigests
-from parity.deploy.wheelhouse import build as wheels
+from parity.deploy.image.image_lock import ImageLock
+from parity.deploy.wheelhouse import build as wheel_build
 from parity.deploy.wheelhouse import wheel_lock
+from parity.deploy.wheelhouse.wheel_lock import WheelLock
 from parity.run import files
+from parity.run.command_line import build_command
 from parity.run.errors import BadConfig, Mismatch, StaleInput
 from parity.run.experiment import DATA, Run
 from parity.run.paths import RunPaths
+from parity.run.resources import find_checkout
 
 RECORD = "image.json"
-"""In the data folder: the image that was built last, by which engine, and from what."""
+"""File in the data folder that records the last built image, its engine and its inputs."""
 
 
-def lock(freeze: Path, measured: Mapping[str, str] | None = None) -> None:
-    """Replace the freeze, and with it the lock, by what was read in the container; tell the change.
+def lock_from_freeze(freeze: Path, *, git_commit: str = "", build_date: str = "") -> None:
+    """Replace the freeze and update the lock with facts from the container; print the changes.
 
     Args:
-        freeze: file with what `pip freeze` printed there.
-        measured: further facts that were read there, such as `git_commit`.
+        freeze: file with the output of `pip freeze` in the container.
+        git_commit: text of the image's /etc/git_commit, empty if unknown.
+        build_date: text of the image's /etc/build_date, empty if unknown.
 
     Raises:
-        BadData: it is no freeze of the image.
+        BadConfig: the file does not exist.
+        BadData: it is not a freeze of the image.
     """
     if not freeze.is_file():
-        raise BadConfig(f"--freeze {freeze}: no such file; in the container: pip freeze > FILE")
+        raise BadConfig(f"--freeze {freeze}: no such file. In the container: pip freeze > FILE")
     path = RunPaths(DATA, "").image_lock
     old = image_lock.read(path)
-    place = path.with_name(old.value("freeze"))
-    before = place.read_text(encoding="utf-8")
-    new, kept, difference = image_lock.relock(
-        old, before, freeze.read_text(encoding="utf-8"), measured or {}
+    target = path.with_name(old.value("freeze"))
+    before = target.read_text(encoding="utf-8")
+    measured = {"git_commit": git_commit, "build_date": build_date}
+    new, text, difference = image_lock.replace_freeze(
+        old, before, freeze.read_text(encoding="utf-8"), measured
     )
-    files.write_text(place, kept)
+    files.write_text(target, text)
     new.write(path)
     print("\n".join(difference.lines()))
     print(f"{path.name}: digest {old.digest()[:12]} → {new.digest()[:12]}")
-    print("next: invoke dev.lock, invoke wheels, invoke image")
+    print(f"next: {', '.join(map(build_command, ('dev.lock', 'wheels', 'image')))}")
 
 
 def build(run: Run, base: str = "") -> None:
-    """Build the image with the first engine that works, and note it for `--where image`.
+    """Build the image with the first engine that works, and record it for `--where image`.
 
     Args:
-        run: any run; its data folder keeps the note.
-        base: another base than the locked one, such as a stand-in made here.
+        run: any run; the record goes to its data folder.
+        base: base image to use instead of the locked one, such as a local stand-in.
 
     Raises:
-        BadConfig: no engine works, or the base is not pinned.
+        BadConfig: there is no checkout, no engine works, or the base is not pinned.
         StaleInput: the wheelhouse is missing or was made for another image.
-        BadData: the engine could not build.
+        BadData: the engine could not build the image.
     """
     started = time.monotonic()
-    root = run.workspace.checkout
-    made, known, house = sources(run, base)
-    engine = engines.find(holding=made.base if image_lock.is_local(made.base) else "")
-    print(f"building with {engine}, without a network, on {made.base}", flush=True)
-    if engines.look(engine, made.base) is None:
-        engines.pull(engine, made.base)
+    checkout = find_checkout()
+    if checkout is None:
+        raise BadConfig("`image` needs a checkout of the project. Clone it with git")
+    inputs, locked, wheels = read_image_inputs(run.workspace, base)
+    engine = engines.find(image=inputs.base if image_lock.is_local(inputs.base) else "")
+    print(f"building with {engine}, without a network, on {inputs.base}", flush=True)
+    if engines.inspect_image(engine, inputs.base) is None:
+        engines.pull(engine, inputs.base)
     with TemporaryDirectory(prefix="image-") as name:
-        own = wheels.build_own(root, Path(name) / "own")
-        build_context.assemble(Path(name) / "context", root, own, house)
-        built = engines.build(engine, Path(name) / "context", made.tag, made.arguments)
-    for label, value in made.labels.items():
+        context = Path(name) / "context"
+        project_wheel = wheel_build.build_project_wheel(
+            Path(name) / "own", checkout / "src" / "parity"
+        )
+        build_context.assemble(context, checkout, project_wheel, wheels)
+        built = engines.build(engine, context, inputs.tag, inputs.arguments)
+    for label, value in inputs.labels.items():
         if built.labels.get(label) != value:
-            raise Mismatch(f"{made.tag}: label {label} is not {value}; run: invoke image")
-    record = {"engine": engine.name, "tag": made.tag, "id": built.id, "layers": asdict(made)}
+            raise Mismatch(f"label {label} is not {value} in {inputs.tag}", fix=("image",))
+    record = {"engine": engine.name, "tag": inputs.tag, "id": built.id, "layers": asdict(inputs)}
     files.write_json(run.workspace.data / RECORD, record)
     seconds = time.monotonic() - started
-    print(f"{made.tag}: image {built.id[:12]}, made in {seconds:.0f} s with {engine}")
-    if made.base != known.reference:
-        print("its base is not the locked image: what is measured in it is no evidence `image`")
+    print(f"{inputs.tag}: image {built.id[:12]}, built in {seconds:.0f} s with {engine}")
+    if inputs.base != locked.reference:
+        print("its base is not the locked image, so results from it are not evidence of `image`")
 
 
-def sources(run: Run, base: str) -> tuple[ImageDigests, image_lock.ImageLock, wheel_lock.Lock]:
-    """Return what an image built now is made of, and the two locks, each proven to be current.
+def read_image_inputs(paths: RunPaths, base: str) -> tuple[ImageDigests, ImageLock, WheelLock]:
+    """Return the inputs of an image that is built now, and the two locks, checked to be current.
 
     Raises:
-        StaleInput: the wheelhouse was not locked under this image's freeze.
+        StaleInput: the wheelhouse was not locked for this image's freeze.
     """
-    place = run.workspace.image_lock
-    known, frozen = image_lock.read(place), freezes.parse(image_lock.freeze(place))
-    path = run.workspace.wheelhouse / wheel_lock.NAME
-    house = wheel_lock.read(path)
-    if not path.is_file() or not house.fits(house.wants, freezes.fingerprint(frozen)):
-        mend = run.at(0).command("wheels")
-        raise StaleInput(f"offline_wheels/wheels.lock is not of this image; run: {mend}")
-    return (
-        build_context.layers(image_lock.base(base or known.reference), known, house),
-        known,
-        house,
-    )
+    path = paths.image_lock
+    locked, frozen = image_lock.read(path), freezes.parse_freeze(image_lock.read_freeze(path))
+    wheels_path = paths.wheels_lock
+    wheels = wheel_lock.read(wheels_path)
+    if not wheels_path.is_file() or not wheels.is_current(
+        wheels.wants, freezes.fingerprint(frozen)
+    ):
+        raise StaleInput(
+            "offline_wheels/wheels.lock is missing or was made for another image", fix=("wheels",)
+        )
+    reference = image_lock.validate_base(base or locked.reference)
+    return build_context.image_digests(reference, locked, wheels), locked, wheels

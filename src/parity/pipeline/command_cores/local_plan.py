@@ -1,6 +1,7 @@
-"""Tokens, seconds and memory of mining, scoring and training here; and, once done, the real ones.
+"""`plan --device here`: tokens, seconds and memory of mining, scoring and training on this machine.
 
-No weights are loaded: texts are rendered, tokenized and packed as the stages will do it.
+No weights are loaded: texts are rendered, tokenized and packed as in the stages. For finished
+stages the plan also shows the real durations.
 """
 
 import os
@@ -12,38 +13,43 @@ from typing import Any
 from parity.competition.query import Query
 from parity.deploy.planning import devices, local_plan
 from parity.deploy.planning.local_plan import Kind, LocalJob, LocalPlan, MeasuredSpeed, TextList
-from parity.pipeline import dag, dataset, encoder_loading, training_plan
+from parity.pipeline import dag, dataset, encoder_loading, token_memory, training_plan
 from parity.pipeline.dag import StageGraph
 from parity.pipeline.dataset import Dataset
+from parity.pipeline.token_memory import speed_settings, training_settings
 from parity.retrieval import tokenizer as readers
 from parity.retrieval.engine import trie
 from parity.retrieval.models import shape as weights
 from parity.retrieval.retrieve import passages, render_queries
 from parity.retrieval.tokenizer import Tokenizer, Tokens
-from parity.run import environment, files
+from parity.run import environment
 from parity.run import manifest as manifests
+from parity.run.config.prompt import PromptConfig
+from parity.run.config.run_file import Config
+from parity.run.config.training import TrainingConfig
 from parity.run.errors import StaleInput
 from parity.run.experiment import Run
 from parity.run.manifest import Manifest
+from parity.run.paths import RunPaths
 from parity.training import negatives
 from parity.training.batches import at_once
 
+_ENCODING = ("mine", "eval")  # stages that report the lists they encoded
 _LABELS = {"encode the corpus": "corpus", "encode the queries": "queries"}
-_SAME = ("base", "num_layers", "precision", "quantize", "attention")  # that a speed belongs to
 
 
-def here(run: Run) -> dict[str, Any]:
-    """Print what the run will take on this machine, and return it as plain values.
+def print_local_plan(run: Run) -> dict[str, Any]:
+    """Print the plan for this machine, and return it as plain values.
 
     Raises:
         StaleInput: the run's texts have not been prepared.
     """
-    found = planned(run)
-    print(found.as_text())
-    return found.as_json()
+    plan = build_local_plan(run)
+    print(plan.as_text())
+    return plan.as_json()
 
 
-def planned(run: Run) -> LocalPlan:
+def build_local_plan(run: Run) -> LocalPlan:
     """Return the plan of mining, scoring and training on this machine.
 
     Raises:
@@ -51,224 +57,201 @@ def planned(run: Run) -> LocalPlan:
     """
     config = run.config
     if StageGraph().standing(run, "prepare").state != "done":
-        raise StaleInput(f"prepare is missing or stale; run: {run.command('prepare')}")
-    known, base = dataset.load(run), encoder_loading.base(run)
-    reader = readers.opened(base, config.encoder)
-    shape = weights.shape(base.folder, config.encoder.num_layers)
+        raise StaleInput("prepare is missing or stale", fix=run.at(0).command_words("prepare"))
+    data = dataset.load(run.config, run.workspace)
+    base = encoder_loading.load_base(config.encoder, run.workspace)
+    tokenizer = readers.load_tokenizer(base, config.encoder)
+    shape = weights.read_shape(base.folder, config.encoder.num_layers)
     gpus = environment.gpu() if config.encoder.device != "cpu" else ""
     training = config.training
-    lora = training.r * (shape.inputs + shape.outputs) if training.method == "lora" else 0
-    trained = _trained(run, reader, known)
-    work = LocalJob(
+    lora_values = training.r * (shape.inputs + shape.outputs) if training.method == "lora" else 0
+    finished, mined = _finished_stages(run), dag.folder(run, "mine") / "negatives.jsonl"
+    train_lists = _train_lists(tokenizer, config, data, mined) if "mine" in finished else ()
+    job = LocalJob(
         name=f"{config.name}, round {run.round}",
-        device=devices.machine(gpus, cpus=_threads(), ram=_ram()),
+        device=devices.local_machine(gpus, cpus=_threads(), ram=_ram()),
         encoder=config.encoder,
         training=training,
         shape=shape,
-        lora=lora,
-        lists=(*_encoded(run, reader, known), *trained),
-        seen=tuple(_seen(run, gpus)),
-        nodes=seen_nodes(run, gpus),
-        took=dict(_took(run)),
-        notes=tuple(_notes(run, trained)),
+        lora_values=lora_values,
+        lists=(*_encode_lists(tokenizer, config.prompt, data, run.round), *train_lists),
+        measurements=tuple(_measurements(run.workspace, config, gpus)),
+        bytes_per_token=token_memory.logged_bytes_per_token(
+            run.workspace.bytes_per_token, config, gpus
+        ),
+        actual_seconds=dict(_actual_seconds(finished)),
+        notes=tuple(_notes(finished, train_lists, training.epochs, run.command("mine"))),
     )
-    return local_plan.make(work)
+    return local_plan.build_plan(job)
 
 
-def note(run: Run, gpu: str, kind: Kind, node: float) -> None:
-    """Remember the bytes that a token took of a GPU, where that was seen; the most counts.
-
-    Args:
-        run: whose base and training it was.
-        gpu: as the encoder's `speed` names it.
-        kind: what ran.
-        node: bytes of one token; 0 where that is not known.
-    """
-    if not node:
-        return
-    path, key = run.workspace.taken, _key(run, gpu)
-    before = files.read_json(path) if path.is_file() else {}
-    known, name = before.get(key, {}), _names(run)[kind]
-    known[name] = round(max(node, known.get(name, 0.0)), 1)
-    files.write_json(path, {**before, key: known})
+def _encode_lists(
+    tokenizer: Tokenizer, prompt: PromptConfig, data: Dataset, round_: int
+) -> Iterator[TextList]:
+    corpus = passages(tokenizer, prompt, data.corpus)
+    kind: Kind = "adapter" if round_ else "base"
+    yield _text_list(tokenizer, "mine corpus", kind, corpus)
+    tokens = _query_tokens(tokenizer, prompt, data, data.train)
+    yield _text_list(tokenizer, "mine queries", kind, tokens)
+    if data.valid:
+        yield _text_list(tokenizer, "eval corpus", "adapter", corpus)
+        for name, rows in (("probe", data.probe), ("queries", data.valid)):
+            tokens = _query_tokens(tokenizer, prompt, data, rows)
+            yield _text_list(tokenizer, f"eval {name}", "adapter", tokens)
 
 
-def note_lists(run: Run, kind: Kind, facts: dict[str, Any]) -> None:
-    """Remember the bytes that a token of a stage's lists took.
-
-    Args:
-        run: whose base it was.
-        kind: what ran.
-        facts: of the stage: `speed` and `took`, as an encoder tells them.
-    """
-    lists = facts["took"].values()
-    # Without a full pack nothing can be said of one token.
-    whole = [one for one in lists if one["peak"] and one["tokens"] >= one["budget"]]
-    node = max((one["peak"] / one["budget"] for one in whole), default=0.0)
-    note(run, facts["speed"]["gpu"], kind, node)
+def _query_tokens(
+    tokenizer: Tokenizer, prompt: PromptConfig, data: Dataset, rows: Sequence[Query]
+) -> list[list[int]]:
+    return render_queries(tokenizer, prompt, rows, dataset.shown(data, prompt, rows)).tokens
 
 
-def seen_nodes(run: Run, gpu: str) -> dict[str, float]:
-    """Return kind → bytes that a token of this run's base was seen to take of such a GPU."""
-    path = run.workspace.taken
-    known = files.read_json(path) if path.is_file() else {}
-    found: dict[str, float] = known.get(_key(run, gpu), {})
-    return {kind: found[name] for kind, name in _names(run).items() if name in found}
-
-
-def _names(run: Run) -> dict[Kind, str]:
-    """Return kind → its name in the file: of a training with what decides how much it holds."""
-    way = _way(run.config.training.model_dump())
-    return {"base": "base", "adapter": "adapter", "train": " ".join(["train", *way])}
-
-
-def _way(training: Mapping[str, Any]) -> tuple[str, ...]:
-    kept = "checkpointed" if training.get("gradient_checkpointing") else "kept"
-    return (str(training.get("method")), str(training.get("r")), kept)
-
-
-def _key(run: Run, gpu: str) -> str:
-    same = _same(run.config.encoder.model_dump(mode="json"))
-    return " ".join([gpu.split(";")[0], *same])
-
-
-def _same(encoder: dict[str, Any]) -> list[str]:
-    values = [encoder.get(name) for name in _SAME]
-    return [encoder_loading.portable(str(values[0])), *map(str, values[1:])]
-
-
-def _encoded(run: Run, reader: Tokenizer, known: Dataset) -> Iterator[TextList]:
-    corpus = passages(reader, run.config.prompt, known.corpus)
-    kind: Kind = "adapter" if run.round else "base"
-    yield _listed(reader, "mine corpus", kind, corpus)
-    yield _listed(reader, "mine queries", kind, _asked(run, reader, known, known.train))
-    if known.valid:
-        yield _listed(reader, "eval corpus", "adapter", corpus)
-        yield _listed(reader, "eval probe", "adapter", _asked(run, reader, known, known.probe))
-        yield _listed(reader, "eval queries", "adapter", _asked(run, reader, known, known.valid))
-
-
-def _asked(run: Run, reader: Tokenizer, known: Dataset, rows: Sequence[Query]) -> list[list[int]]:
-    prompt = run.config.prompt
-    return render_queries(reader, prompt, rows, dataset.shown(known, prompt, rows)).tokens
-
-
-def _listed(
-    reader: Tokenizer, name: str, kind: Kind, sequences: Sequence[Tokens], budget: int = 0
+def _text_list(
+    tokenizer: Tokenizer, name: str, kind: Kind, sequences: Sequence[Tokens], budget: int = 0
 ) -> TextList:
-    packs = reader.packs(sequences, budget or reader.config.token_budget)
-    found = trie.counts(packs, sequences)
-    held = max(map(len, packs), default=0)
-    return TextList(name, kind, found.sequences, found.flat, found.packed, found.packs, held)
+    packs = tokenizer.packs(sequences, budget or tokenizer.config.token_budget)
+    counts = trie.count_tokens(packs, sequences)
+    return TextList(
+        name=name,
+        kind=kind,
+        sequences=counts.sequences,
+        tokens=counts.tokens_without_sharing,
+        packed_tokens=counts.tokens_with_sharing,
+        packs=counts.packs,
+        peak_tokens=max(map(len, packs), default=0),
+    )
 
 
-def _trained(run: Run, reader: Tokenizer, known: Dataset) -> tuple[TextList, ...]:
-    """Return the first epoch's steps, packed batch by batch; nothing where none can be planned."""
-    if StageGraph().standing(run, "mine").state != "done":
-        return ()
-    mined = negatives.read(dag.folder(run, "mine") / "negatives.jsonl")
-    planned, _ = training_plan.build_training_plan(reader, run.config, known, mined, "")
+def _train_lists(
+    tokenizer: Tokenizer, config: Config, data: Dataset, path: Path
+) -> tuple[TextList, ...]:
+    """Return the first epoch's steps as one list, packed batch by batch."""
+    mined = negatives.read(path, data.corpus)
+    plan, _ = training_plan.build_training_plan(tokenizer, config, data, mined, "")
+    budget = config.training.token_budget
     batches = []
-    for batch in planned.epochs[0]:
-        asked, answers = planned.tokens(batch)
-        budget = run.config.training.token_budget
-        batches.append(_batch(reader, [*asked, *answers], budget))
-    whole = TextList(
+    for batch in plan.epochs[0]:
+        query_tokens, passage_tokens = plan.tokens(batch)
+        batches.append(_batch_list(tokenizer, [*query_tokens, *passage_tokens], budget))
+    epoch = TextList(
         name="train epoch",
         kind="train",
         sequences=sum(batch.sequences for batch in batches),
-        flat=sum(batch.flat for batch in batches),
-        packed=sum(batch.packed for batch in batches),
+        tokens=sum(batch.tokens for batch in batches),
+        packed_tokens=sum(batch.packed_tokens for batch in batches),
         packs=sum(batch.packs for batch in batches),
         # Further packs of a step are run again for their gradients, one after the other.
-        held=max(batch.held for batch in batches),
-        again=sum(batch.again for batch in batches),
+        peak_tokens=max(batch.peak_tokens for batch in batches),
+        recomputed_tokens=sum(batch.recomputed_tokens for batch in batches),
     )
-    return (whole,)
+    return (epoch,)
 
 
-def _batch(reader: Tokenizer, sequences: Sequence[Tokens], budget: int) -> TextList:
-    one = _listed(reader, "", "train", sequences, budget)
-    return replace(one, again=0 if at_once(one.packs, one.packed, budget) else one.packed)
+def _batch_list(tokenizer: Tokenizer, sequences: Sequence[Tokens], budget: int) -> TextList:
+    batch = _text_list(tokenizer, "", "train", sequences, budget)
+    is_one_pass = at_once(batch.packs, batch.packed_tokens, budget)
+    return replace(batch, recomputed_tokens=0 if is_one_pass else batch.packed_tokens)
 
 
-def _finished(run: Run, stage: str) -> Manifest | None:
-    now = StageGraph().standing(run, stage)
-    return now.manifest if now.state == "done" else None
+def _finished_stages(run: Run) -> dict[str, Manifest]:
+    """Return stage → manifest of those of mining, scoring and training that are done."""
+    graph = StageGraph()
+    statuses = {stage: graph.standing(run, stage) for stage in (*_ENCODING, "train")}
+    return {
+        stage: status.manifest
+        for stage, status in statuses.items()
+        if status.manifest and status.state == "done"
+    }
 
 
-def _took(run: Run) -> Iterator[tuple[str, float]]:
-    """Yield name of a list → the seconds that it really took; below 0 where it was kept."""
-    for stage in ("mine", "eval"):
-        found = _finished(run, stage)
-        for label, one in (found.facts.get("took", {}) if found else {}).items():
-            if label in _LABELS:
-                yield f"{stage} {_LABELS[label]}", -1.0 if one["kept"] else one["seconds"]
+def _stage_stats(finished: Mapping[str, Manifest]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield stage, label and statistics of each list that a finished stage encoded."""
+    for stage in _ENCODING:
+        manifest = finished.get(stage)
+        for label, stats in (manifest.facts.get("took", {}) if manifest else {}).items():
+            yield stage, label, stats
 
 
-def _notes(run: Run, trained: tuple[TextList, ...]) -> Iterator[str]:
-    epochs = run.config.training.epochs
-    if not trained:
-        yield f"train: its steps are known once negatives are mined; {run.command('mine')}"
+def _actual_seconds(finished: Mapping[str, Manifest]) -> Iterator[tuple[str, float]]:
+    """Yield name of a list → seconds it took; below 0 if its embeddings were cached."""
+    for stage, label, stats in _stage_stats(finished):
+        if label in _LABELS:
+            yield f"{stage} {_LABELS[label]}", -1.0 if stats["cached"] else stats["seconds"]
+
+
+def _notes(
+    finished: Mapping[str, Manifest], train_lists: Sequence[TextList], epochs: int, command: str
+) -> Iterator[str]:
+    if not train_lists:
+        yield f"train: its steps are counted once negatives are mined; {command}"
     else:
-        yield f"train: {epochs} epochs, each followed by a scoring like eval's"
-    for stage in ("mine", "eval"):
-        found = _finished(run, stage)
-        for label, one in (found.facts.get("took", {}) if found else {}).items():
-            if not one["kept"]:
-                yield (
-                    f"{stage} {_LABELS.get(label, label)} took {one['tokens']:,} tokens in "
-                    f"{one['packs']:,} packs of {one['budget']:,}, {one['seconds']} s"
-                )
-    if done := _finished(run, "train"):
-        peak, steps = done.facts.get("peak_gib", 0.0), done.facts.get("steps", 0)
-        told = f", at most {peak} GiB of the GPU" if peak else ""
-        if spent := done.facts.get("spent"):
-            told = f": {spent['tokens']:,} tokens in {spent['seconds']:,.0f} s of it{told}"
-        yield f"train took {steps} steps and {done.seconds:,.0f} s, scoring included{told}"
+        yield f"train: {epochs} epochs, each followed by scoring as in eval"
+    for stage, label, stats in _stage_stats(finished):
+        if not stats["cached"]:
+            yield (
+                f"{stage} {_LABELS.get(label, label)} took {stats['tokens']:,} tokens in "
+                f"{stats['packs']:,} packs of {stats['budget']:,}, {stats['seconds']} s"
+            )
+    if manifest := finished.get("train"):
+        yield _training_note(manifest)
 
 
-def _seen(run: Run, gpus: str) -> Iterator[MeasuredSpeed]:
-    """Yield the speeds at which any run saw this base embed on a machine like this one."""
-    wanted = _same(run.config.encoder.model_dump(mode="json"))
-    for path in run.workspace.finished():
-        found = manifests.read(path.parent)
-        # A rehearsal's or a kernel's speed is not of this process, nor its encoder in the manifest.
-        if found is None or not found.facts.keys() & {"took", "spent"}:
+def _training_note(manifest: Manifest) -> str:
+    peak, steps = manifest.facts.get("peak_gib", 0.0), manifest.facts.get("steps", 0)
+    details = f", at most {peak} GiB of the GPU" if peak else ""
+    if spent := manifest.facts.get("spent"):
+        details = f": {spent['tokens']:,} tokens in {spent['seconds']:,.0f} s of it{details}"
+    return f"train took {steps} steps and {manifest.seconds:,.0f} s, scoring included{details}"
+
+
+def _measurements(paths: RunPaths, config: Config, gpus: str) -> Iterator[MeasuredSpeed]:
+    """Yield the speeds of this base that any run measured on a machine like this one."""
+    expected = speed_settings(config.encoder.model_dump(mode="json"))
+    for path in paths.finished():
+        manifest = manifests.read(path.parent)
+        # A rehearsal's or a kernel's speed is another process's, its encoder not in the manifest.
+        if manifest is None or not manifest.facts.keys() & {"took", "spent"}:
             continue
-        if not _is_here(found, gpus):
+        if not _is_this_machine(manifest, gpus):
             continue
-        if _same(_computed(found)) == wanted and found.facts["speed"]["processes"] == 1:
-            yield from _speeds(found, path)
-            yield from _paces(run, found)
+        is_same_encoder = speed_settings(_encoder_settings(manifest)) == expected
+        if is_same_encoder and manifest.facts["speed"]["processes"] == 1:
+            yield from _encode_speeds(manifest, path)
+            yield from _train_speeds(config.training, manifest)
 
 
-def _computed(found: Manifest) -> dict[str, Any]:
-    """Return how a stage's encoder ran: of mining in the bits that mining has."""
-    bits = found.config.get("mining", {}).get("quantize") if found.stage == "mine" else ""
-    encoder: dict[str, Any] = found.config["encoder"]
+def _encoder_settings(manifest: Manifest) -> dict[str, Any]:
+    """Return a stage's encoder section, with the quantization that mining may override."""
+    bits = manifest.config.get("mining", {}).get("quantize") if manifest.stage == "mine" else ""
+    encoder: dict[str, Any] = manifest.config["encoder"]
     return {**encoder, "quantize": bits} if bits else encoder
 
 
-def _speeds(found: Manifest, path: Path) -> Iterator[MeasuredSpeed]:
-    bare = found.stage == "mine" and "round-0" in path.parts
-    for one in found.facts.get("took", {}).values():
-        if one["tokens"]:
-            kind: Kind = "base" if bare else "adapter"
-            yield MeasuredSpeed(found.stage, kind, one["tokens"], one["packs"], one["seconds"])
+def _encode_speeds(manifest: Manifest, path: Path) -> Iterator[MeasuredSpeed]:
+    is_base = manifest.stage == "mine" and "round-0" in path.parts
+    kind: Kind = "base" if is_base else "adapter"
+    for stats in manifest.facts.get("took", {}).values():
+        if stats["tokens"]:
+            yield MeasuredSpeed(
+                manifest.stage, kind, stats["tokens"], stats["packs"], stats["seconds"]
+            )
 
 
-def _paces(run: Run, found: Manifest) -> Iterator[MeasuredSpeed]:
-    """Yield the speed of a training that went about it as this run's will."""
-    one = found.facts.get("spent")
-    if one and _way(found.config["training"]) == _way(run.config.training.model_dump()):
-        yield MeasuredSpeed("train", "train", one["tokens"], found.facts["steps"], one["seconds"])
+def _train_speeds(training: TrainingConfig, manifest: Manifest) -> Iterator[MeasuredSpeed]:
+    """Yield the speed of a training with the settings of this run."""
+    spent = manifest.facts.get("spent")
+    if not spent:
+        return
+    expected = training_settings(training.model_dump())
+    if training_settings(manifest.config["training"]) == expected:
+        steps = manifest.facts["steps"]
+        yield MeasuredSpeed("train", "train", spent["tokens"], steps, spent["seconds"])
 
 
-def _is_here(found: Manifest, gpus: str) -> bool:
-    now = {"cpus": os.cpu_count(), "threads": os.environ.get("OMP_NUM_THREADS", "")}
-    same = all(found.environment.get(name) == value for name, value in now.items())
-    return same and found.facts["speed"]["gpu"] == gpus
+def _is_this_machine(manifest: Manifest, gpus: str) -> bool:
+    expected = {"cpus": os.cpu_count(), "threads": os.environ.get("OMP_NUM_THREADS", "")}
+    is_same_host = all(manifest.environment.get(key) == value for key, value in expected.items())
+    return is_same_host and manifest.facts["speed"]["gpu"] == gpus
 
 
 def _threads() -> int:

@@ -1,18 +1,19 @@
-"""Evidence → report.html, report.md: the run's story, every score, what differs, forecasts."""
+"""`report`: write report.html and report.md with stages, scores, differences and forecasts."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from parity.analysis.report import html
 from parity.analysis.report.html import Page
 from parity.analysis.report.tables import Rows, scores_table
-from parity.competition import csv_reader
-from parity.competition.eedi import submission
-from parity.competition.eedi.kaggle_files import SUBMISSION_COLUMNS
-from parity.competition.query import MisconceptionId, Qrels, QueryId
+from parity.competition import ranking as rankings
+from parity.competition.query import Position, Qrels
+from parity.competition.ranking import Ranking
 from parity.competition.scoring import metrics
 from parity.competition.scoring.metrics import Scores
 from parity.pipeline import dag, dataset, encoder_loading
 from parity.pipeline.command_cores import report_sections
+from parity.pipeline.command_cores.report_sections import EpochScores
 from parity.pipeline.dag import StageGraph
 from parity.pipeline.dataset import Dataset
 from parity.pipeline.ranked_examples import examples
@@ -20,132 +21,177 @@ from parity.pipeline.stage_cores import evaluate
 from parity.run import files, ledger
 from parity.run import manifest as manifests
 from parity.run.experiment import Run
+from parity.run.paths import RunPaths
 
 _SOLUTION = "solution.csv"
 
 
 def rows(run: Run) -> list[tuple[str, Scores]]:
-    """Return name and scores: the lexical baselines, the bare base, each round's best adapter."""
-    named = {"bm25": "BM25", "tfidf": "TF-IDF", evaluate.BASE: "base model"}
-    survey, found = StageGraph(), dict[str, Scores]()
+    """Return name and scores of the lexical baselines, the base model and each round's adapter."""
+    titles = {"bm25": "BM25", "tfidf": "TF-IDF", evaluate.BASE: "base model"}
+    graph, results = StageGraph(), dict[str, Scores]()
     for number in range(dag.rounds(run)):
-        at = run.at(number)
+        run_at_round = run.at(number)
         for label in (evaluate.BASE, evaluate.BEST):
-            read = evaluate.read(at, label) if _current(survey, at, label) else {}
-            best = read.pop(evaluate.BEST, None)
-            for method, scores in read.items():
-                found.setdefault(named.get(method, method), scores)
+            scores_by_method = (
+                evaluate.read(run_at_round.workspace.evaluation(run_at_round.round, label))
+                if _current(graph, run_at_round, label)
+                else {}
+            )
+            best = scores_by_method.pop(evaluate.BEST, None)
+            for method, scores in scores_by_method.items():
+                results.setdefault(titles.get(method, method), scores)
             if best is not None:
-                found[f"round {number}"] = best
-    order = [*named.values(), *(f"round {number}" for number in range(dag.rounds(run)))]
-    return [(name, found[name]) for name in order if name in found]
+                results[f"round {number}"] = best
+    order = [*titles.values(), *(f"round {number}" for number in range(dag.rounds(run)))]
+    return [(name, results[name]) for name in order if name in results]
 
 
-def _current(survey: StageGraph, run: Run, label: str) -> bool:
-    """Return whether a score is one of what the run file and the stages before now say."""
+def _current(graph: StageGraph, run: Run, label: str) -> bool:
+    """Return whether a score belongs to the current run file and inputs."""
     if label == evaluate.BEST:
-        return survey.standing(run, "eval").state == "done"
-    found = manifests.read(run.workspace.evaluation(run.round, label))
+        return graph.standing(run, "eval").state == "done"
+    manifest = manifests.read(run.workspace.evaluation(run.round, label))
     prepared = manifests.read(run.workspace.prepare)
-    if found is None or prepared is None or found.inputs.get("prepare") != prepared.digest():
+    if manifest is None or prepared is None or manifest.inputs.get("prepare") != prepared.digest():
         return False
-    now = dag.config_of(run, "eval")
-    return all(found.config.get(name) == now[name] for name in ("prompt", "encoder", "scoring"))
+    current = dag.config_of(run, "eval")
+    return all(
+        manifest.config.get(name) == current[name] for name in ("prompt", "encoder", "scoring")
+    )
 
 
-def _left_out(run: Run) -> list[str]:
-    """Return a line for each score that is there and is not of what the run now says."""
+def _stale_scores(run: Run) -> list[str]:
+    """Return a line for each score that is stale."""
     survey, lines = StageGraph(), []
     for number in range(dag.rounds(run)):
         at = run.at(number)
         for label, flags in ((evaluate.BASE, ("--adapter", evaluate.BASE)), (evaluate.BEST, ())):
-            if evaluate.read(at, label) and not _current(survey, at, label):
+            if evaluate.read(at.workspace.evaluation(at.round, label)) and not _current(
+                survey, at, label
+            ):
                 command = at.command("eval", *flags)
-                lines.append(f"left out as stale: round {number}, {label}; run: {command}")
+                lines.append(f"left out as stale: round {number}, {label}. Run: `{command}`")
     return lines
 
 
 def report(run: Run, *, with_text: bool = False) -> Path:
-    """Write the run's report, as Markdown and as HTML, and print its tables; return the first.
+    """Write the run's report as Markdown and as HTML, and print its tables.
 
     Args:
-        run: at any round; all that have begun are told.
-        with_text: let the HTML show text of the competition, for this machine only; the Markdown
-            never does.
+        run: run at any round; the report has every round that has started.
+        with_text: True to show text of the competition in the HTML, for this machine only; the
+            Markdown never contains it.
+
+    Returns:
+        Path of the Markdown.
 
     Raises:
         StaleInput: the run is not prepared.
     """
-    StageGraph().require(run.at(0), "mine")  # what mining wants first is what this wants: prepare
-    known, stale = dataset.load(run), _left_out(run)
-    valid, hidden = rows(run), _leaderboard(run)
-    if valid:
-        print(scores_table(valid, style="text"))
+    StageGraph().require(run.at(0), "mine")  # the report needs what mining needs: prepare
+    data, stale = dataset.load(run.config, run.workspace), _stale_scores(run)
+    valid_scores, test_scores = rows(run), _leaderboard(run, data)
+    if valid_scores:
+        print(scores_table(valid_scores, style="text"))
     for line in stale:
         print(line)
-    if hidden:
-        print("The made-up leaderboard: submissions scored on the test's labels.")
-        print(scores_table(hidden, style="text"))
-    page = _page(run, known, {"valid": valid, "hidden": hidden}, stale, with_text=with_text)
+    if test_scores:
+        print("Synthetic leaderboard: submissions scored on the labels of the test.")
+        print(scores_table(test_scores, style="text"))
+    page = _page(
+        run, data, {"valid": valid_scores, "hidden": test_scores}, stale, with_text=with_text
+    )
     files.write_text(run.workspace.report, html.markdown(page))
     files.write_text(run.workspace.report_html, html.html(page))
-    print(f"to read in a browser: {run.workspace.report_html}")
+    print(f"open in a browser: {run.workspace.report_html}")
     return run.workspace.report
 
 
 def _page(
-    run: Run, known: Dataset, scores: dict[str, Rows], stale: list[str], *, with_text: bool
+    run: Run, data: Dataset, scores: dict[str, Rows], stale: list[str], *, with_text: bool
 ) -> Page:
     last = run.at(max(dag.rounds(run) - 1, 0))
     records = ledger.read(run.workspace.ledger)
-    stood = report_sections.standings(run)
-    made_up = [report_sections.scored("hidden", "The made-up leaderboard", scores["hidden"], ())]
+    recorded = ledger.read_forecasts(run.workspace.ledger)
+    standings = report_sections.standings(run)
+    command = run.at(0).command("report", "--with-text")
+    test_section = [report_sections.scored("hidden", "Synthetic leaderboard", scores["hidden"], ())]
     sections = [
-        report_sections.story(stood),
-        report_sections.scored("scores", "Scores on the valid side", scores["valid"], stale),
-        *(made_up if scores["hidden"] else ()),
+        report_sections.story(standings),
+        report_sections.scored("scores", "Scores on the validation set", scores["valid"], stale),
+        *(test_section if scores["hidden"] else ()),
         report_sections.against(records),
-        report_sections.epochs(run),
-        report_sections.ladder(last, records),
-        report_sections.parts(run),
-        report_sections.forecasts(last, records),
-        examples(last, known, with_text=with_text),
-        report_sections.costs(stood),
-        report_sections.evidence(run, records),
+        report_sections.epochs(_epoch_scores(run)),
+        report_sections.ladder(StageGraph().compared(last), run.workspace.data, records),
+        report_sections.parts(run.workspace.attributions),
+        report_sections.forecasts(recorded, records, last.command("forecast")),
+        examples(_best_ranking(last), data, last.round, command, with_text=with_text),
+        report_sections.costs(standings),
+        report_sections.evidence(run.config.name, records),
     ]
-    told = (
-        f"{run.config.data.competition}, split {known.split.name} "
-        f"(digest {known.split.digest()[:12]}), "
-        f"base {encoder_loading.portable(run.config.encoder.base)}."
+    description = (
+        f"{run.config.data.competition}, split {data.split.name} "
+        f"(digest {data.split.digest()[:12]}), "
+        f"base {encoder_loading.portable_name(run.config.encoder.base)}."
     )
-    return Page(run.config.name, (told,), tuple(sections), with_text)
+    return Page(run.config.name, (description,), tuple(sections), with_text)
 
 
-def _leaderboard(run: Run) -> list[tuple[str, Scores]]:
-    """Score each round's submission where the competition comes with the labels of its test.
+def _epoch_scores(run: Run) -> list[EpochScores]:
+    """Return the scores of each round's epochs, an empty list where the training is not current."""
+    graph = StageGraph()
+    return [
+        list(_read_epochs(run.workspace, number))
+        if graph.standing(run.at(number), "train").state == "done"
+        else []
+        for number in range(dag.rounds(run))
+    ]
 
-    Only the project's own competition does; nothing but this report ever reads them.
+
+def _read_epochs(paths: RunPaths, round_: int) -> Iterator[tuple[int, Scores]]:
+    """Yield number and scores of each scored epoch of a round."""
+    number = 1
+    while (path := paths.epoch(round_, number).with_suffix(".json")).is_file():
+        scores = files.read_json(path)["scores"]
+        if scores is not None:
+            yield number, Scores.from_json(scores)
+        number += 1
+
+
+def _best_ranking(run: Run) -> Ranking | None:
+    """Return the best adapter's ranking of the validation rows; None if not clean and current."""
+    is_current = _current(StageGraph(), run, evaluate.BEST)
+    folder = run.workspace.evaluation(run.round, evaluate.BEST)
+    if not is_current or not evaluate.read(folder):  # a contaminated one is not shown
+        return None
+    return rankings.read(folder / "ranking.jsonl")
+
+
+def _leaderboard(run: Run, data: Dataset) -> list[tuple[str, Scores]]:
+    """Return the scores of each round's submission, if the competition has the labels of its test.
+
+    Only the synthetic competition has them, and only this report reads them.
     """
-    path = Path(run.config.data.source) / _SOLUTION
+    path = run.source / _SOLUTION
     if not path.is_file():
         return []
-    known = dataset.load(run)
-    sheet = csv_reader.read(path, SUBMISSION_COLUMNS)
-    ids = map(int, sheet.columns[SUBMISSION_COLUMNS[1]])
+    competition = data.competition
+    solution = competition.read_submission(path, data.test, data.corpus)
     qrels: Qrels = {
-        QueryId(row): frozenset({MisconceptionId(one)})
-        for row, one in zip(sheet.columns[SUBMISSION_COLUMNS[0]], ids, strict=True)
+        query_id: frozenset(Position(item) for item in positions if item >= 0)
+        for query_id, positions in zip(solution.query_ids, solution.positions.tolist(), strict=True)
     }
-    shown = frozenset[MisconceptionId]().union(*known.qrels.values())
-    unseen = frozenset(row for row, right in qrels.items() if shown.isdisjoint(right))
-    survey, found = StageGraph(), []
+    train_labels = frozenset[Position]().union(*data.qrels.values())
+    unseen = frozenset(row for row, labels in qrels.items() if train_labels.isdisjoint(labels))
+    graph, results = StageGraph(), []
     for number in range(dag.rounds(run)):
-        at = run.at(number)
-        path = dag.folder(at, "predict") / submission.NAME
-        if path.is_file() and survey.standing(at, "predict").state == "done":
-            ranking = submission.read(path).of(tuple(qrels))
+        run_at_round = run.at(number)
+        path = dag.folder(run_at_round, "predict") / competition.submission.file
+        if path.is_file() and graph.standing(run_at_round, "predict").state == "done":
+            submitted = competition.read_submission(path, data.test, data.corpus)
             scores = metrics.evaluate(
-                ranking, qrels, unseen, run.config.scoring, k=ranking.ids.shape[1]
+                submitted.of(tuple(qrels)), qrels, unseen, run.config.scoring, data.metric
             )
-            found.append((f"round {number}", scores))
-    return found
+            results.append((f"round {number}", scores))
+    return results

@@ -1,303 +1,295 @@
-"""What a report tells: each chapter gathered from manifests, scores and the ledger."""
+"""Build the sections of a report from manifests, scores and the ledger."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from parity.analysis.compare import conclusion
 from parity.analysis.forecast import calibration
 from parity.analysis.forecast.forecast import Forecast
 from parity.analysis.report import plots, tables
-from parity.analysis.report.html import Block, Picture, Section, Table
+from parity.analysis.report.html import Block, Picture, ReportSection, Table
 from parity.analysis.report.plots import Curve, Point
 from parity.competition.scoring.bootstrap import Interval
 from parity.competition.scoring.metrics import Scores
 from parity.pipeline import dag, evidence_lookup
+from parity.pipeline.command_cores import status
 from parity.pipeline.dag import StageGraph, StageStatus
 from parity.run import files, ledger
+from parity.run.command_line import build_command
 from parity.run.experiment import Run
-from parity.run.ledger import Evidence
+from parity.run.ledger import Evidence, ForecastRecord
 from parity.run.manifest import Manifest
 
-_TOLD = ("queries", "misconceptions", "diversity", "steps", "best_epoch", "precision", "verdict")
-_LEARNING = ("prepare", "mine", "train", "eval")
+_FACTS = ("queries", "passages", "diversity", "steps", "best_epoch", "precision", "result")
 _GIB = 2**30
-_LEAST = 0.05  # seconds or GiB: less is drawn as nothing
-_WORDS = {"equal": "equal", "near": "near: harmless or noise", "unknown": "not known of both"}
+_MIN_SECONDS = 0.05  # shorter stages have no bar
+_WORDS = {"equal": "equal", "near": "near: harmless or noise", "unknown": "not known on both sides"}
 
-Stood = list[tuple[Run, str, StageStatus]]
-
-
-def standings(run: Run) -> Stood:
-    """Return each stage of each round that has begun, in order, with where it stands.
-
-    Of a round that another follows, nothing has to be shipped.
-    """
-    survey, count = StageGraph(), max(dag.rounds(run), 1)
-    found = []
-    for number in range(count):
-        at = run.at(number)
-        for stage in dag.STAGES if number == count - 1 else _LEARNING:
-            skipped = number and stage == "prepare"
-            unheld = stage == "eval" and run.config.split.kind == "full"
-            if not skipped and not unheld:
-                found.append((at, stage, survey.standing(at, stage)))
-    return found
+Standings = list[tuple[Run, str, StageStatus]]
+"""Run at its round, stage and state, in order."""
+EpochScores = list[tuple[int, Scores]]
+"""Number of an epoch, from 1, and its scores, in order."""
 
 
-def story(stood: Stood) -> Section:
-    """Return the stages: where each stands, how long it took, what it said; the next command."""
-    rows, marks, following = [], [], ""
-    for at, stage, now in stood:
-        if now.state != "done":
-            following = following or at.command(stage)
-        said = now.why or _said(now.manifest)
-        seconds = f"{now.manifest.seconds:.0f}" if now.manifest else ""
-        rows.append((dag.label_of(stage, at), now.state, seconds, said))
-        marks.append({"done": "equal", "stale": "near"}.get(now.state, "unknown"))
-    line = f"Next: {following}" if following else "Every stage is done."
-    head = ("stage", "state", "seconds", "what it says")
+def standings(run: Run) -> Standings:
+    """Return the state of each stage of each round that has started, in order."""
+    graph = StageGraph()
+    return [(step, stage, graph.standing(step, stage)) for step, stage in status.stages_of(run)]
+
+
+def story(standings: Standings) -> ReportSection:
+    """Return the section of stages: state, seconds and facts of each, and the next command."""
+    rows, marks, command = [], [], ""
+    for run, stage, stage_status in standings:
+        if stage_status.state != "done":
+            command = command or run.command(stage)
+        details = stage_status.reason or _describe(stage_status.manifest)
+        seconds = f"{stage_status.manifest.seconds:.0f}" if stage_status.manifest else ""
+        rows.append((dag.label_of(stage, run), stage_status.state, seconds, details))
+        marks.append({"done": "equal", "stale": "near"}.get(stage_status.state, "unknown"))
+    line = f"Next: {command}" if command else "Every stage is done."
+    head = ("stage", "state", "seconds", "details")
     table = Table("Stages of every round", head, tuple(rows), tuple(marks))
-    return Section("stages", "Stages", (line,), (table,))
+    return ReportSection("stages", "Stages", (line,), (table,))
 
 
-def scored(name: str, title: str, rows: tables.Rows, lines: Iterable[str]) -> Section:
-    """Return scores with their intervals."""
+def scored(name: str, title: str, rows: tables.Rows, lines: Iterable[str]) -> ReportSection:
+    """Return a section with a table of scores and their intervals."""
     if not rows:
-        return Section(name, title, (*lines, "No score yet."))
-    head, titles, told = tables.cells(rows)
-    cells = tuple(tuple(row) for row in told)
-    return Section(name, title, (*head, *lines), (Table(title, ("scored", *titles[1:]), cells),))
+        return ReportSection(name, title, (*lines, "No score yet."))
+    head, titles, body = tables.cells(rows)
+    cells = tuple(tuple(row) for row in body)
+    return ReportSection(
+        name, title, (*head, *lines), (Table(title, ("scored", *titles[1:]), cells),)
+    )
 
 
-def against(records: Sequence[Evidence]) -> Section:
-    """Return CV against leaderboard for all runs of the ledger whose score has arrived."""
+def against(records: Sequence[Evidence]) -> ReportSection:
+    """Return the section of CV against leaderboard, of all runs with a leaderboard score."""
     pairs = list(_pairs(records))
     title = "CV against leaderboard"
     if not pairs:
-        return Section("against", title, ("No score of a leaderboard in the ledger yet.",))
+        return ReportSection("against", title, ("No leaderboard score in the ledger yet.",))
     rows, points = [], []
-    for place, (score, cv, value) in enumerate(pairs, start=1):
-        mean = cv.all.map
+    for number, (score, cv, value) in enumerate(pairs, start=1):
+        mean = cv.all.score
         assert mean is not None  # a CV has rows
         half = (mean.high - mean.low) / 2
         name = f"{score.run}, round {score.round}, {score.kind}"
         points.append(Point(name, mean, Interval(value, value - half, value + half)))
         projection = _interval(cv.projection) if cv.projection else "-"
         gap = f"{value - mean.value:+.4f}"
-        rows.append((f"{place} {name}", _interval(mean), projection, f"{value:.4f}", gap))
-    head = ("run", "CV", "projection", "leaderboard", "leaderboard less CV")
+        rows.append((f"{number} {name}", _interval(mean), projection, f"{value:.4f}", gap))
+    head = ("run", "CV", "projection", "leaderboard", "leaderboard minus CV")
     lines = (
-        "Intervals: 95 % over questions. In the picture a leaderboard's number has the width of "
-        "its CV's interval, as if it had as many rows; points on the dashed line have no gap.",
+        "Intervals: 95 % over questions. In the picture a leaderboard score has the width of its "
+        "CV's interval, as if it had as many rows; points on the dashed line have no gap.",
     )
     picture = Picture(title, plots.against(points))
-    return Section("against", title, lines, (picture, Table(title, head, tuple(rows))))
+    return ReportSection("against", title, lines, (picture, Table(title, head, tuple(rows))))
 
 
-def epochs(run: Run) -> Section:
-    """Return seen and unseen MAP after each epoch of each round."""
+def epochs(rounds: Sequence[EpochScores]) -> ReportSection:
+    """Return the section of seen and unseen scores after each epoch of each round."""
     title = "Seen and unseen after each epoch"
-    curves, rows, begun = [], [], 0
-    for number in range(dag.rounds(run)):
-        found = list(_epochs(run.at(number)))
+    curves, rows, epochs_before = [], [], 0
+    for number, scored in enumerate(rounds):
         for unseen in (False, True):
-            kept = [
-                (begun + epoch, it)
-                for epoch, one in found
-                if (it := (one.unseen if unseen else one.seen).map) is not None
+            points = [
+                (epochs_before + epoch, interval)
+                for epoch, scores in scored
+                if (interval := (scores.unseen if unseen else scores.seen).score) is not None
             ]
-            if kept:
-                at, values = zip(*kept, strict=True)
+            if points:
+                positions, values = zip(*points, strict=True)
                 name = f"round {number}, {'unseen' if unseen else 'seen'}"
-                curves.append(Curve(name, at, values, unseen))
+                curves.append(Curve(name, positions, values, unseen))
         rows += [
-            (f"round {number}, epoch {epoch}", *map(_cell, (one.seen.map, one.unseen.map)))
-            for epoch, one in found
+            (f"round {number}, epoch {epoch}", _cell(scores.seen.score), _cell(scores.unseen.score))
+            for epoch, scores in scored
         ]
-        begun += len(found)
+        epochs_before += len(scored)
     if not curves:
-        return Section("epochs", title, ("No current training has scored an epoch.",))
+        return ReportSection("epochs", title, ("No current training has scored an epoch.",))
     table = Table(title, ("epoch", "seen, MAP", "unseen, MAP"), tuple(rows))
-    return Section("epochs", title, (), (Picture(title, plots.epochs(curves)), table))
+    return ReportSection("epochs", title, (), (Picture(title, plots.epochs(curves)), table))
 
 
-def ladder(run: Run, records: Sequence[Evidence]) -> Section:
-    """Return the layers from the CV to the last step of the run's way, the first red one marked."""
+def ladder(
+    compared: Mapping[str, Evidence], data: Path, records: Sequence[Evidence]
+) -> ReportSection:
+    """Return the section of layers from the CV to the last step, the first difference marked."""
     title = "Layers, from CV to the last step"
-    data = run.workspace.data
-    ends = evidence_lookup.ends(StageGraph().compared(run), data, records)
+    ends = evidence_lookup.ends(compared, data, records)
     if len(ends) < 2:
-        return Section("layers", title, ("Nothing to compare yet: no second measurement.",))
+        return ReportSection("layers", title, ("Nothing to compare yet: no second measurement.",))
     a, b = ends
-    known = evidence_lookup.known(a, b, data, records, with_text=False)
-    found = conclusion.conclude(a, b, known)
+    artifacts = evidence_lookup.load_artifacts(a, b, data, records, with_text=False)
+    result = conclusion.conclude(a, b, artifacts)
     rows, marks = [], []
-    for finding in found.findings:
-        first = finding.layer == found.layer
+    for finding in result.findings:
+        first = finding.layer == result.layer
         state = (
             f"DIFFERS, the {finding.role}"
             if finding.role == "first"
             else f"differs: {finding.role}"
         )
-        rows.append((finding.layer, _WORDS.get(finding.state, state), "; ".join(finding.told)))
+        rows.append((finding.layer, _WORDS.get(finding.state, state), "; ".join(finding.lines)))
         marks.append("first" if first else finding.state)
-    lines = [f"A: {a.name}. B: {b.name}.", f"Verdict: {found.line}"]
-    lines += [f"Next: {found.next}"] if found.next else []
+    lines = [f"A: {a.name}. B: {b.name}.", f"Result: {result.line}"]
+    lines += [f"Next: {result.advice}"] if result.advice else []
     table = Table(
         "Each layer decides the ones below it",
-        ("layer", "state", "told"),
+        ("layer", "state", "details"),
         tuple(rows),
         tuple(marks),
     )
-    return Section("layers", title, tuple(lines), (table,))
+    return ReportSection("layers", title, tuple(lines), (table,))
 
 
-def parts(run: Run) -> Section:
-    """Return what made the gaps that were attributed, layer by layer."""
-    title = "What makes a gap"
-    path = run.workspace.attributions
+def parts(path: Path) -> ReportSection:
+    """Return the section of attributed gaps, with the part of each layer."""
+    title = "Parts of a gap"
     if not path.is_file():
-        line = "Nothing attributed yet: invoke reconcile A B --attribute"
-        return Section("parts", title, (line,))
-    head = ("layer", "part", "95 %", "MAP after it", "what changed")
-    shown = []
-    for pair, found in sorted(files.read_json(path).items()):
-        rows = [("A", "", "", f"{found['start']:.4f}", "")]
-        for one in found["rungs"]:
-            part = one["part"]
-            between = f"{part['low']:+.4f} to {part['high']:+.4f}"
-            cells = (f"{part['value']:+.4f}", between, f"{one['after']:.4f}", one["told"])
-            rows.append((one["layer"], *cells))
-        rows.append(("B less A", f"{found['gap']:+.4f}", "", f"{found['end']:.4f}", ""))
-        shown.append(Table(f"{pair}, {found['rows']} rows", head, tuple(rows)))
-    return Section("parts", title, ("Parts and remainder make the gap exactly.",), tuple(shown))
+        line = f"Nothing attributed yet: {build_command('reconcile', 'A', 'B', '--attribute')}"
+        return ReportSection("parts", title, (line,))
+    head = ("layer", "part", "95 %", "score after it", "what changed")
+    attributed = []
+    for pair, attribution in sorted(files.read_json(path).items()):
+        rows = [("A", "", "", f"{attribution['start']:.4f}", "")]
+        for step in attribution["steps"]:
+            part = step["part"]
+            interval = f"{part['low']:+.4f} to {part['high']:+.4f}"
+            cells = (f"{part['value']:+.4f}", interval, f"{step['after']:.4f}", step["change"])
+            rows.append((step["layer"], *cells))
+        gap, end = f"{attribution['gap']:+.4f}", f"{attribution['end']:.4f}"
+        rows.append(("B minus A", gap, "", end, ""))
+        attributed.append(Table(f"{pair}, {attribution['rows']} rows", head, tuple(rows)))
+    line = "The parts and the remainder sum to the gap."
+    return ReportSection("parts", title, (line,), tuple(attributed))
 
 
-def forecasts(run: Run, records: Sequence[Evidence]) -> Section:
-    """Return the forecasts of all runs, and how those did whose score has arrived."""
+def forecasts(
+    recorded: Sequence[ForecastRecord], records: Sequence[Evidence], command: str
+) -> ReportSection:
+    """Return the section of forecasts of all runs, with the scores that arrived."""
     title = "Forecasts"
-    made = ledger.forecasts(run.workspace.ledger)
-    if not made:
-        return Section("forecasts", title, (f"No forecast yet: {run.command('forecast')}",))
-    scores = {(one.name, one.board, one.made): one for one in calibration.joined(records, made)}
+    if not recorded:
+        return ReportSection("forecasts", title, (f"No forecast yet: {command}",))
+    scores = {
+        (item.name, item.board, item.created): item
+        for item in calibration.join_scores(records, recorded)
+    }
     drawn, rows = [], []
-    for place, one in enumerate(made, start=1):
-        told = Forecast.from_json(one.forecast)
-        name = f"{one.run}/round-{one.round}/{one.label}"
-        judged = scores.get((name, one.board, one.made))
-        score = judged.score if judged else None
+    for number, record in enumerate(recorded, start=1):
+        forecast = Forecast.from_json(record.forecast)
+        name = f"{record.run}/round-{record.round}/{record.label}"
+        checked = scores.get((name, record.board, record.made))
+        score = checked.score if checked else None
         drawn.append(
-            plots.ForecastPoint(f"{place} {name}", told.median, told.half, told.wide, score)
+            plots.ForecastPoint(
+                f"{number} {name}", forecast.median, forecast.half, forecast.wide, score
+            )
         )
-        came = ("-", "no score yet") if judged is None else (f"{judged.score:.4f}", _held(judged))
-        bounds = (f"{low:.3f}-{high:.3f}" for low, high in (told.half, told.wide))
-        rows.append((f"{place} {name}, {one.board}", f"{told.median:.4f}", *bounds, *came))
-    head = ("forecast", "median", "50 %", "90 %", "score", "score lies")
+        outcome = ("-", "no score yet")
+        if checked is not None:
+            outcome = (f"{checked.score:.4f}", _coverage(checked))
+        bounds = (f"{low:.3f}-{high:.3f}" for low, high in (forecast.half, forecast.wide))
+        rows.append(
+            (f"{number} {name}, {record.board}", f"{forecast.median:.4f}", *bounds, *outcome)
+        )
+    head = ("forecast", "median", "50 %", "90 %", "score", "score is")
     blocks = (Picture(title, plots.forecasts(drawn)), Table(title, head, tuple(rows)))
-    return Section("forecasts", title, (_judged(list(scores.values())),), blocks)
+    result = calibration.check_forecasts(list(scores.values()))
+    line = f"{result.line}." if result else "No score has arrived yet."
+    return ReportSection("forecasts", title, (line,), blocks)
 
 
-def costs(stood: Stood) -> Section:
-    """Return seconds, tokens and memory by stage."""
+def costs(standings: Standings) -> ReportSection:
+    """Return the section of seconds, tokens and memory by stage."""
     rows, bars = [], []
-    for at, stage, now in stood:
-        if now.manifest is not None:
-            label, took = dag.label_of(stage, at), now.manifest.seconds
-            cells = (_tokens(now.manifest), _memory(now.manifest))
-            rows.append((label, f"{took:.1f}", *cells))
-            if took >= _LEAST:
-                bars.append((label, took))
+    for run, stage, stage_status in standings:
+        if stage_status.manifest is not None:
+            label, seconds = dag.label_of(stage, run), stage_status.manifest.seconds
+            cells = (_tokens(stage_status.manifest), _memory(stage_status.manifest))
+            rows.append((label, f"{seconds:.1f}", *cells))
+            if seconds >= _MIN_SECONDS:
+                bars.append((label, seconds))
     title = "Times and costs"
     if not rows:
-        return Section("costs", title, ("No stage has finished yet.",))
-    total = sum(now.manifest.seconds for *_, now in stood if now.manifest)
+        return ReportSection("costs", title, ("No stage has finished yet.",))
+    total = sum(
+        stage_status.manifest.seconds for *_, stage_status in standings if stage_status.manifest
+    )
     lines = (
-        f"{total:.0f} seconds of wall time in all. Tokens: those computed, shared prefixes once "
-        "and cached texts not at all. Memory: the GPU's or the rehearsal's peak where known.",
+        f"{total:.0f} seconds of wall time in total. Tokens: number computed, shared prefixes "
+        "once, cached texts never. Memory: peak of the GPU or of the rehearsal, where known.",
     )
     table = Table(title, ("stage", "seconds", "tokens", "memory, GiB"), tuple(rows))
     blocks: tuple[Block, ...] = (table,)
     if bars:
         blocks = (Picture("Seconds by stage", plots.times(bars)), table)
-    return Section("costs", title, lines, blocks)
+    return ReportSection("costs", title, lines, blocks)
 
 
-def evidence(run: Run, records: Sequence[Evidence]) -> Section:
-    """Return the run's records in the ledger."""
+def evidence(run: str, records: Sequence[Evidence]) -> ReportSection:
+    """Return the section of the records of the run of this name in the ledger."""
     rows = [
         (
             *(ledger.id_of(record)[:12], record.kind, str(record.round), record.label),
             *(record.layers.get("submission", "")[:12], record.made),
         )
         for record in records
-        if record.run == run.config.name and record.status != "contaminated"
+        if record.run == run and record.status != "contaminated"
     ]
-    head = ("id", "kind", "round", "what", "submission", "made")
+    head = ("id", "kind", "round", "label", "submission", "time")
     table = Table("Records of this run", head, tuple(rows))
-    return Section("evidence", "Evidence", () if rows else ("None yet.",), (table,) if rows else ())
+    return ReportSection(
+        "evidence", "Evidence", () if rows else ("None yet.",), (table,) if rows else ()
+    )
 
 
-def _said(made: Manifest | None) -> str:
-    facts = made.facts if made else {}
-    return "; ".join(f"{key.replace('_', ' ')} {facts[key]}" for key in _TOLD if key in facts)
+def _describe(manifest: Manifest | None) -> str:
+    facts = manifest.facts if manifest else {}
+    return "; ".join(f"{key.replace('_', ' ')} {facts[key]}" for key in _FACTS if key in facts)
 
 
 def _pairs(records: Sequence[Evidence]) -> Iterator[tuple[Evidence, Scores, float]]:
-    """Yield each score of a leaderboard with the newest CV of its adapter and the number."""
+    """Yield each leaderboard record with the newest CV of its adapter and its score."""
     for score in records:
-        value = calibration.shown(score)
+        value = calibration.leaderboard_score(score)
         cvs = [
             record
             for record in records
             if (record.run, record.round, record.kind, record.status)
             == (score.run, score.round, "cv", "clean")
-            and ledger.same(record.layers, score.layers)
+            and ledger.is_same_model(record.layers, score.layers)
         ]
         if value is not None and cvs:
             yield score, Scores.from_json(cvs[-1].score), value
 
 
-def _epochs(run: Run) -> Iterator[tuple[int, Scores]]:
-    if StageGraph().standing(run, "train").state != "done":
-        return
-    number = 1
-    while (path := run.workspace.epoch(run.round, number).with_suffix(".json")).is_file():
-        told = files.read_json(path)["scores"]
-        if told is not None:
-            yield number, Scores.from_json(told)
-        number += 1
+def _tokens(manifest: Manifest) -> str:
+    measured = manifest.facts.get("took", {}).values()
+    return f"{sum(item['tokens'] for item in measured):,}" if measured else "-"
 
 
-def _tokens(made: Manifest) -> str:
-    took = made.facts.get("took", {}).values()
-    return f"{sum(one['tokens'] for one in took):,}" if took else "-"
-
-
-def _memory(made: Manifest) -> str:
-    hidden = made.facts.get("hidden", {}).get("memory", {})
-    peaks = [one["peak"] / _GIB for one in made.facts.get("took", {}).values()]
-    peaks += [made.facts.get("peak_gib", 0.0), (hidden.get("host") or 0) / _GIB]
+def _memory(manifest: Manifest) -> str:
+    hidden = manifest.facts.get("hidden", {}).get("memory", {})
+    peaks = [item["peak"] / _GIB for item in manifest.facts.get("took", {}).values()]
+    peaks += [manifest.facts.get("peak_gib", 0.0), (hidden.get("host") or 0) / _GIB]
     return f"{max(peaks):.2f}" if max(peaks) > 0 else "-"
 
 
-def _held(judged: calibration.CheckedForecast) -> str:
-    if judged.inside(judged.forecast.half):
+def _coverage(checked: calibration.CheckedForecast) -> str:
+    if checked.inside(checked.forecast.half):
         return "inside 50 %"
-    return "inside 90 %" if judged.inside(judged.forecast.wide) else "OUTSIDE 90 %"
+    return "inside 90 %" if checked.inside(checked.forecast.wide) else "OUTSIDE 90 %"
 
 
-def _judged(scores: Sequence[calibration.CheckedForecast]) -> str:
-    found = calibration.check_forecasts(scores)
-    if found is None:
-        return "No score has arrived since, so none can be judged."
-    return (
-        f"{found.count} scores arrived: rmse {found.rmse:.4f}, mean error {found.mean_error:+.4f}; "
-        f"inside 50 %: {found.half:.0%}, inside 90 %: {found.wide:.0%}."
-    )
+def _cell(interval: Interval | None) -> str:
+    return "-" if interval is None else _interval(interval)
 
 
-def _cell(one: Interval | None) -> str:
-    return "-" if one is None else _interval(one)
-
-
-def _interval(one: Interval) -> str:
-    return f"{one.value:.4f} {one.low:.3f}-{one.high:.3f}"
+def _interval(interval: Interval) -> str:
+    return f"{interval.value:.4f} {interval.low:.3f}-{interval.high:.3f}"

@@ -1,91 +1,102 @@
-"""The stages in order: which are done, stale or missing, and the next command."""
+"""Print which stages are done, stale or missing, and the next command."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from parity.pipeline import dag
+from parity.pipeline import dag, registry
 from parity.pipeline.dag import StageGraph, StageStatus
+from parity.run.command_line import build_command
 from parity.run.errors import BadConfig
 from parity.run.experiment import Run, open_run
-from parity.run.progress import wrapped
+from parity.run.progress import wrap_lines
 
 RUNS = Path("runs")
 _WIDTH = 78
-_LEARNING = ("prepare", "mine", "train", "eval")
+_RESULT = "result"  # fact of a stage that compares
 
 
-def story(file: Path | None, overrides: tuple[str, ...] = ()) -> None:
-    """Print where one run stands, or every run in `runs/` that has begun.
+def status(run: Path | None, overrides: tuple[str, ...] = ()) -> None:
+    """Print the stages of one run, or of every run in `runs/` that has started.
+
+    Args:
+        run: run file; None prints all.
+        overrides: settings over the run file.
 
     Raises:
         BadConfig: the run file is wrong, or there is no run file at all.
     """
-    if file is not None:
-        print(_told(open_run(file, overrides)))
+    if run is not None:
+        print(_table(open_run(run, overrides)))
         return
     files = sorted(RUNS.glob("*.toml"))
     if not files:
-        raise BadConfig(f"no run file in {RUNS}/; a run is one TOML file there")
+        raise BadConfig(f"no run file in {RUNS}/. Write one TOML file for each run")
     runs = [open_run(path, overrides) for path in files]
-    begun = [run for run in runs if run.workspace.root.is_dir()]
-    waiting = [run.file.as_posix() for run in runs if run not in begun]
-    print("\n\n".join([*map(_told, begun), *_not_begun(waiting, first=not begun)]))
+    started = [item for item in runs if item.workspace.root.is_dir()]
+    waiting = [item.file.as_posix() for item in runs if item not in started]
+    print("\n\n".join([*map(_table, started), *_not_started(waiting, is_first=not started)]))
 
 
-def _not_begun(waiting: Sequence[str], *, first: bool) -> list[str]:
+def stages_of(run: Run) -> Iterator[tuple[Run, str]]:
+    """Yield every stage of every round that has started, each with its round, in order.
+
+    A round that another one follows needs no submission.
+    """
+    count = max(dag.rounds(run), 1)
+    for number in range(count):
+        is_last = number == count - 1
+        for stage in registry.stages():
+            is_due = is_last or stage.every_round
+            is_shared = number > 0 and not stage.has_round
+            if is_due and not is_shared and dag.applies(run, stage.name):
+                yield run.at(number), stage.name
+
+
+def _not_started(waiting: Sequence[str], *, is_first: bool) -> list[str]:
     if not waiting:
         return []
-    told = "not begun: " + ", ".join(waiting)
-    lines = wrapped(told)
-    if first:
-        lines += ["next: invoke demo   (everything, on the project's own competition)"]
+    lines = wrap_lines("not started: " + ", ".join(waiting))
+    if is_first:
+        lines += [f"next: {build_command('demo')}   (everything, on the synthetic competition)"]
     return ["\n".join(lines)]
 
 
-def _told(run: Run) -> str:
-    """Return a run's table, a line a stage and a column a round."""
-    survey, count = StageGraph(), max(dag.rounds(run), 1)
-    at = [run.at(number) for number in range(count)]
+def _table(run: Run) -> str:
+    """Return a run's table, a line for each stage and a column for each round."""
+    graph, count = StageGraph(), max(dag.rounds(run), 1)
+    rounds = [run.at(number) for number in range(count)]
     head = f"{run.file.as_posix()}: split {run.config.split.name}"
-    titles = "".join(f"{f'round {n}':<10}" for n in range(count))
-    lines = [head, f"  {'stage':<10}{titles}".rstrip()]
-    reasons, verdicts = [], []
-    for stage in dag.STAGES:
-        columns = at[:1] if stage == "prepare" else at
-        found = [
-            (column, survey.standing(column, stage))
+    titles = "".join(f"{f'round {number}':<10}" for number in range(count))
+    lines, reasons, results = [head, f"  {'stage':<10}{titles}".rstrip()], [], []
+    for stage in registry.stages():
+        columns = rounds if stage.has_round else rounds[:1]
+        statuses = [
+            (column, graph.standing(column, stage.name))
             for column in columns
-            if _applies(column, stage)
+            if dag.applies(column, stage.name)
         ]
-        cells = "".join(f"{standing.state:<10}" for _, standing in found)
-        lines.append(f"  {stage:<10}{cells}".rstrip())
-        reasons += [
-            f"  {dag.label_of(stage, one)}: {standing.why}"[:_WIDTH]
-            for one, standing in found
-            if standing.why
-        ]
-        verdicts += [
-            f"  {dag.label_of(stage, one)}: {standing.manifest.facts['verdict']}"[:_WIDTH]
-            for one, standing in found
-            if standing.manifest and standing.state == "done" and stage == "reconcile"
-        ]
-    return "\n".join([*lines, *verdicts, *reasons, f"  next: {_next(survey, at)}"])
+        cells = "".join(f"{state.state:<10}" for _, state in statuses)
+        lines.append(f"  {stage.name:<10}{cells}".rstrip())
+        reasons += _lines(stage.name, [(column, state.reason) for column, state in statuses])
+        results += _lines(stage.name, [(column, _result(state)) for column, state in statuses])
+    return "\n".join([*lines, *results, *reasons, f"  next: {_next_command(graph, run)}"])
 
 
-def _applies(run: Run, stage: str) -> bool:
-    return stage != "eval" or run.config.split.kind != "full"
+def _lines(stage: str, texts: Sequence[tuple[Run, str]]) -> list[str]:
+    return [f"  {dag.label_of(stage, run)}: {text}"[:_WIDTH] for run, text in texts if text]
 
 
-def _next(survey: StageGraph, at: Sequence[Run]) -> str:
-    for one in at:
-        # Of a round that another follows, nothing has to be shipped.
-        stages = dag.STAGES if one is at[-1] else _LEARNING
-        for stage in stages:
-            if _applies(one, stage) and not _done(survey.standing(one, stage)):
-                return one.command(stage)
-    further = at[-1].at(len(at)).command("mine")
-    return f"{at[0].command('report')}\n  or a further round: {further}"
+def _result(status: StageStatus) -> str:
+    """Return what a finished comparison found; empty for other stages."""
+    if status.manifest is None or status.state != "done":
+        return ""
+    return str(status.manifest.facts.get(_RESULT, ""))
 
 
-def _done(standing: StageStatus) -> bool:
-    return standing.state == "done"
+def _next_command(graph: StageGraph, run: Run) -> str:
+    for at_round, stage in stages_of(run):
+        if graph.standing(at_round, stage).state != "done":
+            return at_round.command(stage)
+    further = run.at(max(dag.rounds(run), 1))
+    first = registry.stage_names(has_round=True)[0]
+    return f"{run.at(0).command('report')}\n  or a further round: {further.command(first)}"

@@ -1,1 +1,1 @@
-"""One stage per file: read inputs, call one core function, write outputs."""
+"""The code of the stages, imported only when one runs."""

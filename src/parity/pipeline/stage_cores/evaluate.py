@@ -1,4 +1,4 @@
-"""4. Adapter → MAP@25 and Recall@25 of all, seen, unseen → evidence `cv`."""
+"""4. Adapter → scores of all, seen and unseen rows → evidence `cv`."""
 
 import re
 from pathlib import Path
@@ -9,16 +9,18 @@ from parity.competition.lineage import Lineage, Status, groups, guard
 from parity.competition.scoring.baselines import METHODS
 from parity.competition.scoring.metrics import Scores
 from parity.competition.scoring.significance import compare
-from parity.pipeline import dag, dataset, encoder_loading, evaluation, evidence
-from parity.pipeline.command_cores import local_plan
+from parity.pipeline import dag, dataset, encoder_loading, evaluation, evidence, token_memory
 from parity.pipeline.dataset import Dataset
-from parity.pipeline.stage import StageContext, stage_context
-from parity.retrieval.engine.distributed import launched
+from parity.pipeline.stage import stage_context
+from parity.retrieval.engine.distributed import current_group
 from parity.run import files, ledger
 from parity.run import manifest as manifests
+from parity.run.config.encoder import EncoderConfig
 from parity.run.errors import BadConfig, Contaminated, Mismatch, StaleInput
 from parity.run.experiment import Run, open_run
 from parity.run.ledger import Evidence
+from parity.run.manifest import Manifest
+from parity.run.paths import RunPaths
 
 BASE = "base"
 BEST = "best"
@@ -27,51 +29,67 @@ BEST = "best"
 def evaluate(
     run: Run, label: str = BEST, *, against: Path | None = None, accept_contaminated: bool = False
 ) -> None:
-    """Score one adapter on the split's valid rows, beside the lexical baselines.
+    """Score one adapter on the validation set, together with the lexical baselines.
 
     Args:
-        run: the run at its round.
+        run: run at its round.
         label: `best`, `base` or `epoch-N`.
-        against: another run file, whose best adapter is compared with this one.
-        accept_contaminated: score rows that the adapter was trained on; kept out of every table.
+        against: run file of another run, to compare this adapter with its best one.
+        accept_contaminated: whether to score rows that the adapter was trained on; such scores
+            appear in no table.
 
     Raises:
-        Contaminated: the adapter was trained on rows it is to be scored on.
-        BadConfig: the split holds nothing out, or there is no such adapter.
+        Contaminated: the adapter was trained on rows of the validation set.
+        BadConfig: the validation set is empty, or there is no such adapter.
     """
-    workers = launched()
+    workers = current_group()
     if label not in (BEST, BASE) and re.fullmatch(r"epoch-[1-9][0-9]*", label) is None:
-        raise BadConfig(f"--adapter {label}: want {BEST}, {BASE} or epoch-N")
-    place = run.workspace.evaluation(run.round, label)
-    with stage_context(run, "eval", folder=place, main=workers.main) as work:
-        known = dataset.load(run)
-        evaluation.need_valid(known)
-        adapter = _adapter(run, label)
+        raise BadConfig(f"--adapter {label} must be {BEST}, {BASE} or epoch-N")
+    folder = run.workspace.evaluation(run.round, label)
+    with stage_context(run, "eval", folder=folder, main=workers.is_main) as work:
+        data = dataset.load(run.config, run.workspace)
+        evaluation.need_valid(data)
+        adapter = _adapter(run.workspace, run.round, label)
         lineage = lineage_of(adapter)
         status = guard(
             lineage,
-            known.split.valid,
-            groups=groups(known.queries),
+            data.split.valid,
+            groups=groups(data.queries),
             accept_contaminated=accept_contaminated,
         )
-        encoder = encoder_loading.keeping(run, adapter, workers)
-        scored = evaluation.score(encoder, run.config, known)
-        if not workers.main or scored.scores is None or scored.ranking is None:
+        encoder = encoder_loading.load_caching_encoder(
+            run.config.encoder, run.workspace, adapter, workers
+        )
+        scored = evaluation.score(encoder, run.config, data)
+        if not workers.is_main or scored.scores is None or scored.ranking is None:
             return
-        _as_in_training(run, work, label, scored.scores)
-        print(f"valid: {scored.asked}")
+        _as_in_training(
+            work.required[dag.label_of("train", run)],
+            dag.folder(run, "train"),
+            run.config.encoder,
+            label,
+            scored.scores,
+            run.command_words("eval", "--adapter", label),
+        )
+        print(f"valid: {scored.rendering}")
         rankings.write(work.out("ranking.jsonl"), scored.ranking)
-        rankings.write(work.out("probe_ranking.jsonl"), scored.probed.found.ranking)
-        files.write_array(work.out("probe.npy"), scored.probed.found.vectors)
-        evidence.keep_texts(run, scored.probed, label)
-        rows = {**evaluation.lexical(run.config, known), label: scored.scores}
+        rankings.write(work.out("probe_ranking.jsonl"), scored.probed.retrieval.ranking)
+        files.write_array(work.out("probe.npy"), scored.probed.retrieval.vectors)
+        evidence.keep_texts(run.workspace.texts(run.round, label), scored.probed)
+        rows = {**evaluation.lexical(run.config, data), label: scored.scores}
         record = {name: scores.as_json() for name, scores in rows.items()}
         files.write_json(work.out("scores.json"), {"status": status, "scores": record})
         work.facts = {"status": status, "adapter": encoder.adapter}
-        work.facts |= {"speed": encoder.speed(), "took": encoder.took()}
-        local_plan.note_lists(run, "base" if adapter is None else "adapter", work.facts)
+        work.facts |= {"speed": encoder.speed(), "took": encoder.embedding_stats()}
+        token_memory.log_memory_of_lists(
+            run.workspace.bytes_per_token,
+            run.config,
+            "base" if adapter is None else "adapter",
+            work.facts,
+        )
         evidence.append(
-            run,
+            run.workspace,
+            run.config,
             Evidence(
                 run=run.config.name,
                 round=run.round,
@@ -79,107 +97,116 @@ def evaluate(
                 kind="cv",
                 status=status,
                 layers={
-                    **evidence.data_layers(run, known, lineage),
+                    **evidence.data_layers(run.workspace, data, lineage),
                     **scored.probed.layers,
                 },
                 score=scored.scores.as_json(),
-                facts=evidence.facts(run, known, encoder, scored),
-                made=ledger.now(),
+                facts=evidence.facts(run.config, data, encoder, scored),
+                made=ledger.utc_now(),
             ),
             work.folder,
             run.workspace.texts(run.round, label),
         )
-        _tell(status, rows)
-    if against is not None and workers.main:
-        print(_against(run, known, label, open_run(against)))
+        _print_scores(status, rows)
+    if against is not None and workers.is_main:
+        print(_against(run, data, label, open_run(against)))
 
 
-def read(run: Run, label: str) -> dict[str, Scores]:
-    """Return an evaluation's scores by method; empty if it is missing or contaminated."""
-    folder = run.workspace.evaluation(run.round, label)
+def read(folder: Path) -> dict[str, Scores]:
+    """Return the scores in an evaluation's folder by method; empty if missing or contaminated."""
     if manifests.read(folder) is None:
-        return {}  # not finished: what lies there is of an earlier one
+        return {}  # not finished: its files are from an earlier evaluation
     record = files.read_json(folder / "scores.json")
     if record["status"] != "clean":
         return {}
-    order = [*METHODS, label]
+    order = [*METHODS, folder.name]
     return {name: Scores.from_json(record["scores"][name]) for name in order}
 
 
 def lineage_of(adapter: Path | None) -> Lineage:
-    """Return what an adapter was trained on; unknown where its folder does not say."""
+    """Return the questions an adapter was trained on; unknown without a lineage file."""
     if adapter is None:
         return Lineage(frozenset())
     path = adapter / "lineage.json"
     return Lineage.read(path) if path.is_file() else Lineage(None)
 
 
-def _adapter(run: Run, label: str) -> Path | None:
+def _adapter(paths: RunPaths, round_: int, label: str) -> Path | None:
     if label == BASE:
         return None
     if label == BEST:
-        return run.workspace.adapter(run.round)
-    folder = run.workspace.stage("train", run.round) / label
+        return paths.adapter(round_)
+    folder = paths.stage("train", round_) / label
     if not folder.is_dir():
-        there = sorted(path.name for path in folder.parent.glob("epoch-*") if path.is_dir())
-        raise BadConfig(f"--adapter {label}: want {BEST}, {BASE} or one of {', '.join(there)}")
+        labels = sorted(path.name for path in folder.parent.glob("epoch-*") if path.is_dir())
+        raise BadConfig(f"--adapter {label} must be {BEST}, {BASE} or one of {', '.join(labels)}")
     return folder
 
 
-def _tell(status: Status, rows: dict[str, Scores]) -> None:
+def _print_scores(status: Status, rows: dict[str, Scores]) -> None:
     print(scores_table(list(rows.items()), style="text"))
     if status == "contaminated":
-        print("CONTAMINATED: trained on rows it was scored on; kept out of every table and chart")
+        print("CONTAMINATED: trained on rows it was scored on; left out of every table and chart")
 
 
-def _as_in_training(run: Run, work: StageContext, label: str, scores: Scores) -> None:
-    """Check that eval's score is the one made in training, to the last digit.
+def _as_in_training(
+    trained: Manifest,
+    folder: Path,
+    config: EncoderConfig,
+    label: str,
+    scores: Scores,
+    fix: tuple[str, ...],
+) -> None:
+    """Check that the score equals the one from training, to the last digit.
 
     Raises:
-        Mismatch: it is not, although it was computed with the same settings.
+        Mismatch: the scores differ although their settings are equal.
     """
-    trained = work.found[f"train of round {run.round}"]
     name = f"epoch-{trained.facts['best_epoch']}" if label == BEST else label
-    record = dag.folder(run, "train") / f"{name}.json"
+    record = folder / f"{name}.json"
     before = files.read_json(record)["scores"] if record.is_file() else None
     if before is None or before == scores.as_json():
         return
-    if trained.config["encoder"] == run.config.encoder.model_dump(mode="json"):
+    if trained.config["encoder"] == config.model_dump(mode="json"):
         raise Mismatch(
-            f"{name}: the score of eval is not the one made in training; run it with as many "
-            f"threads and processes (OMP_NUM_THREADS={trained.facts['threads']}, "
-            f"{trained.facts['processes']} processes): {run.command('eval', '--adapter', label)}"
+            f"the score of {name} differs between eval and train; use as many threads and "
+            f"processes (OMP_NUM_THREADS={trained.facts['threads']}, "
+            f"{trained.facts['processes']} processes)",
+            fix=fix,
         )
-    print(f"{name}: differs from the score made in training, on another device or token budget")
+    print(f"{name}: differs from the score in training, which used another device or token budget")
 
 
-def _against(run: Run, known: Dataset, label: str, other: Run) -> str:
-    """Compare with another run's best adapter, on the rows both were scored on."""
+def _against(run: Run, data: Dataset, label: str, other: Run) -> str:
+    """Compare with another run's best adapter, on the rows that both were scored on."""
     other = other.at(run.round)
-    folder = other.workspace.evaluation(run.round, BEST)
-    now = dag.StageGraph().standing(other, "eval")
-    if now.state != "done":
-        why = f"a stale score ({now.why})" if now.why else "no score"
-        raise StaleInput(f"{other.config.name} has {why}; run: {other.command('eval')}")
-    if not (read(run, label) and read(other, BEST)):
+    folder = run.workspace.evaluation(run.round, label)
+    other_folder = other.workspace.evaluation(run.round, BEST)
+    standing = dag.StageGraph().standing(other, "eval")
+    if standing.state != "done":
+        problem = f"a stale score ({standing.reason})" if standing.reason else "no score"
+        raise StaleInput(f"{other.config.name} has {problem}", fix=other.command_words("eval"))
+    if not (read(folder) and read(other_folder)):
         raise Contaminated(
-            "one of the two was trained on rows it was scored on; that is not compared"
+            "one of the two was trained on rows it was scored on; such scores are not compared"
         )
-    mine = rankings.read(run.workspace.evaluation(run.round, label) / "ranking.jsonl")
-    theirs = rankings.read(folder / "ranking.jsonl")
-    if set(mine.query_ids) != set(theirs.query_ids):
+    first = rankings.read(folder / "ranking.jsonl")
+    second = rankings.read(other_folder / "ranking.jsonl")
+    if set(first.query_ids) != set(second.query_ids):
         raise Mismatch(
             f"{run.config.name} and {other.config.name} were scored on different rows "
-            f"(splits {run.config.split.name} and {other.config.split.name}); give both one split"
+            f"(splits {run.config.split.name} and {other.config.split.name}). "
+            "Use the same split in both"
         )
-    k = min(evaluation.K, len(known.corpus))
-    found = compare(mine, theirs, known.valid_qrels, known.split.unseen, run.config.scoring, k=k)
-    judged = found.projection or found.all
-    better = {"a is better": run, "b is better": other}.get(found.verdict)
-    told = f"{better.config.name} is better" if better else found.verdict
+    result = compare(
+        first, second, data.valid_qrels, data.split.unseen, run.config.scoring, data.metric
+    )
+    estimate = result.projection or result.all
+    better = {"a is better": run, "b is better": other}.get(result.result)
+    conclusion = f"{better.config.name} is better" if better else result.result
     lines = [
-        f"{run.config.name} against {other.config.name}: {told} "
-        f"(difference {judged.value:+.4f}, 95 % {judged.low:+.4f} to {judged.high:+.4f})",
-        *found.findings,
+        f"{run.config.name} against {other.config.name}: {conclusion} "
+        f"(difference {estimate.value:+.4f}, 95 % {estimate.low:+.4f} to {estimate.high:+.4f})",
+        *result.findings,
     ]
     return "\n".join(lines)

@@ -1,17 +1,17 @@
-"""10. The kernel's run → its output here, judged by its report → evidence `kernel`; then scores."""
+"""10. Wait for the kernel, download and check its output, record evidence; then collect scores."""
 
 from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
-from parity.competition.eedi import submission
+from parity.competition.kinds import competition_of
 from parity.deploy.bundle import sealed_folder
-from parity.deploy.kaggle_api import client as doors
+from parity.deploy.kaggle_api import client as kaggle_client
 from parity.deploy.kaggle_api import follow as following
 from parity.deploy.kaggle_api.client import KaggleClient
 from parity.deploy.kaggle_api.clock import Clock, WallClock
-from parity.deploy.kaggle_api.follow import Version
+from parity.deploy.kaggle_api.follow import KernelVersion
 from parity.deploy.kaggle_api.types import KaggleSubmission
 from parity.deploy.kernel import run_report
 from parity.pipeline import dag, evidence
@@ -20,144 +20,171 @@ from parity.pipeline.stage import stage_context
 from parity.pipeline.stage_cores import rehearse
 from parity.run import digest, ledger
 from parity.run import manifest as manifests
+from parity.run.config.competition import CompetitionConfig
 from parity.run.errors import Mismatch, RunFailed
 from parity.run.experiment import Run
 from parity.run.ledger import Evidence, KaggleStep, Kind
+from parity.run.paths import RunPaths
 
 OUTPUT = "output"
-"""Folder of what the kernel wrote, in the stage's own."""
-_SPARE = 60.0  # minutes beyond the competition's limit: queues, saving
+"""Subfolder with the kernel's output."""
+_SPARE = 60.0  # extra minutes for queueing and saving
 
 
 def follow(run: Run, minutes: float = 0.0, *, clock: Clock | None = None) -> dict[str, str]:
-    """Wait for the pushed version, fetch what it wrote, judge it; then look for its score.
+    """Wait for the pushed version, download and check its output; then collect its score.
 
     Args:
-        run: at its round.
-        minutes: the longest wait; 0 is the competition's limit and an hour.
-        clock: what waiting goes by.
+        run: the run at its round.
+        minutes: longest wait; 0 means the competition's limit plus an hour.
+        clock: clock for waiting.
 
     Returns:
-        The scores as Kaggle writes them; empty where nothing was submitted.
+        The scores as Kaggle writes them; empty if nothing was submitted.
 
     Raises:
-        Mismatch: the output is not of this bundle, or its submission not of its report.
-        RunFailed: the kernel or the submission ended in an error.
-        Unknown: it has not ended in time; the same command goes on.
+        Mismatch: the output is from another bundle, or its submission does not match its report.
+        RunFailed: the kernel or the submission failed.
+        OutcomeUnknown: it did not end in time; the same command continues.
     """
-    StageGraph().require(run, "follow")  # before anybody is asked for a login
+    StageGraph().require(run, "follow")  # fail before the login
     budget = minutes or run.config.shipping.hours * 60 + _SPARE
-    with doors.opened(clock or WallClock()) as door:
+    with kaggle_client.open_client(clock or WallClock()) as client:
         if StageGraph().standing(run, "follow").state != "done":
-            _collect(run, door, budget)
-        return _score(run, door, budget)
+            _collect(run, client, budget)
+        return _score(run.workspace, run.round, run.config.competition, client, budget)
 
 
-def submitted(run: Run) -> KaggleStep | None:
-    """Return the submission of the version that was followed last, from the ledger."""
-    pushed = manifests.read(dag.folder(run, "push"))
-    found = [
+def submitted(paths: RunPaths, round_: int) -> KaggleStep | None:
+    """Return the submission of the round's pushed version, from the ledger."""
+    pushed = manifests.read(paths.stage("push", round_))
+    submissions = [
         step
-        for step in evidence.steps(run)
+        for step in evidence.steps(paths, round_)
         if step.step == "submit"
         and pushed is not None
         and step.refs.get("kernel") == pushed.facts["kernel"]
         and step.refs.get("version") == pushed.facts["version"]
     ]
-    return found[-1] if found else None
+    return submissions[-1] if submissions else None
 
 
-def _collect(run: Run, door: KaggleClient, minutes: float) -> None:
-    """Wait for the kernel's end, fetch its output, and append evidence `kernel`."""
-    with stage_context(run, "follow") as work:
-        pushed = work.found[dag.label_of("push", run)].facts
-        version = Version(pushed["kernel"], pushed["version"])
+def _collect(run: Run, client: KaggleClient, minutes: float) -> None:
+    """Wait for the kernel, download its output, and append evidence `kernel`."""
+    with stage_context(run, "follow") as context:
+        pushed = context.required[dag.label_of("push", run)].facts
+        version = KernelVersion(pushed["kernel"], pushed["version"])
         bundle = sealed_folder.read(dag.folder(run, "package") / "bundle")
-        place = work.folder / OUTPUT
+        output = context.folder / OUTPUT
+        submission = competition_of(run.config.competition).submission.file
         try:
-            following.wait(door, version, minutes)
-            names = following.fetch(door, version, place, lambda item: _judge(item, bundle.digest))
+            following.wait_until_complete(client, version, minutes)
+            names = following.download_output(
+                client,
+                version,
+                output,
+                lambda folder: _check_output(folder, bundle.digest, submission),
+            )
         except RunFailed as error:
-            _note(run, version, bundle.digest, str(error))
-            last = following.log_of(door, version, work.folder / "failed")
-            words = f"; its last words: {last}" if last else ""
-            raise RunFailed(f"{error}{words}; once mended: {run.command('push')}") from error
-        work.outputs = [f"{OUTPUT}/{name}" for name in names]
-        found, record = run_report.read(place)
-        seen = replace(found, kind="kernel")
-        _append(run, seen)
-        evidence.keep(run.workspace, seen, {name: place / name for name in evidence.MEASURED})
-        _note(run, version, bundle.digest)
+            _note(run.workspace, run.round, version, bundle.digest, str(error))
+            last = following.download_last_log_line(client, version, context.folder / "failed")
+            log = f"; last log line: {last}" if last else ""
+            raise RunFailed(
+                f"{error}{log}; fix the cause, then push again", fix=("push",)
+            ) from error
+        context.outputs = [f"{OUTPUT}/{name}" for name in names]
+        measured, report = run_report.read(output)
+        measured = replace(measured, kind="kernel")
+        _append(run.workspace.ledger, measured)
+        evidence.keep(run.workspace, measured, {name: output / name for name in evidence.MEASURED})
+        _note(run.workspace, run.round, version, bundle.digest)
         refs = {"kernel": version.ref, "version": version.number}
-        work.facts = {**refs, "bundle": bundle.digest, "submission": found.layers["submission"]}
-        work.facts["speed"] = record.get("speed")
-        print(f"{version}: complete, {len(names)} files: {place}")
-        print(rehearse.layers_told(bundle.facts["layers"], found.layers, "kernel"))
+        context.facts = {
+            **refs,
+            "bundle": bundle.digest,
+            "submission": measured.layers["submission"],
+        }
+        context.facts["speed"] = report.get("speed")
+        print(f"{version}: complete, {len(names)} files in {output}")
+        print(rehearse.describe_layers(bundle.facts["layers"], measured.layers, "kernel"))
         print(f"next: {run.command('submit')}")
 
 
-def _note(run: Run, version: Version, key: str, failed: str = "") -> None:
-    """Record in the ledger how a version ended, so that a bad one may be pushed again."""
+def _note(paths: RunPaths, round_: int, version: KernelVersion, key: str, failed: str = "") -> None:
+    """Record in the ledger how a version ended, so that a failed one can be pushed again."""
     refs = {"kernel": version.ref, "version": version.number, "failed": failed}
-    evidence.note(run, "follow", key, refs)
+    evidence.note(paths, round_, "follow", key, refs)
 
 
-def _judge(there: Path, bundle: str) -> None:
-    """Check that a kernel's output is whole and of this bundle."""
-    if not (there / submission.NAME).is_file():
-        raise RunFailed(f"the kernel ended without {submission.NAME}")
-    if not (there / run_report.NAME).is_file():
-        raise RunFailed(f"the kernel ended without {run_report.NAME}; is it this project's kernel?")
-    found, record = run_report.read(there)
-    if record["bundle"] != bundle:
-        raise Mismatch(
-            f"the output is of bundle {record['bundle'][:12]}, pushed was {bundle[:12]}: Kaggle "
-            "gives another version's; the same command again"
+def _check_output(folder: Path, bundle: str, submission: str) -> None:
+    """Check that a kernel's output is complete and from this bundle."""
+    if not (folder / submission).is_file():
+        raise RunFailed(f"the kernel wrote no {submission}")
+    if not (folder / run_report.NAME).is_file():
+        raise RunFailed(
+            f"the kernel wrote no {run_report.NAME}; check that it is this run's kernel"
         )
-    if digest.of_file(there / submission.NAME) != found.layers["submission"]:
-        raise Mismatch(f"{submission.NAME} is not the one its report names; the same command again")
+    measured, report = run_report.read(folder)
+    if report["bundle"] != bundle:
+        raise Mismatch(
+            f"the output is from bundle {report['bundle'][:12]}, expected {bundle[:12]}: Kaggle "
+            "served another version; run the same command again"
+        )
+    if digest.of_file(folder / submission) != measured.layers["submission"]:
+        raise Mismatch(f"{submission} does not match its report; run the same command again")
 
 
-def _score(run: Run, door: KaggleClient, minutes: float) -> dict[str, str]:
-    """Look for the submission's scores and append what is new of them as evidence."""
-    step = submitted(run)
+def _score(
+    paths: RunPaths,
+    round_: int,
+    config: CompetitionConfig,
+    client: KaggleClient,
+    minutes: float,
+) -> dict[str, str]:
+    """Read the submission's scores and append new ones as evidence."""
+    step = submitted(paths, round_)
     if step is None:
         return {}
     refs = step.refs
-    version = Version(refs["kernel"], refs["version"])
+    version = KernelVersion(refs["kernel"], refs["version"])
     try:
-        ended = following.score(door, refs["competition"], refs["ref"], step.key, minutes)
+        scored = following.wait_for_score(
+            client, refs["competition"], refs["ref"], step.key, minutes
+        )
     except RunFailed as error:
-        _note(run, version, step.key, str(error))
-        raise RunFailed(f"{error}; another version may be tried: {run.command('push')}") from error
-    mine = evidence.kernels(run)
-    scores: dict[Kind, str] = {"public": ended.public, "private": ended.private}
-    for kind, told in scores.items():
-        value = _decimal(told)
-        print(f"{kind} score: {told or 'not told yet'}")
-        if value is not None and mine:
-            _append(run, _scored(mine[-1], kind, value, step, ended))
-    return {"public": ended.public, "private": ended.private}
+        _note(paths, round_, version, step.key, str(error))
+        raise RunFailed(f"{error}; fix the cause, then push again", fix=("push",)) from error
+    kernels = evidence.kernels(paths, round_)
+    scores: dict[Kind, str] = {"public": scored.public, "private": scored.private}
+    for kind, text in scores.items():
+        value = _decimal(text)
+        print(f"{kind} score: {text or 'not available yet'}")
+        if value is not None and kernels:
+            metric = competition_of(config).metric
+            score = {**metric.as_json(), metric.key: value}
+            record = _leaderboard_evidence(kernels[-1], kind, score, step, scored)
+            _append(paths.ledger, record)
+    return {"public": scored.public, "private": scored.private}
 
 
-def _scored(
-    kernel: Evidence, kind: Kind, value: float, step: KaggleStep, ended: KaggleSubmission
+def _leaderboard_evidence(
+    kernel: Evidence, kind: Kind, value: dict[str, Any], step: KaggleStep, scored: KaggleSubmission
 ) -> Evidence:
-    """Return what the leaderboard says of what the kernel ran."""
-    score: dict[str, Any] = {"map@25": value, "ref": ended.ref, "key": step.key}
-    return replace(kernel, kind=kind, status="clean", score=score, made=ledger.now())
+    """Return the evidence of a leaderboard score for the kernel's run."""
+    score = {**value, "ref": scored.ref, "key": step.key}
+    return replace(kernel, kind=kind, status="clean", score=score, made=ledger.utc_now())
 
 
-def _append(run: Run, found: Evidence) -> None:
-    """Append evidence unless it stands in the ledger already."""
-    known = [replace(one, made="") for one in ledger.read(run.workspace.ledger)]
-    if replace(found, made="") not in known:
-        ledger.append(run.workspace.ledger, found)
+def _append(path: Path, record: Evidence) -> None:
+    """Append evidence to the ledger unless it has it already."""
+    records = [replace(item, made="") for item in ledger.read(path)]
+    if replace(record, made="") not in records:
+        ledger.append(path, record)
 
 
-def _decimal(told: str) -> float | None:
-    """Return a score that Kaggle writes as text, None where there is none."""
+def _decimal(text: str) -> float | None:
+    """Return a score from its text, None if it is empty."""
     try:
-        return float(Decimal(told))
+        return float(Decimal(text))
     except InvalidOperation:
         return None

@@ -3,103 +3,114 @@
 from pathlib import Path
 
 from parity.competition import ranking as rankings
-from parity.competition.query import MisconceptionId, QueryId
+from parity.competition.query import Position, QueryId
 from parity.competition.ranking import Ranking
-from parity.pipeline import dataset, encoder_loading
-from parity.pipeline.command_cores import local_plan
+from parity.pipeline import dataset, encoder_loading, token_memory
 from parity.pipeline.dataset import Dataset
 from parity.pipeline.stage import StageContext, stage_context
 from parity.retrieval import prompts
-from parity.retrieval.engine.distributed import launched
+from parity.retrieval.engine.distributed import current_group
 from parity.retrieval.retrieve import index, retrieve
 from parity.run import digest, files
+from parity.run.config.prompt import PromptConfig
 from parity.run.errors import BadData
 from parity.run.experiment import Run
-from parity.run.progress import folded
+from parity.run.progress import wrap
 from parity.training import flagembedding, negatives
 from parity.training.negatives import Negatives
 
 
 def mine(run: Run, imported: Path | None = None) -> None:
-    """Rank the corpus for every train row, with the round's miner, and choose negatives.
+    """Rank the corpus for every training row with the round's miner, and choose negatives.
 
     The same negatives are also written as FlagEmbedding's training file, `flagembedding.jsonl`.
 
     Args:
-        run: the run at its round.
-        imported: take the negatives from this FlagEmbedding file; nothing is ranked.
+        run: run at its round.
+        imported: FlagEmbedding file to read the negatives from, instead of ranking.
     """
     if imported is not None and not imported.is_file():
         raise BadData(f"--import {imported}: no such file")
-    workers = launched()
-    with stage_context(run, "mine", main=workers.main) as work:
-        known = dataset.load(run)
+    workers = current_group()
+    with stage_context(run, "mine", main=workers.is_main) as work:
+        data = dataset.load(run.config, run.workspace)
         if imported is not None:
-            if workers.main:
-                _import(run, known, work, imported)
+            if workers.is_main:
+                _import(run.config.prompt, data, work, imported)
             return
-        config, how = run.config, encoder_loading.mining(run)
-        encoder = encoder_loading.keeping(how, encoder_loading.parent(run), workers)
-        shown = dataset.shown(known, config.prompt, known.train)
-        depth = negatives.depth(config.mining, len(known.corpus))
-        corpus = index(encoder, config.prompt, known.corpus)
-        found = retrieve(encoder, config.prompt, known.train, corpus, shown, k=depth)
+        config, mining_config = run.config, encoder_loading.mining_config(run.config)
+        parent = encoder_loading.parent_adapter(run.workspace, run.round)
+        encoder = encoder_loading.load_caching_encoder(
+            mining_config.encoder, run.workspace, parent, workers
+        )
+        shown = dataset.shown(data, config.prompt, data.train)
+        depth = negatives.depth(config.mining, len(data.corpus))
+        corpus = index(encoder, config.prompt, data.corpus)
+        retrieval = retrieve(encoder, config.prompt, data.train, corpus, shown, k=depth)
         mined = negatives.mine(
-            found.ranking,
-            known.qrels,
-            known.corpus,
+            retrieval.ranking,
+            data.qrels,
+            data.corpus,
             config.mining,
-            positives=known.positives,
+            positives=data.positives,
             miner=encoder.digest(),
         )
-        if workers.main:
-            rankings.write(work.out("ranking.jsonl"), found.ranking)
-            print(f"train: {found.asked.summary()}")
-            who = f"the adapter of round {run.round - 1}" if run.round else "the bare base"
+        if workers.is_main:
+            rankings.write(work.out("ranking.jsonl"), retrieval.ranking)
+            print(f"train: {retrieval.queries.summary()}")
+            who = f"the adapter of round {run.round - 1}" if run.round else "the base model"
             bits = f" in {config.mining.quantize}" if config.mining.quantize else ""
             print(f"mined by {who}{bits}, strategy {config.mining.strategy}")
-            _write(run, known, work, mined, found.ranking)
-            work.facts |= {"speed": encoder.speed(), "took": encoder.took()}
-            local_plan.note_lists(how, "adapter" if run.round else "base", work.facts)
+            _write(config.prompt, data, work, mined, retrieval.ranking)
+            work.facts |= {"speed": encoder.speed(), "took": encoder.embedding_stats()}
+            token_memory.log_memory_of_lists(
+                run.workspace.bytes_per_token,
+                mining_config,
+                "adapter" if run.round else "base",
+                work.facts,
+            )
 
 
 def _write(
-    run: Run, known: Dataset, work: StageContext, mined: Negatives, ranking: Ranking | None
+    prompt: PromptConfig,
+    data: Dataset,
+    work: StageContext,
+    mined: Negatives,
+    ranking: Ranking | None,
 ) -> None:
-    negatives.write(work.out("negatives.jsonl"), mined)
-    texts, passages = _texts(run, known)
+    negatives.write(work.out("negatives.jsonl"), mined, data.corpus)
+    texts, passages = _texts(prompt, data)
     rows = flagembedding.export_rows(
         mined,
-        known.qrels,
+        data.qrels,
         texts=texts,
         passages=passages,
-        instruction=run.config.prompt.instruction,
+        instruction=prompt.instruction,
         ranking=ranking,
     )
     files.write_jsonl(work.out("flagembedding.jsonl"), rows)
     diversity = negatives.diversity(mined).text
     work.facts = {"miner": mined.miner, "diversity": diversity}
-    print(folded(diversity))
+    print(wrap(diversity))
 
 
-def _import(run: Run, known: Dataset, work: StageContext, file: Path) -> None:
-    texts, passages = _texts(run, known)
+def _import(prompt: PromptConfig, data: Dataset, work: StageContext, file: Path) -> None:
+    texts, passages = _texts(prompt, data)
     read = flagembedding.import_rows(
         files.read_jsonl(file),
-        known.qrels,
+        data.qrels,
         texts=texts,
         passages=passages,
-        instruction=run.config.prompt.instruction,
+        instruction=prompt.instruction,
         miner=f"imported:{digest.of_file(file)}",
     )
-    files.remove(work.folder / "ranking.jsonl")  # of an earlier mining; these come from elsewhere
+    files.remove(work.folder / "ranking.jsonl")  # it is from an earlier mining
     print(f"imported from {file.name}: {read.dropped} negatives dropped as repeated or right")
-    _write(run, known, work, read.negatives, None)
+    _write(prompt, data, work, read.negatives, None)
 
 
-def _texts(run: Run, known: Dataset) -> tuple[dict[QueryId, str], dict[MisconceptionId, str]]:
-    config = run.config.prompt
+def _texts(prompt: PromptConfig, data: Dataset) -> tuple[dict[QueryId, str], dict[Position, str]]:
     return (
-        {query.query_id: prompts.bare(config, query) for query in known.train},
-        {key: prompts.passage(config, text) for key, text in known.corpus.items()},
+        {query.query_id: prompts.query_text(prompt, query) for query in data.train},
+        {key: prompts.passage(prompt, text) for key, text in data.corpus.items()},
     )

@@ -1,13 +1,14 @@
 """6. Adapter → bundle and wheelhouse, the flat folders that go to Kaggle, scanned and sealed."""
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from parity.analysis.report.tables import scores_table
 from parity.competition import few_shot
 from parity.competition.lineage import Lineage
+from parity.competition.scoring.metrics import Scores
 from parity.deploy.bundle import bundle, model_card, scan, sealed_folder
 from parity.deploy.image import freeze, image_lock
 from parity.deploy.kernel import run_report
@@ -22,145 +23,150 @@ from parity.retrieval.models import base_model
 from parity.retrieval.models.base_model import BaseModel
 from parity.run import digest, environment, files
 from parity.run.config import run_file as configs
+from parity.run.config.run_file import Config
+from parity.run.config.shipping import ShippingConfig
 from parity.run.errors import StaleInput
 from parity.run.experiment import Run
+from parity.run.paths import RunPaths
 
 
 def package(run: Run) -> None:
-    """Gather what the kernel needs into two folders, look for what must not leave, seal them.
+    """Write the kernel's bundle and wheelhouse, scan them for secrets and texts, and seal them.
 
     Raises:
-        BadData: a secret, a path of this machine, a pickle or unlicensed text was found.
-        StaleInput: a wheel that the run names is not here; names the command.
+        BadData: a file holds a secret, a local path, a pickle or unlicensed text.
+        StaleInput: a wheel of the run is missing.
     """
     with stage_context(run, "package", inputs=dag.locks(run)) as work:
-        known = dataset.load(run)
-        said = [] if run.config.data.license else dataset.texts(known)
-        house = _wheelhouse(run, work.folder / "wheelhouse")
-        made = _bundle(run, work, known, said, house)
+        data = dataset.load(run.config, run.workspace)
+        texts = [] if run.config.data.license else dataset.texts(data)
+        house = _wheelhouse(run.workspace, run.config.shipping, work.folder / "wheelhouse")
+        bundle_digest = _bundle(run, work, data, texts, house)
         work.outputs = [
             f"{name}/{path.name}"
             for name in ("bundle", "wheelhouse")
             for path in sorted((work.folder / name).iterdir())
         ]
-        work.facts = {"digest": made, "wheelhouse": house}
+        work.facts = {"digest": bundle_digest, "wheelhouse": house}
 
 
-def _wheelhouse(run: Run, target: Path) -> str:
-    """Make the wheelhouse: the project's own wheel and those the run names; return its digest."""
-    chosen = _chosen(run)
+def _wheelhouse(paths: RunPaths, config: ShippingConfig, target: Path) -> str:
+    """Write the wheelhouse of the project's wheel and the run's wheels; return its digest."""
+    chosen = _chosen(paths, config)
     with files.replacing(target) as temporary:
-        own = build.build_own(run.workspace.checkout, temporary)
+        project_wheel = build.build_project_wheel(temporary)
         for wheel in chosen:
-            files.link(run.workspace.wheelhouse / wheel.file, temporary / wheel.file)
+            files.link(paths.wheelhouse / wheel.file, temporary / wheel.file)
         scan.scan(temporary)
-        version = own.name.split("-")[1]
+        version = project_wheel.name.split("-")[1]
         install = sorted([f"kaggle-parity=={version}", *(wheel.pin for wheel in chosen)])
-        made = sealed_folder.seal(
+        wheelhouse_digest = sealed_folder.seal(
             temporary, "wheelhouse", {"install": install, "code": environment.code()}
         )
-    told = ", ".join([own.name.split("-")[0], *(wheel.name for wheel in chosen)])
-    print(f"wheelhouse {made[:12]}: {told}")
-    return made
+    names = ", ".join([project_wheel.name.split("-")[0], *(wheel.name for wheel in chosen)])
+    print(f"wheelhouse {wheelhouse_digest[:12]}: {names}")
+    return wheelhouse_digest
 
 
-def _chosen(run: Run) -> tuple[Wheel, ...]:
-    """Return the run's wheels, each proven to lie here."""
-    mend = run.command("wheels")
-    lock = wheel_lock.read(run.workspace.wheelhouse / wheel_lock.NAME)
-    frozen = freeze.fingerprint(freeze.parse(image_lock.freeze(run.workspace.image_lock)))
-    chosen = wheel_lock.select(lock, run.config.shipping.wheels, under=frozen, mend=mend)
-    if gone := wheel_lock.missing(chosen, run.workspace.wheelhouse):
-        raise StaleInput(f"offline_wheels/{gone[0].file} is not here; run: {mend}")
+def _chosen(paths: RunPaths, config: ShippingConfig) -> tuple[Wheel, ...]:
+    """Return the run's wheels after checking that they are downloaded."""
+    lock = wheel_lock.read(paths.wheels_lock)
+    frozen = freeze.fingerprint(freeze.parse_freeze(image_lock.read_freeze(paths.image_lock)))
+    chosen = wheel_lock.select(lock, config.wheels, freeze=frozen)
+    if gone := wheel_lock.missing_wheels(chosen, paths.wheelhouse):
+        raise StaleInput(f"offline_wheels/{gone[0].file} is missing", fix=("wheels",))
     return chosen
 
 
-def _bundle(run: Run, work: StageContext, known: Dataset, said: Iterable[str], house: str) -> str:
-    target = work.folder / "bundle"
+def _bundle(run: Run, work: StageContext, data: Dataset, texts: Iterable[str], house: str) -> str:
+    target, paths = work.folder / "bundle", run.workspace
+    adapter = paths.adapter(run.round)
+    best_epoch = work.required[dag.label_of("train", run)].facts["best_epoch"]
+    config = configs.build(epochs.frozen(run.config), str(run.file))
+    scores = evaluate.read(paths.evaluation(run.round, evaluate.BEST))
     with files.replacing(target) as temporary:
-        shutil.copytree(run.workspace.adapter(run.round), temporary)
-        _write_ids(run, known, temporary)
-        base = encoder_loading.base(run)
+        shutil.copytree(adapter, temporary)
+        _write_ids(temporary, data, paths.texts(run.round, evaluate.BEST))
+        base = encoder_loading.load_base(run.config.encoder, paths)
         base_model.write_record(base, temporary)
-        files.write_text(temporary / "README.md", _card(run, base))
-        scan.scan(temporary, said)
-        made = bundle.seal(
+        files.write_text(temporary / "README.md", _card(config, run.round, adapter, base, scores))
+        scan.scan(temporary, texts)
+        bundle_digest = bundle.seal(
             temporary,
             run=run.config.name,
             round_=run.round,
-            layers=_layers(run, work, known),
-            **_facts(run, house),
+            layers=_layers(paths, run.round, best_epoch, data),
+            **_facts(paths, run.config.encoder.parallelism, scores, house),
         )
     size = sum(path.stat().st_size for path in target.iterdir())
     count = len(list(target.iterdir()))
-    print(f"bundle {made[:12]}, {count} files, {size / 1e6:.1f} MB: {target}")
-    return made
+    print(f"bundle {bundle_digest[:12]}, {count} files, {size / 1e6:.1f} MB: {target}")
+    return bundle_digest
 
 
-def _write_ids(run: Run, known: Dataset, folder: Path) -> None:
-    """Write few-shot examples and probe: ids, and of each row the digest of the text it stands for.
+def _write_ids(folder: Path, data: Dataset, texts: Path) -> None:
+    """Write few-shot examples and probe as ids, with the digest of each row's text.
 
-    The probe's are of the rendered texts, where an evaluation has kept them.
+    Digests of the probe are those of the rendered texts that an evaluation stored, if any.
     """
     files.write_jsonl(
         folder / "examples.jsonl",
         (
             {
-                "query_id": one.query.query_id,
-                "misconception_id": one.misconception_id,
-                "sha256": few_shot.text_digest(one),
+                "query_id": item.query.query_id,
+                "passage_id": data.corpus.ids[item.position],
+                "sha256": few_shot.text_digest(item),
             }
-            for one in known.pool
+            for item in data.pool
         ),
     )
-    path = run.workspace.texts(run.round, evaluate.BEST)
-    kept = files.read_jsonl(path) if path.is_file() else []
-    shown = {row["query_id"]: {"sha256": digest.of_text(row["text"])} for row in kept}
+    rows = files.read_jsonl(texts) if texts.is_file() else []
+    shown = {row["query_id"]: {"sha256": digest.of_text(row["text"])} for row in rows}
     files.write_jsonl(
         folder / "probe.jsonl",
-        ({"query_id": one.query_id, **shown.get(one.query_id, {})} for one in known.probe),
+        ({"query_id": item.query_id, **shown.get(item.query_id, {})} for item in data.probe),
     )
 
 
-def _facts(run: Run, house: str) -> dict[str, Any]:
-    """Return what the bundle's manifest says beside its layers."""
-    lock = image_lock.read(run.workspace.image_lock)
-    rows = evaluate.read(run, evaluate.BEST)
+def _facts(
+    paths: RunPaths, parallelism: str, scores: Mapping[str, Scores], house: str
+) -> dict[str, Any]:
+    """Return the facts of the bundle's manifest."""
+    lock = image_lock.read(paths.image_lock)
     return {
         "wheelhouse": house,
-        "parallelism": run.config.encoder.parallelism,
+        "parallelism": parallelism,
         "image": {
             "reference": lock.reference,
             "git_commit": lock.value("git_commit"),
             "build_date": lock.value("build_date"),
             "lock": lock.digest(),
         },
-        "wheels_lock": wheel_lock.read(run.workspace.wheelhouse / wheel_lock.NAME).digest(),
-        "cv": {name: scores.as_json() for name, scores in rows.items()},
+        "wheels_lock": wheel_lock.read(paths.wheels_lock).digest(),
+        "cv": {name: item.as_json() for name, item in scores.items()},
     }
 
 
-def _layers(run: Run, work: StageContext, known: Dataset) -> dict[str, str]:
-    """Return what the chosen epoch showed on the probe when it was saved, and its data layers."""
-    number = work.found[dag.label_of("train", run)].facts["best_epoch"]
-    record = files.read_json(run.workspace.stage("train", run.round) / f"epoch-{number}.json")
-    lineage = Lineage.read(run.workspace.adapter(run.round) / "lineage.json")
-    data = evidence.data_layers(run, known, lineage)
-    return {**data, **run_report.mounted(known.corpus, known.pool), **record["layers"]}
+def _layers(paths: RunPaths, round_: int, best_epoch: int, data: Dataset) -> dict[str, str]:
+    """Return the layers of the best epoch on the probe, and its data layers."""
+    record = files.read_json(paths.stage("train", round_) / f"epoch-{best_epoch}.json")
+    lineage = Lineage.read(paths.adapter(round_) / "lineage.json")
+    data_layers = evidence.data_layers(paths, data, lineage)
+    return {**data_layers, **run_report.mounted(data.corpus, data.pool), **record["layers"]}
 
 
-def _card(run: Run, base: BaseModel) -> str:
-    folder = run.workspace.adapter(run.round)
-    rows = evaluate.read(run, evaluate.BEST)
+def _card(
+    config: Config, round_: int, folder: Path, base: BaseModel, scores: Mapping[str, Scores]
+) -> str:
     table = (
-        scores_table(list(rows.items()), style="markdown")
-        if rows
-        else "None: the split holds nothing out, or what was scored had been trained on."
+        scores_table(list(scores.items()), style="markdown")
+        if scores
+        else "None: the validation set is empty, or the adapter was trained on its rows."
     )
-    return model_card.write(
-        configs.build(epochs.frozen(run.config), str(run.file)),
+    return model_card.build_card(
+        config,
         Lineage.read(folder / "lineage.json"),
-        round_=run.round,
+        round_=round_,
         weights=adapters.read_record(folder).weights,
         base_license=base.license,
         table=table,

@@ -1,15 +1,15 @@
-"""12. Two records of evidence → the first layer that differs, or that none does."""
+"""`reconcile`: compare two records of evidence and name the first layer that differs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from parity.analysis import run_table, run_table_summary
 from parity.analysis.compare import conclusion, layer_values, leaderboard_gap
 from parity.analysis.compare.evidence_record import EvidenceRecord
-from benchmarks.run_log import log, log_text
 from parity.deploy.kernel import run_report
-from parity.pipeline import dag, evidence, evidence_lookup
+from parity.pipeline import dag, evidence, evidence_lookup, registry
 from parity.pipeline.dag import StageGraph
 from parity.pipeline.stage import stage_context
 from parity.run import files, ledger
@@ -19,83 +19,128 @@ from parity.run.experiment import Run, data_folder
 from parity.run.ledger import Evidence
 from parity.run.paths import RunPaths
 
-STAGE, VERDICT = "reconcile", "verdict.json"
+STAGE = "reconcile"
+CONCLUSION = "conclusion.json"
+"""File of the stage with what it compared."""
+_TABLE = ".csv"
+_ATTRIBUTE = "parity.pipeline.command_cores.attribute:attribute"  # loads models
+
+
+def reconcile_run_or_records(
+    run: Run | None,
+    *,
+    records: Sequence[str] = (),
+    imported: Path | None = None,
+    attribute: bool = False,
+    with_text: bool = False,
+    rows: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Compare what the user names, or the run's CV with its last step.
+
+    Args:
+        run: run to compare; None where the user names records or a file.
+        records: names of two records, or the path of one table of runs.
+        imported: run_report.json whose evidence is added to the ledger first.
+        attribute: True to attribute the gap to the layers.
+        with_text: True to show texts of the competition where they differ.
+        rows: `SPLIT=N` texts, scored rows of the splits of a table of runs.
+
+    Returns:
+        What `--json` prints.
+    """
+    if attribute:
+        result: dict[str, Any] = registry.import_function(_ATTRIBUTE)(records)
+        return result
+    if run is not None:
+        return reconcile_run(run, with_text=with_text)
+    return reconcile(records, imported=imported, with_text=with_text, rows=rows)
 
 
 def reconcile(
-    named: Sequence[str], *, imported: Path | None = None, with_text: bool = False
+    names: Sequence[str],
+    *,
+    imported: Path | None = None,
+    with_text: bool = False,
+    rows: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Compare two records, or a score with a number, and tell the first layer that differs.
+    """Compare two records, or a record with a leaderboard score, and print the first difference.
 
     Args:
-        named: two sides, the second may be a number; or the .csv of a log of runs alone. None
-            where only `imported` is wanted.
-        imported: a run_report.json whose evidence is added to the ledger first.
-        with_text: show texts of the competition where they differ.
+        names: two records, the second may be a score; or the path of a table of runs; empty to
+            import only.
+        imported: run_report.json whose evidence is added to the ledger first.
+        with_text: True to show texts of the competition where they differ.
+        rows: `SPLIT=N` texts, scored rows of the splits of a table of runs.
 
     Returns:
-        The verdict as plain values.
+        The conclusion as plain values.
 
     Raises:
-        Different: they differ by more than noise.
-        BadConfig: a side is no record, or there are too few or too many.
+        ResultsDiffer: they differ by more than noise.
+        BadConfig: a record does not exist, or the number of names is wrong.
     """
     data = data_folder()
-    told = bring_in(imported, data) if imported else {}
-    if not named:
-        return told
-    if len(named) == 1 and named[0].endswith(".csv"):
-        return told | logged(Path(named[0]))
-    if len(named) != 2:
-        raise BadConfig(f"want two sides, found {len(named)}; invoke reconcile A B")
+    result = import_report(imported, data) if imported else {}
+    if len(names) == 1 and names[0].endswith(_TABLE):
+        return result | summarize_table(Path(names[0]), run_table.parse_rows(rows))
+    if rows:
+        raise BadConfig("--rows belongs to a table of runs, FILE.csv")
+    if not names:
+        return result
+    if len(names) != 2:
+        raise BadConfig(
+            f"found {len(names)} records to compare. Name two, or a record and a score, or one "
+            f"table of runs, FILE{_TABLE}"
+        )
     records = ledger.read(RunPaths(data, "").ledger)
-    a = evidence_lookup.find(named[0], data, records)
-    if evidence_lookup.NUMBER.fullmatch(named[1]):
-        found, odd = against(a, float(named[1]), records)
+    a = evidence_lookup.find_record(names[0], data, records)
+    if evidence_lookup.NUMBER.fullmatch(names[1]):
+        comparison, error = compare_with_score(a, float(names[1]), records)
     else:
-        b = evidence_lookup.find(named[1], data, records)
-        found, odd = compare(a, b, data, records, with_text=with_text)
-    return _refused(told | found, odd)
+        b = evidence_lookup.find_record(names[1], data, records)
+        comparison, error = compare(a, b, data, records, with_text=with_text)
+    return _raise_or_return(result | comparison, error)
 
 
-def latest(run: Run, *, with_text: bool = False) -> dict[str, Any]:
-    """Compare a run's newest CV with the newest record further on its way, then with its score.
+def reconcile_run(run: Run, *, with_text: bool = False) -> dict[str, Any]:
+    """Compare a run's newest CV with its last measurement, then with its leaderboard score.
 
-    Where nothing is held out there is no CV, and the rehearsal is compared. The stage is done
-    whatever the verdict: what it found stands in the story until further evidence comes.
+    Without a validation set there is no CV, and the rehearsal is compared. The stage is done even
+    if the records differ: `status` shows the conclusion until there is newer evidence.
 
     Raises:
-        Different: they differ by more than noise.
-        StaleInput: what it compares is not there, or stale.
+        ResultsDiffer: they differ by more than noise.
+        StaleInput: a record is missing or stale.
     """
-    found = StageGraph().compared(run)
-    with stage_context(run, STAGE, inputs=dag.ids(found)) as work:
+    compared = StageGraph().compared(run)
+    with stage_context(run, STAGE, inputs=dag.ids(compared)) as work:
         records = ledger.read(run.workspace.ledger)
-        a, b = _ends(run, found, records)
-        told, odd = compare(a, b, run.workspace.data, records, with_text=with_text)
-        number = (
-            layer_values.value(found["public"].score) if {"cv", "public"} <= found.keys() else None
-        )
-        if number is not None:
-            told["public"], unexplained = against(a, number, records)
-            odd = odd or unexplained
-        files.write_json(work.out(VERDICT), told)
-        work.facts = {"verdict": odd or told["line"]}
-    return _refused(told, odd)
+        a, b = _ends(run, compared, records)
+        result, error = compare(a, b, run.workspace.data, records, with_text=with_text)
+        if {"cv", "public"} <= compared.keys():
+            score = layer_values.value(compared["public"].score)
+            if score is not None:
+                result["public"], unexplained = compare_with_score(a, score, records)
+                error = error or unexplained
+        files.write_json(work.out(CONCLUSION), result)
+        work.facts = {"result": str(error or result["line"])}
+    return _raise_or_return(result, error)
 
 
 def _ends(
-    run: Run, found: Mapping[str, Evidence], records: Sequence[Evidence]
+    run: Run, compared: Mapping[str, Evidence], records: Sequence[Evidence]
 ) -> list[EvidenceRecord]:
-    """Return the first and the last step of a run's way.
+    """Return the first and the last measurement of a run.
 
     Raises:
-        StaleInput: the ledger has lost what a finished stage had put there.
+        StaleInput: the ledger has no evidence of a finished stage.
     """
     for stage, _ in dag.needs(run, STAGE):
-        if evidence_lookup.KINDS[stage] not in found:
-            raise StaleInput(f"no evidence of {stage} yet; run: {run.command(stage)}")
-    return evidence_lookup.ends(found, run.workspace.data, records)
+        if evidence_lookup.KINDS[stage] not in compared:
+            raise StaleInput(
+                f"no evidence of {stage} in {run.workspace.ledger}", fix=run.command_words(stage)
+            )
+    return evidence_lookup.ends(compared, run.workspace.data, records)
 
 
 def compare(
@@ -105,103 +150,108 @@ def compare(
     records: Sequence[Evidence],
     *,
     with_text: bool,
-) -> tuple[dict[str, Any], str]:
-    """Print what two sides have in common; return it, and a line where it is more than noise."""
-    known = evidence_lookup.known(a, b, data, records, with_text=with_text)
-    found = conclusion.conclude(a, b, known)
-    print(conclusion.text(found, a, b))
-    told = {**found.as_json(), "line": found.line, "a": a.id, "b": b.id}
-    return told, f"{found.line}; next: {found.next}" if found.layer else ""
-
-
-def against(
-    side: EvidenceRecord, number: float, records: Sequence[Evidence]
-) -> tuple[dict[str, Any], str]:
-    """Print whether a number is what the CV of this adapter leads one to expect.
+) -> tuple[dict[str, Any], ResultsDiffer | None]:
+    """Print the comparison of two records.
 
     Returns:
-        What was found, and a line where neither sampling nor the unseen share explains it.
-
-    Raises:
-        BadConfig: there is no CV of this adapter.
+        The conclusion as plain values, and an error where they differ by more than noise.
     """
-    scored = _scored(side.evidence, records)
-    scores = conclusion.whole(EvidenceRecord(scored)) if scored else None
-    if scored is None or scores is None:
-        raise BadConfig(f"{side.name}: no CV of its adapter in the ledger; run: invoke eval")
-    found = leaderboard_gap.explain_gap(scores, number)
-    measured = {
-        record.kind
-        for record in records
-        if record.layers.get("adapter") == scored.layers.get("adapter") and record.run == scored.run
-    }
-    lines = list(found.told)
-    if scored.status == "contaminated":
-        lines.append("the CV is contaminated: it was scored on rows its adapter was trained on")
-    if found.cause == "neither":
-        lines += ["what could still be wrong:", *leaderboard_gap.remaining(scored.layers, measured)]
-    print("\n".join([f"{EvidenceRecord(scored).name} against {number:g}", *lines]))
-    told = {"verdict": found.cause, "told": lines, "a": side.id, "number": number}
-    bad = found.cause == "neither"
-    return told, f"different: {found.told[-1]}; next: the lines above" if bad else ""
+    artifacts = evidence_lookup.load_artifacts(a, b, data, records, with_text=with_text)
+    result = conclusion.conclude(a, b, artifacts)
+    print(conclusion.text(result, a, b))
+    values = {**result.as_json(), "line": result.line, "a": a.id, "b": b.id}
+    if not result.layer:
+        return values, None
+    return values, ResultsDiffer(f"{result.line}. {result.advice}", fix=result.fix)
 
 
-def bring_in(path: Path, data: Path) -> dict[str, Any]:
-    """Add the evidence of a run_report.json to the ledger, with what lies beside it; once.
+def compare_with_score(
+    record: EvidenceRecord, score: float, records: Sequence[Evidence]
+) -> tuple[dict[str, Any], ResultsDiffer | None]:
+    """Print whether the CV of a record's adapter explains a leaderboard score.
+
+    Returns:
+        The explanation as plain values, and an error where neither sampling nor the unseen share
+        explains the gap.
 
     Raises:
-        BadConfig: there is no such file.
-        BadData: it is no report.
+        BadConfig: the ledger has no CV of this adapter.
+    """
+    cv = _find_cv(record.evidence, records)
+    scores = conclusion.cv_scores(EvidenceRecord(cv)) if cv else None
+    if cv is None or scores is None:
+        raise BadConfig(f"the ledger has no CV of the adapter of {record.name}", fix=("eval",))
+    explanation = leaderboard_gap.explain_gap(scores, score)
+    kinds = {
+        item.kind
+        for item in records
+        if item.layers.get("adapter") == cv.layers.get("adapter") and item.run == cv.run
+    }
+    lines = list(explanation.lines)
+    if cv.status == "contaminated":
+        lines.append("the CV is contaminated: it was scored on rows its adapter was trained on")
+    is_unexplained = explanation.cause == "neither"
+    if is_unexplained:
+        questions = leaderboard_gap.open_questions(cv.layers, kinds)
+        lines += ["what could still be wrong:", *questions]
+    print("\n".join([f"{EvidenceRecord(cv).name} against {score:g}", *lines]))
+    values = {"result": explanation.cause, "lines": lines, "a": record.id, "number": score}
+    if not is_unexplained:
+        return values, None
+    fix = leaderboard_gap.next_measurement(kinds)
+    return values, ResultsDiffer(f"different: {explanation.lines[-1]}", fix=fix)
+
+
+def import_report(path: Path, data: Path) -> dict[str, Any]:
+    """Add the evidence of a run_report.json, with the artifacts in its folder, to the ledger once.
+
+    Raises:
+        BadConfig: the file does not exist.
+        BadData: the file is not a run report.
     """
     if not path.is_file():
-        raise BadConfig(f"{path}: no such file; invoke reconcile --import run_report.json")
-    found, _ = run_report.read_file(path)
-    place = RunPaths(data, found.run)
-    name = ledger.id_of(found)
-    known = {ledger.id_of(replace(one, kind=found.kind)) for one in ledger.read(place.ledger)}
-    evidence.keep(place, found, {one: path.with_name(one) for one in evidence.MEASURED})
-    if name not in known:
-        ledger.append(place.ledger, found)
-    print(f"{'already in' if name in known else 'added to'} the ledger: {name[:12]} of {found.run}")
+        raise BadConfig(f"no such run report: {path}")
+    record, _ = run_report.read_file(path)
+    workspace = RunPaths(data, record.run)
+    name = ledger.id_of(record)
+    recorded = {
+        ledger.id_of(replace(item, kind=record.kind)) for item in ledger.read(workspace.ledger)
+    }
+    evidence.keep(workspace, record, {file: path.with_name(file) for file in evidence.MEASURED})
+    if name not in recorded:
+        ledger.append(workspace.ledger, record)
+    state = "already in" if name in recorded else "added to"
+    print(f"{state} the ledger: {name[:12]} of {record.run}")
     return {"imported": name}
 
 
-def logged(path: Path) -> dict[str, Any]:
-    """Print what a table of runs shows by itself.
+def summarize_table(path: Path, counts: Mapping[str, int]) -> dict[str, Any]:
+    """Print the summary of a table of runs: gaps, contaminated scores, noise.
 
     Raises:
-        BadData: it is no such table.
-        BadConfig: it is not there.
+        BadConfig: the file does not exist, or `counts` names an unknown split.
+        BadData: a column, a score or the size of a split is missing or wrong.
     """
-    if not path.is_file():
-        raise BadConfig(f"{path}: no such file; want a table of runs, such as the golden log")
-    rows = log.read(path)
-    print(log_text.text(rows, path.as_posix()))
-    return {
-        "log": path.as_posix(),
-        "rows": len(rows),
-        "pairs": len(log.pairs(rows)),
-        "contaminated": [one.name for one, _, _ in log.excess(rows)],
-        "broken": [one.name for one, _ in log.broken(rows)],
-    }
+    rows = run_table.read_runs(path, counts)
+    print(run_table_summary.text(rows, path.as_posix()))
+    return {"table": path.as_posix(), **run_table_summary.summary(rows)}
 
 
-def _scored(one: Evidence, records: Sequence[Evidence]) -> Evidence | None:
-    """Return the CV of a record's adapter: itself, or the newest in the ledger."""
-    if one.kind == "cv":
-        return one
-    found = [
-        record
-        for record in records
-        if record.kind == "cv" and ledger.same(record.layers, one.layers)
+def _find_cv(record: Evidence, records: Sequence[Evidence]) -> Evidence | None:
+    """Return the CV of a record's adapter: the record, or the newest CV in the ledger."""
+    if record.kind == "cv":
+        return record
+    cvs = [
+        item
+        for item in records
+        if item.kind == "cv" and ledger.is_same_model(item.layers, record.layers)
     ]
-    return found[-1] if found else None
+    return cvs[-1] if cvs else None
 
 
-def _refused(told: dict[str, Any], odd: str) -> dict[str, Any]:
-    """Return what was told, unless a line says that it is more than noise."""
-    if not odd:
-        return told
-    error = ResultsDiffer(odd)
-    error.add_note(canonical(told))
+def _raise_or_return(result: dict[str, Any], error: ResultsDiffer | None) -> dict[str, Any]:
+    """Return the result, or raise the error with the result as a note."""
+    if error is None:
+        return result
+    error.add_note(canonical(result))
     raise error

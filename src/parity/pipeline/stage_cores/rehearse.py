@@ -5,118 +5,137 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from parity.competition.eedi import kaggle_files, submission
+from parity.competition.kinds import competition_of
 from parity.deploy.bundle import bundle
-from parity.deploy.kernel import hidden_test, mounts, rehearsal, run_report, sandbox
-from parity.deploy.kernel.mounts import Layout
+from parity.deploy.kernel import mounts, rehearsal, run_report, sandbox
 from parity.deploy.kernel.rehearsal import RehearsalRun
 from parity.pipeline import dag, encoder_loading, evidence
 from parity.pipeline.stage import stage_context
 from parity.retrieval.engine import device
 from parity.run import files
+from parity.run.config.run_file import Config
+from parity.run.config.shipping import ShippingConfig
 from parity.run.errors import Mismatch
 from parity.run.experiment import Run
-from parity.run.ledger import LAYERS
-
-MADE = (submission.NAME, run_report.NAME, "probe_ranking.jsonl", "probe.npy")
-"""What a kernel leaves behind."""
+from parity.run.layers import RECORDED, differences
+from parity.run.paths import RunPaths
+from parity.run.resources import find_checkout
 
 _GIB = 1 << 30
 
 
 def rehearse(run: Run) -> None:
-    """Run `kaggle/kernel.py` as Kaggle would: on the local test, then on a long one never seen.
+    """Run `kaggle/kernel.py` as on Kaggle: on the local test, then on a longer hidden one.
 
-    `rehearse_image` does it in the image.
+    `rehearse_image` runs it in the image.
 
     Raises:
-        Mismatch: the kernel failed, or its submission is not the local one, byte for byte.
-        BadData: its submission for the long test is none that Kaggle would score.
+        Mismatch: the kernel failed, or its submission differs from the local one.
+        BadData: Kaggle would reject its submission for the hidden test.
     """
-    source = Path(run.config.data.source)
+    config, paths, source = run.config, run.workspace, run.source
     with stage_context(run, "rehearse") as work:
         root = work.folder / "kaggle"
-        ran = run_here(run, root, source, mounts.owner)
+        rehearsal.lay_out(root, attached(config, paths, run.round, source), mounts.owner)
+        ran = run_kernel(paths, root, source, config.shipping.hours)
         print(f"{ran.output.strip()} ({ran.isolation})")
-        found, _ = run_report.read(root / "working")
-        evidence.append(run, replace(found, kind="rehearsal"), root / "working")
+        record, _ = run_report.read(root / "working")
+        rehearsed = replace(record, kind="rehearsal")
+        evidence.append(paths, config, rehearsed, root / "working")
         shipped = bundle.read(dag.folder(run, "package") / "bundle")
-        print(layers_told(shipped.layers, found.layers, "rehearsal"))
-        _same(dag.folder(run, "predict") / submission.NAME, root / "working" / submission.NAME)
-        work.outputs = [f"kaggle/working/{name}" for name in MADE]
-        longer = _hidden(run, work.folder / "hidden", source)
+        print(describe_layers(shipped.layers, record.layers, "rehearsal"))
+        submission = competition_of(config.competition).submission.file
+        _same(dag.folder(run, "predict") / submission, root / "working" / submission)
+        work.outputs = [f"kaggle/working/{name}" for name in output_names(submission)]
+        longer = _hidden(config, paths, run.round, work.folder / "hidden", source)
         speed = longer.pop("speed")
         work.facts = {"isolation": ran.isolation, "hidden": longer, "speed": speed}
 
 
-def run_here(run: Run, root: Path, competition: Path, layout: Layout) -> RehearsalRun:
-    """Lay the run's datasets out in `root` and run the kernel's script there, kept apart.
+def run_kernel(paths: RunPaths, root: Path, competition: Path, hours: float) -> RehearsalRun:
+    """Run the kernel's script in a sandbox, on the sources laid out in `root`.
 
     Args:
-        run: with its bundle and wheelhouse packed.
-        root: stands for /kaggle; replaced.
-        competition: folder of the four files.
-        layout: where Kaggle mounts what is attached.
+        paths: folders of the run; the sandbox hides its data.
+        root: folder that replaces /kaggle.
+        competition: folder of the competition's files; hidden too.
+        hours: time limit.
 
     Raises:
-        Mismatch: the kernel failed; gives its last line.
+        Mismatch: the kernel failed; the message has its last line.
     """
-    rehearsal.lay_out(root, attached(run, competition), layout)
-    checkout = run.workspace.checkout
-    places = (checkout / "src", checkout / "data", run.workspace.data, competition)
-    apart = sandbox.isolated(run.workspace.kernel, root, hidden=places, threads=device.threads())
-    return rehearsal.run(root, apart, run.config.shipping.hours)
+    checkout = find_checkout()
+    sources = (checkout / "src", checkout / "data") if checkout else ()
+    hidden = (*sources, paths.data, competition)
+    apart = sandbox.isolated(paths.kernel, root, hidden=hidden, threads=device.thread_count())
+    return rehearsal.run(root, apart, hours)
 
 
-def attached(run: Run, competition: Path) -> dict[str, dict[str, Path]]:
-    """Return what Kaggle attaches to the kernel: name there → file name → file here."""
-    config, base = run.config, encoder_loading.base(run)
+def attached(
+    config: Config, paths: RunPaths, round_: int, competition: Path
+) -> dict[str, dict[str, Path]]:
+    """Return the kernel's attached sources: local path by file name by name on Kaggle."""
+    base = encoder_loading.load_base(config.encoder, paths)
     name = f"{config.shipping.owner or 'owner'}/{config.name}"
-    packed = dag.folder(run, "package")
-    named = (kaggle_files.MAPPING, kaggle_files.SAMPLE, kaggle_files.TEST, kaggle_files.TRAIN)
+    packed = paths.stage("package", round_)
+    names = competition_of(config.competition).files
     return {
-        config.data.competition: {file: competition / file for file in named},
+        config.data.competition: {file: competition / file for file in names},
         f"{name}-bundle": {path.name: path for path in (packed / "bundle").iterdir()},
         f"{name}-wheelhouse": {path.name: path for path in (packed / "wheelhouse").iterdir()},
         config.shipping.model or f"{name}-base": {file: base.folder / file for file in base.files},
     }
 
 
-def layers_told(here: Mapping[str, str], there: Mapping[str, str], where: str) -> str:
-    """Say in how many layers training and a kernel agree, and the first in which they do not."""
-    known = [name for name in LAYERS if here.get(name) and there.get(name)]
-    odd = [name for name in known if here[name] != there[name]]
-    told = f"layers equal in training and {where}: {len(known) - len(odd)} of {len(known)}"
-    return f"{told}; first that differs: {odd[0]}" if odd else told
+def output_names(submission: str) -> tuple[str, ...]:
+    """Return the names of the files that a kernel writes, its submission first."""
+    return (submission, run_report.NAME, "probe_ranking.jsonl", "probe.npy")
 
 
-def _hidden(run: Run, place: Path, source: Path) -> dict[str, Any]:
-    """Rank a test that nobody has seen, check the answer, and tell what Kaggle's would take here.
+def describe_layers(trained: Mapping[str, str], measured: Mapping[str, str], label: str) -> str:
+    """Return how many layers of training and a kernel are equal, and the first that differs."""
+    shared = [name for name in RECORDED if trained.get(name) and measured.get(name)]
+    unequal = differences(trained, measured)
+    summary = f"layers equal in training and {label}: {len(shared) - len(unequal)} of {len(shared)}"
+    return f"{summary}; first that differs: {unequal[0]}" if unequal else summary
 
-    It is made of the competition's text, so nothing of it stays.
+
+def _hidden(
+    config: Config, paths: RunPaths, round_: int, folder: Path, source: Path
+) -> dict[str, Any]:
+    """Rank a hidden test, check the submission, and print the expected time of Kaggle's test.
+
+    The files hold the competition's text, so they are removed.
     """
-    files.remove(place)
+    files.remove(folder)
     try:
-        wanted = place / "competition"
-        rows = hidden_test.write(source, wanted, run.config.shipping.rehearsed)
-        ran = run_here(run, place / "kaggle", wanted, mounts.slug)
-        working_ = place / "kaggle" / "working"
-        sample = [query.query_id for query in kaggle_files.read_test(wanted)]
-        found = submission.read(working_ / submission.NAME)
-        submission.check(found, sample, kaggle_files.read_corpus(wanted))
+        hidden_source, root = folder / "competition", folder / "kaggle"
+        competition = competition_of(config.competition)
+        rows = competition.write_hidden_test(source, hidden_source, config.shipping.rehearsed)
+        rehearsal.lay_out(root, attached(config, paths, round_, hidden_source), mounts.slug)
+        ran = run_kernel(paths, root, hidden_source, config.shipping.hours)
+        working_ = root / "working"
+        test, corpus = competition.read_test(hidden_source), competition.read_corpus(hidden_source)
+        path = working_ / competition.submission.file
+        competition.check_submission(competition.read_submission(path, test, corpus), test, corpus)
         _, record = run_report.read(working_)
     finally:
-        files.remove(place)
+        files.remove(folder)
     ranking = record["seconds"]["test"]
-    whole = ran.seconds - ranking + ranking / rows * run.config.shipping.queries
-    facts = {"rows": rows, "seconds": round(ran.seconds, 1), "ranking": ranking, "whole": whole}
+    full_seconds = ran.seconds - ranking + ranking / rows * config.shipping.queries
+    facts = {
+        "rows": rows,
+        "seconds": round(ran.seconds, 1),
+        "ranking": ranking,
+        "whole": full_seconds,
+    }
     facts |= {"memory": record["memory"], "speed": record["speed"]}
-    print(_told(run, facts))
+    print(_hidden_line(config.shipping, facts))
     return facts
 
 
-def _told(run: Run, facts: Mapping[str, Any]) -> str:
-    shipping, peak = run.config.shipping, facts["memory"]
+def _hidden_line(shipping: ShippingConfig, facts: Mapping[str, Any]) -> str:
+    peak = facts["memory"]
     gpus = "".join(f", {used / _GIB:.1f} on a GPU" for used in peak["gpus"])
     over = ", which is over" if facts["whole"] > shipping.hours * 3600 else ""
     return (
@@ -132,15 +151,22 @@ def _time(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def _same(mine: Path, theirs: Path) -> None:
-    """Check that two submissions have the same bytes; name the first row that differs."""
-    if mine.read_bytes() == theirs.read_bytes():
-        print(f"the kernel's submission is the local one, byte for byte: {mine}")
+def _same(local: Path, kernels: Path) -> None:
+    """Check that two submissions have the same bytes.
+
+    Raises:
+        Mismatch: they differ; the message has the first row.
+    """
+    if local.read_bytes() == kernels.read_bytes():
+        print(f"the kernel's submission equals the local one, byte for byte: {local}")
         return
-    here, there = (path.read_text(encoding="utf-8").splitlines() for path in (mine, theirs))
-    shorter = min(len(here), len(there))
-    row = next((n for n in range(shorter) if here[n] != there[n]), shorter)
+    local_rows, kernel_rows = (
+        path.read_text(encoding="utf-8").splitlines() for path in (local, kernels)
+    )
+    shorter = min(len(local_rows), len(kernel_rows))
+    row = next((n for n in range(shorter) if local_rows[n] != kernel_rows[n]), shorter)
     raise Mismatch(
-        f"row {row}: the kernel's submission is not the local one ({theirs.parent.name} against "
-        f"{mine.parent.name}); the layers above say where they part"
+        f"row {row}: the kernel's submission differs from the local one "
+        f"({kernels.parent.name} against {local.parent.name}); the layers above show "
+        "the first difference"
     )

@@ -4,22 +4,32 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
 from parity.competition.lineage import Lineage
-from parity.pipeline import dag, dataset, encoder_loading, epochs, reload_check, training_plan
-from parity.pipeline.command_cores import local_plan
+from parity.competition.query import UnitId
+from parity.pipeline import (
+    dag,
+    dataset,
+    encoder_loading,
+    epochs,
+    reload_check,
+    token_memory,
+    training_plan,
+)
 from parity.pipeline.epochs import SavedEpoch
 from parity.pipeline.stage import StageContext, stage_context
 from parity.retrieval.encoder import Encoder
-from parity.retrieval.engine.distributed import ProcessGroup, launched
+from parity.retrieval.engine.distributed import ProcessGroup, current_group
 from parity.retrieval.models import adapter as adapters
 from parity.run import digest, files
+from parity.run.config.training import TrainingConfig
 from parity.run.errors import BadConfig, Mismatch
 from parity.run.experiment import Run
-from parity.run.progress import folded
+from parity.run.progress import wrap
 from parity.training import negatives, trainer
 from parity.training.checkpoint import CheckpointState
 from parity.training.tracking import open_tracker
@@ -29,51 +39,50 @@ _KEY = "training.json"
 
 
 def train(run: Run) -> None:
-    """Train from the base or the round's parent, going on from a checkpoint where there is one.
+    """Train from the base model or the round's parent, and resume from a checkpoint.
 
     Raises:
-        BadConfig: the layers are such that nothing can be learnt through them.
+        BadConfig: layers in this precision cannot be trained.
         StaleInput: negatives are missing or stale.
-        Mismatch: the saved adapter, reloaded in a fresh process, is not the one in memory.
+        Mismatch: the saved adapter, reloaded in a new process, differs from the one in memory.
     """
     if run.config.encoder.quantize == "fp8":
-        raise BadConfig("encoder.quantize = 'fp8' is for encoding alone: train with none or 4bit")
-    workers = launched()
+        raise BadConfig("encoder.quantize = 'fp8' is for encoding only. Train with none or 4bit")
+    workers = current_group()
     if dag.StageGraph().standing(run, "train").state != "done":
-        _train(run, workers)
-    elif workers.main:
-        print(f"{dag.label_of('train', run)} is done; another seed or setting trains anew")
-    if workers.main:  # only now that the manifest is there are the checkpoints of no more use
+        with stage_context(run, "train", main=workers.is_main) as work:
+            _learn(run, workers, work)
+            if workers.is_main:
+                # The model has left memory, so the new process has room for its own.
+                _choose(run, work)
+    elif workers.is_main:
+        print(f"{dag.label_of('train', run)} is done; change the seed or a setting to train again")
+    if workers.is_main:  # the manifest exists, so the checkpoints are not needed any more
         files.remove(run.workspace.stage("train", run.round) / _CHECKPOINTS)
     workers.wait()
 
 
-def _train(run: Run, workers: ProcessGroup) -> None:
-    with stage_context(run, "train", main=workers.main) as work:
-        _learn(run, workers, work)
-        if workers.main:
-            # By now the model is gone from memory, so that the fresh process has room for its own.
-            _choose(run, work)
-
-
 def _learn(run: Run, workers: ProcessGroup, work: StageContext) -> None:
-    """Train all epochs; each is saved and scored when its steps are done."""
-    config = run.config
-    known = dataset.load(run)
-    encoder = _start(run, workers)
-    mined = negatives.read(dag.folder(run, "mine") / "negatives.jsonl")
-    key = _key(run, work, encoder)
+    """Train all epochs, and save and score each at its end."""
+    config, paths = run.config, run.workspace
+    data = dataset.load(config, paths)
+    parent = encoder_loading.parent_adapter(paths, run.round)
+    encoder = _start(
+        encoder_loading.load_encoder(config.encoder, paths, None, workers), config.training, parent
+    )
+    mined = negatives.read(dag.folder(run, "mine") / "negatives.jsonl", data.corpus)
+    key = _key(dag.inputs(work.required), dag.config_of(run, "train"), encoder)
 
     def say(line: str) -> None:
-        if workers.main:
+        if workers.is_main:
             print(line, flush=True)
 
-    if workers.main:
+    if workers.is_main:
         _make_room(work.folder, key)
     workers.wait()
-    planned, lines = training_plan.build_training_plan(encoder, config, known, mined, key)
-    lineage = _lineage(run, known.split.train)
-    say("\n".join([f"trains {_counted(encoder)}", *map(folded, lines)]))
+    planned, lines = training_plan.build_training_plan(encoder, config, data, mined, key)
+    lineage = _lineage(config.training, parent, data.split.train)
+    say("\n".join([f"trains {_counted(encoder)}", *map(wrap, lines)]))
 
     def after_epoch(number: int, state: CheckpointState) -> None:
         done = epochs.read(work.folder, number)
@@ -84,12 +93,12 @@ def _learn(run: Run, workers: ProcessGroup, work: StageContext) -> None:
                 planned.ends(config.training.gradient_accumulation_steps),
                 work.folder,
             )
-            bare = SavedEpoch(number, state.step, None)
-            done = epochs.save(encoder, config, known, work.folder, epoch=bare, lineage=lineage)
+            unscored = SavedEpoch(number, state.step, None)
+            done = epochs.save(encoder, config, data, work.folder, epoch=unscored, lineage=lineage)
         say(done.line)
 
     log, close = open_tracker(
-        config.training, work.folder / "tracker", epochs.flat(config), main=workers.main
+        config.training, work.folder / "tracker", epochs.flat(config), main=workers.is_main
     )
     state = trainer.fit(
         encoder,
@@ -105,96 +114,94 @@ def _learn(run: Run, workers: ProcessGroup, work: StageContext) -> None:
         "losses": [round(loss, 6) for loss in state.losses],
         "course": lines,
         "threads": torch.get_num_threads(),
-        "processes": workers.world,
+        "processes": workers.world_size,
         "precision": str(encoder.dtype),
-        "token_budget": state.budget,  # less than the run says where memory ran out
+        "token_budget": state.budget,  # less than in the run file if memory ran out
         "peak_gib": _most(encoder, torch.cuda.max_memory_allocated),
-        "held_gib": _most(encoder, torch.cuda.max_memory_reserved),  # what others cannot have
+        "held_gib": _most(
+            encoder, torch.cuda.max_memory_reserved
+        ),  # not available to other processes
         "spent": asdict(state.spent),
-        "speed": {"gpu": gpu, "processes": workers.world},
+        "speed": {"gpu": gpu, "processes": workers.world_size},
     }
-    if workers.main:
-        local_plan.note(run, gpu, "train", state.spent.node)
+    if workers.is_main:
+        token_memory.log_memory(
+            paths.bytes_per_token, config, gpu, "train", state.spent.token_bytes
+        )
 
 
-def _start(run: Run, workers: ProcessGroup) -> Encoder:
-    """Return the encoder with trainable weights: fresh, or the parent's."""
-    training = run.config.training
-    encoder = encoder_loading.encoder(run, None, workers)
+def _start(encoder: Encoder, training: TrainingConfig, parent: Path | None) -> Encoder:
+    """Return the encoder with trainable weights: new ones or the parent's."""
     if training.method == "all" and encoder.dtype != torch.float32:
-        raise BadConfig("training.method = 'all' wants encoder.precision = 'fp32'")
+        raise BadConfig("training.method = 'all' requires encoder.precision = 'fp32'")
     torch.manual_seed(training.seed)
     encoder.model = adapters.attach(encoder.model, training).to(encoder.device)
-    parent = encoder_loading.parent(run)
     if parent is not None and training.init_from == "parent":
         adapters.read_record(parent)
-        adapters.restore(encoder.model, load_file(adapters.weights_of(parent)), str(parent))
+        adapters.restore(encoder.model, load_file(adapters.weights_path(parent)), str(parent))
     if training.gradient_checkpointing:
         encoder.model.gradient_checkpointing_enable({"use_reentrant": False})
     return encoder
 
 
-def _key(run: Run, work: StageContext, encoder: Encoder) -> str:
-    """Return the digest of all that decides weights and scores; another key is another training."""
-    made_from = dag.inputs(work.found)
-    sections = dag.config_of(run, "train")
+def _key(made_from: dict[str, str], sections: dict[str, Any], encoder: Encoder) -> str:
+    """Return the digest of everything that determines weights and scores."""
     del sections["overrides"]
     for name in ("tracker", "checkpoint_every"):
         del sections["training"][name]
-    return digest.of_value([made_from, sections, encoder.digest(), encoder.workers.world])
+    return digest.of_value([made_from, sections, encoder.digest(), encoder.workers.world_size])
 
 
 def _make_room(folder: Path, key: str) -> None:
-    """Set another training's epochs aside: what was trained is never overwritten."""
+    """Move another training's epochs to another folder, so that they are not overwritten."""
     record = folder / _KEY
     before = files.read_json(record)["key"] if record.is_file() else key
     if before != key:
         aside = folder.with_name(f"{folder.name}-{before[:8]}")
-        files.remove(aside)  # the same training, set aside before
+        files.remove(aside)  # the same training, moved before
         folder.rename(aside)
         print(f"another training's epochs are kept in {aside.name}")
     files.write_json(record, {"key": key})
 
 
 def _need_its_weights(number: int, state: CheckpointState, ends: list[int], folder: Path) -> None:
-    """Check that training stands where this epoch ends, so that it is its weights that are saved.
+    """Check that training is at the end of this epoch, so that its weights can be saved.
 
     Raises:
-        Mismatch: it has gone on; what is left of the epoch is not whole.
+        Mismatch: training is past the end, and the saved epoch is incomplete.
     """
     if state.step > ends[number - 1]:
         raise Mismatch(
-            f"epoch {number} was changed or lost after training had gone on to step {state.step}; "
-            f"remove {folder / _CHECKPOINTS} to train it again"
+            f"epoch {number} was changed or lost after training reached step {state.step}. "
+            f"Remove {folder / _CHECKPOINTS} to train it again"
         )
 
 
-def _lineage(run: Run, train: tuple[int, ...]) -> Lineage:
-    parent = encoder_loading.parent(run)
-    mine = Lineage(frozenset(train))
-    if parent is None or run.config.training.init_from == "base":
-        return mine
-    return mine.union(Lineage.read(parent / "lineage.json"))
+def _lineage(config: TrainingConfig, parent: Path | None, train: tuple[UnitId, ...]) -> Lineage:
+    own_lineage = Lineage(frozenset(train))
+    if parent is None or config.init_from == "base":
+        return own_lineage
+    return own_lineage.union(Lineage.read(parent / "lineage.json"))
 
 
 def _choose(run: Run, work: StageContext) -> None:
-    """Copy the best epoch to `adapter`, after proving that what was saved is what was trained."""
-    known = dataset.load(run)
+    """Check that the saved epochs equal the trained ones, and copy the best to `adapter`."""
+    data = dataset.load(run.config, run.workspace)
     done: list[SavedEpoch] = []
     while epoch := epochs.read(work.folder, len(done) + 1):
         done.append(epoch)
     best = max(done, key=lambda item: (item.value, -item.number))
     work.facts["round_trip"] = reload_check.check_reload(
-        run, work.folder, [one.number for one in done], work.facts["precision"]
+        run, work.folder, [saved.number for saved in done], work.facts["precision"]
     )
     chosen = work.folder / f"epoch-{best.number}"
     with files.replacing(run.workspace.adapter(run.round)) as temporary:
         shutil.copytree(chosen, temporary)
-    for one in done:
-        work.outputs += epochs.outputs(work.folder, one.number)
+    for saved in done:
+        work.outputs += epochs.outputs(work.folder, saved.number)
     work.outputs += [f"adapter/{path.name}" for path in sorted(chosen.iterdir())]
     work.facts["best_epoch"] = best.number
-    print(epochs.verdict(work.folder, run.config, known, best, done[-1]))
+    print(epochs.describe_best(work.folder, run.config, data, best, done[-1]))
 
 
 def _counted(encoder: Encoder) -> str:
@@ -204,5 +211,5 @@ def _counted(encoder: Encoder) -> str:
 
 
 def _most(encoder: Encoder, of: Callable[[torch.device], int]) -> float:
-    """Return the most device memory that a counter saw, in GiB; 0 on a CPU."""
+    """Return a peak of device memory in GiB; 0 on a CPU."""
     return round(of(encoder.device) / 2**30, 2) if encoder.device.type == "cuda" else 0.0

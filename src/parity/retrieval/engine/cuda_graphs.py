@@ -1,6 +1,6 @@
-"""A forward and its backward as CUDA graphs: thousands of launches become two.
+"""A forward and its backward captured as CUDA graphs: thousands of launches become two.
 
-Gradients are added up inside the graph, into buffers that belong to the weights from then on.
+Gradients are accumulated inside the graph, in buffers that stay the weights' `grad` from then on.
 """
 
 import warnings
@@ -12,147 +12,147 @@ from typing import Any, cast
 import torch
 
 Run = Callable[..., torch.Tensor]
-"""Takes tensors of integers, returns (n, d) hidden states."""
+"""A function from int64 tensors to (n, d) hidden states."""
 
-_WARMUPS = 2  # runs before it is recorded: compilation, then cuBLAS's own workspaces
+_WARMUPS = 2  # runs before the capture: compilation, then cuBLAS workspaces
 
 
 @dataclass(slots=True)
 class GraphPool:
-    """The memory that recordings of one model share, for one of them runs at a time.
+    """Memory shared by the captured steps of one model, of which one runs at a time.
 
     Attributes:
-        pool: CUDA's handle of it, once there is a recording.
-        stream: on which all are recorded, once there is one: what is free again after work on one
-            stream is never given to another's, so each size would take memory of its own.
-        waits: whether activations lie in it that wait for their backward.
+        handle: CUDA's handle of the memory pool; None before the first capture.
+        stream: stream of all captures; None before the first. The allocator never gives memory
+            freed on one stream to another, so separate streams would need memory for each size.
+        has_pending_backward: whether the pool holds activations that a backward still needs.
     """
 
-    pool: Any = None
+    handle: Any = None
     stream: Any = None
-    waits: bool = False
+    has_pending_backward: bool = False
 
 
 class CapturedStep:
-    """What `run` does for inputs of one size, recorded when first asked, replayed from then on.
+    """A step for inputs of one size: captured as CUDA graphs at the first call, then replayed.
 
-    A second forward before the first one's backward, of whatever size, is not replayed, for it
-    would overwrite what that backward needs; it runs as it is written.
+    A second forward before the backward of the first, of any size in the pool, would overwrite the
+    activations that the backward needs. It runs without the graphs.
     """
 
-    def __init__(self, run: Run, weights: Sequence[torch.nn.Parameter], room: GraphPool) -> None:
-        """Remember what to record.
+    def __init__(self, run: Run, weights: Sequence[torch.nn.Parameter], pool: GraphPool) -> None:
+        """Store the function to capture.
 
         Args:
-            run: of tensors on one CUDA device; the same kernels whatever their values.
-            weights: those whose gradients are wanted.
-            room: shared by all recordings of the model.
+            run: function of tensors on one CUDA device; its kernels must not depend on the values.
+            weights: trainable weights.
+            pool: memory shared by all captured steps of the model.
         """
-        self._run, self._weights, self._room = run, weights, room
+        self._run, self._weights, self._pool = run, weights, pool
         self._graphs: _Graphs | None = None
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
-        """Return what `run` returns, connected to the weights where gradients are wanted."""
-        if self._room.waits:
+        """Return the (n, d) output of `run`, with a graph to the weights if gradients are on."""
+        if self._pool.has_pending_backward:
             return self._run(*inputs)
         if self._graphs is None:
-            self._graphs = _Graphs(self._run, self._weights, inputs, self._room)
+            self._graphs = _Graphs(self._run, self._weights, inputs, self._pool)
         if not torch.is_grad_enabled():
             return self._graphs.forward(inputs)
-        self._room.waits = True
+        self._pool.has_pending_backward = True
         anchor = torch.zeros((), device=inputs[0].device, requires_grad=True)
         return cast(torch.Tensor, _Replay.apply(anchor, self, inputs))  # type: ignore[no-untyped-call]
 
     def replay(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Run the recorded forward."""
-        return self._made().forward(inputs)
+        """Replay the captured forward; return the hidden states, (n, d)."""
+        return self._captured().forward(inputs)
 
-    def back(self, slope: torch.Tensor) -> None:
-        """Run the recorded backward: add the weights' gradients for the output's, (n, d)."""
-        self._room.waits = False
-        self._made().backward(slope, self._weights)
+    def replay_backward(self, gradient: torch.Tensor) -> None:
+        """Replay the captured backward: add the weights' gradients given the output's, (n, d)."""
+        self._pool.has_pending_backward = False
+        self._captured().backward(gradient, self._weights)
 
-    def _made(self) -> "_Graphs":
+    def _captured(self) -> "_Graphs":
         if self._graphs is None:
-            raise RuntimeError("nothing is recorded")
+            raise RuntimeError("no CUDA graph is captured")
         return self._graphs
 
 
 class _Replay(torch.autograd.Function):
-    """The recording as one node of autograd; its first input only makes it one."""
+    """The captured step as one autograd node; the anchor input makes autograd track it."""
 
     @staticmethod
     def forward(
-        ctx: Any, _anchor: torch.Tensor, recorded: CapturedStep, inputs: Sequence[torch.Tensor]
+        ctx: Any, _anchor: torch.Tensor, step: CapturedStep, inputs: Sequence[torch.Tensor]
     ) -> torch.Tensor:
-        ctx.recorded = recorded
-        return recorded.replay(inputs)
+        ctx.step = step
+        return step.replay(inputs)
 
     @staticmethod
-    def backward(ctx: Any, slope: torch.Tensor) -> tuple[None, None, None]:
-        ctx.recorded.back(slope)
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[None, None, None]:
+        ctx.step.replay_backward(gradient)
         return None, None, None
 
 
 @contextmanager
-def _one_stream_is_meant() -> Iterator[None]:
-    """Keep torch from telling that gradients are added up on the stream that records them."""
+def _ignore_stream_warning() -> Iterator[None]:
+    """Suppress torch's warning that gradients are accumulated on the capture stream."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The AccumulateGrad node's stream")
         yield
 
 
 class _Graphs:
-    """The two graphs with the tensors they read and write."""
+    """The forward and backward graphs, with the tensors that they read and write."""
 
     def __init__(
         self,
         run: Run,
         weights: Sequence[torch.nn.Parameter],
         inputs: Sequence[torch.Tensor],
-        room: GraphPool,
+        pool: GraphPool,
     ) -> None:
-        self._inputs = [one.clone() for one in inputs]
+        self._inputs = [tensor.clone() for tensor in inputs]
         for weight in weights:
             if weight.grad is None:
                 weight.grad = torch.zeros_like(weight)
-        # A graph writes where it wrote when it was recorded.
+        # A graph always writes to the memory it wrote to during the capture.
         self._buffers = [cast(torch.Tensor, weight.grad) for weight in weights]
         self._forward, self._backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
         state = torch.cuda.get_rng_state()
-        if room.stream is None:
-            room.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's own
-        aside = room.stream
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.enable_grad(), torch.cuda.stream(aside), _one_stream_is_meant():
+        if pool.stream is None:
+            pool.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's own
+        stream = pool.stream
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.enable_grad(), torch.cuda.stream(stream), _ignore_stream_warning():
             for _ in range(_WARMUPS):
                 hidden = run(*self._inputs)
                 hidden.backward(torch.zeros_like(hidden))  # type: ignore[no-untyped-call]
             del hidden
-        torch.cuda.current_stream().wait_stream(aside)
-        torch.cuda.empty_cache()  # what the runs took is not the recordings' memory
-        with torch.enable_grad(), _one_stream_is_meant():
-            with torch.cuda.graph(self._forward, pool=room.pool, stream=aside):
+        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.empty_cache()  # memory of the warm-up runs is not in the graphs' pool
+        with torch.enable_grad(), _ignore_stream_warning():
+            with torch.cuda.graph(self._forward, pool=pool.handle, stream=stream):
                 self._hidden = run(*self._inputs)
-            self._slope = torch.zeros_like(self._hidden)
-            room.pool = self._forward.pool()
-            with torch.cuda.graph(self._backward, pool=room.pool, stream=aside):
-                torch.autograd.backward(self._hidden, self._slope, retain_graph=False)
-        torch.cuda.set_rng_state(state)  # the first replay draws what the first run would have
+            self._gradient = torch.zeros_like(self._hidden)
+            pool.handle = self._forward.pool()
+            with torch.cuda.graph(self._backward, pool=pool.handle, stream=stream):
+                torch.autograd.backward(self._hidden, self._gradient, retain_graph=False)
+        torch.cuda.set_rng_state(state)  # the first replay draws the dropout of a first run
 
     def forward(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
-        for own, given in zip(self._inputs, inputs, strict=True):
-            own.copy_(given)
+        for buffer, tensor in zip(self._inputs, inputs, strict=True):
+            buffer.copy_(tensor)
         self._forward.replay()
         return self._hidden.detach().clone()
 
-    def backward(self, slope: torch.Tensor, weights: Sequence[torch.nn.Parameter]) -> None:
+    def backward(self, gradient: torch.Tensor, weights: Sequence[torch.nn.Parameter]) -> None:
         for weight, buffer in zip(weights, self._buffers, strict=True):
-            if weight.grad is not buffer:  # set to None, or to another tensor, since
+            if weight.grad is not buffer:  # replaced by None or another tensor
                 if weight.grad is None:
                     buffer.zero_()
                 else:
                     buffer.copy_(weight.grad)
                 weight.grad = buffer
-        self._slope.copy_(slope)
+        self._gradient.copy_(gradient)
         self._backward.replay()

@@ -1,6 +1,7 @@
-"""Several processes that share the packs of one list and see the same result.
+"""Processes that share the packs of one list and all get the complete result.
 
-Packs are cut before they are dealt, so the processes change who computes, never what.
+Packs are built before they are assigned to ranks, so the number of processes does not change the
+result.
 """
 
 import os
@@ -16,64 +17,64 @@ from parity.retrieval.engine import packing
 
 @dataclass(frozen=True, slots=True)
 class ProcessGroup:
-    """This process's place among its equals.
+    """The rank of this process among the processes of one launch.
 
     Attributes:
-        rank: from 0.
-        world: how many there are.
+        rank: rank of this process, from 0.
+        world_size: number of processes.
     """
 
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
 
     @property
-    def main(self) -> bool:
-        """Whether this process writes files and talks."""
+    def is_main(self) -> bool:
+        """Whether this process writes files and prints: rank 0."""
         return self.rank == 0
 
-    def deal(self, sizes: Sequence[int]) -> tuple[int, ...]:
-        """Return the rank that computes each pack, the same in every process.
+    def assign_ranks(self, sizes: Sequence[int]) -> tuple[int, ...]:
+        """Return the rank of each pack, the same in every process, see `packing.assign_ranks`.
 
         Args:
-            sizes: tokens of each pack.
+            sizes: number of tokens in each pack.
         """
-        return packing.deal(sizes, self.world)
+        return packing.assign_ranks(sizes, self.world_size)
 
     def share(self, parts: list[torch.Tensor], owners: Sequence[int] = ()) -> list[torch.Tensor]:
-        """Fill in the parts that other processes computed; own parts keep their graph.
+        """Return all parts with the values that their owners computed; own parts keep their graph.
 
         Args:
-            parts: their shapes right in every process, their values only where owned.
-            owners: the rank that computed each part; none where the main process computed all.
+            parts: tensors of the same shapes in every process; only the owner's values count.
+            owners: rank that computed each part; empty means rank 0 computed all of them.
         """
-        if self.world == 1:
+        if self.world_size == 1:
             return parts
-        full = []
+        shared = []
         for part, owner in zip(parts, owners or [0] * len(parts), strict=True):
             values = part.detach().clone()
             dist.broadcast(values, src=owner)
-            full.append(part if owner == self.rank else values)
-        return full
+            shared.append(part if owner == self.rank else values)
+        return shared
 
-    def add_up(self, tensors: list[torch.Tensor]) -> None:
-        """Replace each tensor by its sum over all processes."""
-        if self.world > 1:
+    def all_reduce(self, tensors: list[torch.Tensor]) -> None:
+        """Replace each tensor in place by its sum over all processes."""
+        if self.world_size > 1:
             for tensor in tensors:
                 dist.all_reduce(tensor)
 
-    def leave(self) -> None:
-        """Leave the others, at the very end; NCCL warns of whoever does not."""
-        if self.world > 1:
+    def destroy(self) -> None:
+        """Destroy the process group at exit; NCCL warns otherwise."""
+        if self.world_size > 1:
             dist.destroy_process_group()
 
     def wait(self) -> None:
-        """Return when every process has come here."""
-        if self.world > 1:
+        """Wait until every process has called this method (a barrier)."""
+        if self.world_size > 1:
             dist.barrier()
 
 
-def launched() -> ProcessGroup:
-    """Return this process's place as `accelerate launch` (or torchrun) set it; else alone."""
+def current_group() -> ProcessGroup:
+    """Return the process group set by `accelerate launch` or torchrun; else a single process."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return ProcessGroup()
     state = PartialState(cpu=not torch.cuda.is_available())

@@ -1,7 +1,9 @@
-"""FlexAttention over a packed trie, and a model's layers compiled around it, for GPUs that can.
+"""FlexAttention over a packed trie, with decoder layers compiled around it.
 
-Shapes are few: packs are filled up to a multiple of a step, and one compiled layer serves all
-layers and all such sizes.
+The number of shapes is small: packs are padded to a multiple of a step, and one compiled layer
+serves all layers and all such sizes.
+
+Source: FlexAttention, Dong et al. 2024, arXiv 2412.05496.
 """
 
 from collections.abc import Iterable
@@ -15,44 +17,44 @@ from parity.retrieval.engine.block_attention import Heads
 from parity.retrieval.engine.trie import Pack
 
 BLOCK = 128
-"""Nodes of FlexAttention's blocks, of which a pack must be whole ones."""
-_WHOLE: Any = {"IS_DIVISIBLE": True}
-"""That they are whole ones: a kernel for any size would else look each time, half as long again."""
+"""Tokens in a FlexAttention block; a pack must be a multiple of it."""
+_KERNEL_OPTIONS: Any = {"IS_DIVISIBLE": True}
+"""The pack is a multiple of the block size; without this hint, kernels take half as long again."""
 
 
-def filled(pack: Pack, step: int) -> Pack:
-    """Return `pack` with nodes at its end that see themselves only, to a multiple of `step`."""
-    short = -len(pack) % step
-    if not short:
+def pad_pack(pack: Pack, step: int) -> Pack:
+    """Return `pack` padded to a multiple of `step` tokens; padding attends only to itself."""
+    missing = -len(pack) % step
+    if not missing:
         return pack
-    own = np.arange(len(pack), len(pack) + short, dtype=pack.end.dtype)
-    none = np.zeros(short, dtype=pack.ids.dtype)
+    positions = np.arange(len(pack), len(pack) + missing, dtype=pack.end.dtype)
+    zeros = np.zeros(missing, dtype=pack.ids.dtype)
     return Pack(
-        np.concatenate([pack.ids, none]),
-        np.concatenate([pack.depth, none]),
-        np.concatenate([pack.end, own]),
+        np.concatenate([pack.ids, zeros]),
+        np.concatenate([pack.depth, zeros]),
+        np.concatenate([pack.end, positions]),
         pack.last,
         pack.owner,
     )
 
 
-class Flex:
-    """A layout whose blocks of pairs are skipped, taken whole, or masked pair by pair."""
+class FlexLayout:
+    """Attention in FlexAttention blocks: each is skipped, computed in full, or masked pairwise."""
 
     def __init__(
-        self, end: torch.Tensor, depth: torch.Tensor, windows: Iterable[int], most: int
+        self, end: torch.Tensor, depth: torch.Tensor, windows: Iterable[int], max_window: int
     ) -> None:
-        """Make the masks now, so that a compiled layer only ever sees them made.
+        """Build the masks here, outside the compiled layers.
 
         Args:
             end: (n,) int32 on the device, n a multiple of `BLOCK`.
-            depth: (n,) int32.
-            windows: positions that the model's layers look back on; 0 for all.
-            most: the largest of them that hides anything here; 0 where none does.
+            depth: (n,) int32 on the device.
+            windows: sliding windows of the model's layers, in positions; 0 means full attention.
+            max_window: largest window that hides a token of this pack; 0 if no window does.
         """
-        full = block_mask(end, depth, 0)
-        near = block_mask(end, depth, most) if most else full
-        self._masks = {window: near if window else full for window in windows}
+        full = build_block_mask(end, depth, 0)
+        windowed = build_block_mask(end, depth, max_window) if max_window else full
+        self._masks = {window: windowed if window else full for window in windows}
 
     def attend(
         self, query: Heads, key: Heads, value: Heads, scale: float, window: int, cap: float
@@ -62,90 +64,90 @@ class Flex:
             query,
             key,
             value,
-            score_mod=_capped(cap) if cap else None,
+            score_mod=_cap_scores(cap) if cap else None,
             block_mask=self._masks[window],
             scale=scale,
             enable_gqa=True,
-            kernel_options=_WHOLE,
+            kernel_options=_KERNEL_OPTIONS,
         )
 
 
-def _capped(cap: float) -> Any:
+def _cap_scores(cap: float) -> Any:
     def score(value: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
         return torch.tanh(value / cap) * cap
 
     return score
 
 
-def block_mask(end: torch.Tensor, depth: torch.Tensor, window: int) -> BlockMask:
-    """Return which blocks of 128 × 128 pairs are seen in part and which in whole.
+def build_block_mask(end: torch.Tensor, depth: torch.Tensor, window: int) -> BlockMask:
+    """Return the mask of 128 × 128 blocks: which are visible in full and which in part.
 
-    A block of keys before a block of queries is seen at all iff one of its subtrees reaches the
-    first query: k < s <= q <= end[k]. So no pair needs to be looked at.
+    A block of keys before a block of queries is visible iff one of its subtrees reaches the first
+    query s: k < s <= q <= end[k]. So individual pairs need not be checked.
 
     Args:
-        end: (n,) int32, last node of each node's subtree.
-        depth: (n,) int32.
-        window: positions a node looks back on; 0 for all.
+        end: (n,) int32 index of the last token in each token's subtree.
+        depth: (n,) int32 positions.
+        window: sliding window in positions; 0 means full attention.
     """
     ends, depths = end.view(-1, BLOCK), depth.view(-1, BLOCK)  # (b, 128)
     first = torch.arange(len(ends), device=end.device)[:, None] * BLOCK  # (b, 1)
     before = torch.arange(len(ends), device=end.device)[None, :] * BLOCK < first  # (b, b)
-    some = before & (ends.amax(1)[None, :] >= first)
-    whole = before & (ends.amin(1)[None, :] >= first + BLOCK - 1)
+    is_seen = before & (ends.amax(1)[None, :] >= first)
+    is_full = before & (ends.amin(1)[None, :] >= first + BLOCK - 1)
     if window:
-        some &= depths.amin(1)[:, None] - depths.amax(1)[None, :] < window
-        whole &= depths.amax(1)[:, None] - depths.amin(1)[None, :] < window
-    part = (some & ~whole) | torch.eye(len(ends), dtype=torch.bool, device=end.device)
+        is_seen &= depths.amin(1)[:, None] - depths.amax(1)[None, :] < window
+        is_full &= depths.amax(1)[:, None] - depths.amin(1)[None, :] < window
+    is_partial = (is_seen & ~is_full) | torch.eye(len(ends), dtype=torch.bool, device=end.device)
 
-    def sees(_b: Any, _h: Any, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+    def is_visible(_b: Any, _h: Any, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
         return (k <= q) & (q <= end[k])
 
-    def near(_b: Any, _h: Any, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+    def is_visible_in_window(_b: Any, _h: Any, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
         return (k <= q) & (q <= end[k]) & (depth[q] - depth[k] < window)
 
     return BlockMask.from_kv_blocks(
-        *_listed(part),
-        *_listed(whole & some),
+        *_list_columns(is_partial),
+        *_list_columns(is_full & is_seen),
         BLOCK_SIZE=BLOCK,
-        mask_mod=near if window else sees,
+        mask_mod=is_visible_in_window if window else is_visible,
         seq_lengths=(len(end), len(end)),
     )
 
 
-def _listed(chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return how many columns each row chooses and which, chosen ones first."""
+def _list_columns(chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the number of chosen columns of each row, and the columns, chosen ones first."""
     order = torch.argsort(chosen.to(torch.int8), dim=1, descending=True, stable=True)
     return chosen.sum(1).to(torch.int32)[None, None], order.to(torch.int32)[None, None]
 
 
 def compile_layers(model: Any) -> None:
-    """Compile each decoder layer of `model`, if it is not; equal layers share one compilation.
+    """Compile each decoder layer of `model`, unless compiled; equal layers share one compilation.
 
-    Where weights are learnt, all layers take the gradient of what they read. The first would else
-    be compiled by itself, as long again, for frozen embeddings have none; what it costs a step is
-    the product of one layer's first weights.
+    In training, all layers compute the gradient of their input. Otherwise the first layer, whose
+    input comes from frozen embeddings, would need a second compilation. This costs each step the
+    input gradient of one layer.
     """
-    for layer in layers(model):
-        if layer._compiled_call_impl is None:  # noqa: SLF001  # torch has no other way to ask
+    for layer in decoder_layers(model):
+        if layer._compiled_call_impl is None:  # noqa: SLF001  # torch has no public API
             layer.compile()
     embeddings = model.get_input_embeddings()
-    if _as_if_learnt not in embeddings._forward_hooks.values():  # noqa: SLF001  # nor here
-        embeddings.register_forward_hook(_as_if_learnt)
+    if _require_gradients not in embeddings._forward_hooks.values():  # noqa: SLF001  # likewise
+        embeddings.register_forward_hook(_require_gradients)
 
 
-def _as_if_learnt(_module: Any, _inputs: Any, embedded: torch.Tensor) -> None:
+def _require_gradients(_module: Any, _inputs: Any, embedded: torch.Tensor) -> None:
     if torch.is_grad_enabled():
         embedded.requires_grad_()
 
 
-def uncompile(model: Any) -> None:
-    """Run the layers of `model` as they are written again."""
-    for layer in layers(model):
+def uncompile_layers(model: Any) -> None:
+    """Run the layers of `model` without compilation again."""
+    for layer in decoder_layers(model):
         layer._compiled_call_impl = None  # noqa: SLF001
 
 
-def layers(model: Any) -> list[Any]:
-    """Return the decoder layers of `model`, in order."""
+def decoder_layers(model: Any) -> list[Any]:
+    """Return the layers of `model` in order: the modules that transformers never splits."""
     kinds = set(getattr(model, "_no_split_modules", None) or ())
     return [module for module in model.modules() if type(module).__name__ in kinds]

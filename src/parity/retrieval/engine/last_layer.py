@@ -1,8 +1,8 @@
-"""The last layer's MLP, run for the ends of sequences alone.
+"""The MLP of the last layer, computed only for the last tokens of sequences.
 
-After its attention a layer looks at each node by itself, and of the last layer only the states at
-the ends of sequences are read: of packs behind shared examples one node in fifty. The MLP is four
-fifths of a layer.
+After the attention, a layer processes each token separately, and only the final states of last
+tokens are read: about one token in fifty in packs with shared examples. The MLP is four fifths of
+a layer.
 """
 
 from collections.abc import Iterator
@@ -17,78 +17,82 @@ from parity.retrieval.engine import device as hardware
 from parity.retrieval.engine import flex_attention
 from parity.retrieval.engine.trie import Pack
 
-_SAME = {torch.float32: 1e-5, torch.float16: 0.01, torch.bfloat16: 0.05}  # relative distances
+_MAX_DISTANCE = {torch.float32: 1e-5, torch.float16: 0.01, torch.bfloat16: 0.05}  # relative
 
 
 class LastLayer:
-    """A model's last MLP, which can be told of which nodes its output is wanted.
+    """The last MLP of a model, which can run for selected tokens only.
 
     Attributes:
-        able: whether the model has one that looks at each node by itself; else `only` does nothing.
+        is_supported: whether the model has an MLP that processes each token separately; if not,
+            `restrict_to` does nothing.
     """
 
     def __init__(self, model: Any) -> None:
-        """Find the MLP and try it out, for what a module does is not told by its name.
+        """Find the MLP and check by a forward that it processes each token separately.
 
         Args:
-            model: a Hugging Face decoder without its head, on its device.
+            model: Hugging Face decoder without head, on its device.
         """
-        self._wanted: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._selection: tuple[torch.Tensor, torch.Tensor] | None = None
         self._hooks: list[RemovableHandle] = []
-        layers = flex_attention.layers(model)
+        layers = flex_attention.decoder_layers(model)
         self._mlp: Any = getattr(layers[-1], "mlp", None) if layers else None
-        self.able = isinstance(self._mlp, torch.nn.Module) and _by_node(self._mlp, model)
+        self.is_supported = isinstance(self._mlp, torch.nn.Module) and _is_tokenwise(
+            self._mlp, model
+        )
 
     @contextmanager
-    def only(self, pack: Pack, device: torch.device) -> Iterator[None]:
-        """Within, states of nodes that end no sequence are not the model's. Not for gradients.
+    def restrict_to(self, pack: Pack, device: torch.device) -> Iterator[None]:
+        """Run the last MLP only for the last tokens of a pack's sequences inside the context.
 
-        The hooks stay until `off`, for a layer whose hooks come and go is compiled each time.
+        The hidden states of other tokens are wrong inside it, and gradients are not supported. The
+        hooks stay until `remove_hooks`, since adding or removing hooks recompiles a layer.
 
         Args:
-            pack: as it runs.
-            device: where its nodes lie.
+            pack: the pack that runs, padding included.
+            device: device of the packed tokens.
         """
-        if not self.able:
+        if not self.is_supported:
             yield
             return
         if not self._hooks:
-            before = self._mlp.register_forward_pre_hook(self._few)
-            self._hooks = [before, self._mlp.register_forward_hook(self._all)]
-        place = np.zeros(len(pack), dtype=np.int64)  # node → row; a wrong one where none is read
-        place[pack.last] = np.arange(len(pack.last))
-        self._wanted = hardware.sent(pack.last, device), hardware.sent(place, device)
+            before = self._mlp.register_forward_pre_hook(self._select)
+            self._hooks = [before, self._mlp.register_forward_hook(self._expand)]
+        rows = np.zeros(len(pack), dtype=np.int64)  # token → row; 0 for states that nobody reads
+        rows[pack.last] = np.arange(len(pack.last))
+        self._selection = hardware.to_device(pack.last, device), hardware.to_device(rows, device)
         try:
             yield
         finally:
-            self._wanted = None
+            self._selection = None
 
-    def off(self) -> None:
-        """Leave the model as it was: with hooks its last layer would be compiled by itself."""
+    def remove_hooks(self) -> None:
+        """Remove the hooks; with them, the last layer would need a compilation of its own."""
         while self._hooks:
             self._hooks.pop().remove()
 
-    def _few(self, _: Any, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
-        if self._wanted is None:
+    def _select(self, _: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
+        if self._selection is None:
             return None
-        (states,) = given  # (1, n, d)
-        return (states[:, self._wanted[0].to(states.device)],)
+        (states,) = inputs  # (1, n, d)
+        return (states[:, self._selection[0].to(states.device)],)
 
-    def _all(self, _: Any, __: Any, output: torch.Tensor) -> torch.Tensor | None:
-        if self._wanted is None:
+    def _expand(self, _: Any, __: Any, output: torch.Tensor) -> torch.Tensor | None:
+        if self._selection is None:
             return None
-        return output[:, self._wanted[1].to(output.device)]
+        return output[:, self._selection[1].to(output.device)]
 
 
-def _by_node(mlp: torch.nn.Module, model: Any) -> bool:
-    """Return whether some of the nodes alone give what they give among others."""
+def _is_tokenwise(mlp: torch.nn.Module, model: Any) -> bool:
+    """Return whether a subset of tokens gives the same output as within the full sequence."""
     weight = next(mlp.parameters())
     values = torch.linspace(-1, 1, 4 * model.config.hidden_size, device=weight.device)
     states = values.to(model.dtype).view(1, 4, -1)
     with torch.inference_mode():
         try:
-            among, alone = mlp(states)[:, 1::2], mlp(states[:, 1::2])
+            together, separate = mlp(states)[:, 1::2], mlp(states[:, 1::2])
         except (TypeError, ValueError, RuntimeError):
-            return False  # several outputs, or it wants more than the states
-    apart = (among - alone).float().norm() / among.float().norm()
-    return bool(apart <= _SAME.get(model.dtype, 0.0))
+            return False  # several outputs or more inputs
+    distance = (together - separate).float().norm() / together.float().norm()
+    return bool(distance <= _MAX_DISTANCE.get(model.dtype, 0.0))

@@ -1,7 +1,7 @@
-"""Go on when memory runs out: half the tokens in a pack, and the same work again.
+"""Retry after out of memory: halve the tokens in a pack and repeat the work.
 
-Packs are cut by the budget alone, so what comes out is what the smaller budget, asked for from the
-start, would have given.
+The budget alone decides where packs are cut, so the result is the one that the smaller budget
+would have given from the start.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,62 +12,66 @@ import torch
 
 from parity.retrieval.engine.distributed import ProcessGroup
 from parity.run.errors import BadConfig
-from parity.run.progress import tell
+from parity.run.progress import log
 
 Result = TypeVar("Result")
 
-LEAST = 64
-"""Tokens of a pack below which halving saves nothing; also the least that a run file may ask."""
+MIN_TOKEN_BUDGET = 64
+"""Tokens in the smallest pack: halving below it saves nothing, and run files may not go below."""
 
-_LONG = 200  # characters of what a library says: GPU, bytes wanted, bytes free
-_WORDS = ("out of memory", "can't allocate memory", "not enough memory")  # of CUDA, of the CPU
+_MAX_MESSAGE = 200  # characters of a library's message: GPU, requested bytes, free bytes
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # CUDA, CPU
 
 
 class OutOfMemory(Exception):
-    """An attempt ran out of memory, here or in another process; says whose, where it is known."""
+    """An attempt ran out of memory, in this process or another; the message says whose memory."""
 
 
-def ran_out(error: BaseException) -> bool:
-    """Return whether an error says that the memory of a GPU, or of the host, ran out."""
-    return isinstance(error, MemoryError) or any(words in str(error) for words in _WORDS)
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error reports that a GPU or the host ran out of memory."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 @contextmanager
-def together(workers: ProcessGroup, device: torch.device) -> Iterator[None]:
-    """Make of running out of memory one `Short` in every process.
+def raise_in_all(workers: ProcessGroup, device: torch.device) -> Iterator[None]:
+    """Raise `OutOfMemory` in every process if one of them runs out of memory in the block.
 
-    Put it around what a process does by itself, up to where it next waits for the others; else
-    those would wait for values that never come.
+    Wrap the work that a process does between two collective operations. Without this, the other
+    processes would wait forever for values that never arrive.
 
     Args:
-        workers: all of them come here, also those that have nothing to do.
-        device: where tensors lie that they exchange.
+        workers: the processes; all of them must enter the block, idle ones too.
+        device: device of the tensors that the processes exchange.
 
     Raises:
-        Short: in all of them, once each has come to the end of the block.
+        OutOfMemory: in all processes, after each one has reached the end of the block.
     """
-    short, why = False, "in another process"
+    is_short, message = False, "in another process"
     try:
         yield
     except RuntimeError as error:
-        if not ran_out(error):
+        if not is_out_of_memory(error):
             raise
-        short, why = True, _said(error)
-    if workers.world > 1:
-        count = torch.tensor(int(short), device=device)
-        workers.add_up([count])
-        short = bool(count.item())
-    if short:
-        raise OutOfMemory(why)
+        is_short, message = True, _first_line(error)
+    if workers.world_size > 1:
+        short_count = torch.tensor(int(is_short), device=device)
+        workers.all_reduce([short_count])
+        is_short = bool(short_count.item())
+    if is_short:
+        raise OutOfMemory(message)
 
 
-def _said(error: BaseException) -> str:
-    """Return the first line of an error, which tells a GPU's lack from a host's, cut to fit."""
-    first = str(error).strip().partition("\n")[0].rstrip(".")
-    return first if len(first) <= _LONG else f"{first[:_LONG].rpartition(' ')[0]} …"
+def _first_line(error: BaseException) -> str:
+    """Return the first line of an error, at most `_MAX_MESSAGE` characters."""
+    message = str(error).strip().partition("\n")[0].rstrip(".")
+    return (
+        message
+        if len(message) <= _MAX_MESSAGE
+        else f"{message[:_MAX_MESSAGE].rpartition(' ')[0]} …"
+    )
 
 
-def halving(
+def retry_with_half(
     budget: int,
     attempt: Callable[[int], Result],
     *,
@@ -75,38 +79,38 @@ def halving(
     name: str = "encoder.token_budget",
     release: Callable[[], None] = lambda: None,
 ) -> Result:
-    """Return what `attempt` makes under the budget, or under the first half of it that fits.
+    """Return the result of `attempt` with the largest of budget, budget / 2, … that fits memory.
 
     >>> def attempt(budget):
     ...     if budget > 100:
-    ...         raise Short
+    ...         raise OutOfMemory
     ...     return budget
-    >>> halving(400, attempt, floor=64)
+    >>> retry_with_half(400, attempt, floor=64)
     100
 
     Args:
-        budget: tokens in a pack.
-        attempt: does the whole work under a budget; what a `Short` one left it begins anew.
-        floor: tokens below which nothing is saved: those of the longest sequence.
-        name: of the setting, for a person.
-        release: lets go of memory that is held for larger packs.
+        budget: largest number of tokens in a pack.
+        attempt: does all the work with a budget; must start over after an `OutOfMemory`.
+        floor: tokens in the longest sequence; a smaller budget saves nothing.
+        name: name of the setting, for messages.
+        release: frees memory that is reserved for larger packs.
 
     Raises:
-        BadConfig: it does not fit even at the floor, or at `LEAST` tokens.
+        BadConfig: memory runs out with `floor` or `MIN_TOKEN_BUDGET` tokens too.
     """
-    least = max(floor, LEAST)
+    smallest = max(floor, MIN_TOKEN_BUDGET)
     while True:
-        # What was raised holds the frames that hold the tensors: it is gone before the next try.
+        # The exception references the frames that reference the tensors: drop it before retrying.
         try:
             return attempt(budget)
-        except OutOfMemory as short:
-            why = str(short)
-        if budget <= least:
+        except OutOfMemory as error:
+            message = str(error)
+        if budget <= smallest:
             raise BadConfig(
-                f"out of memory with {name} = {budget}, and smaller packs save nothing (longest "
-                f"text: {floor} tokens): free the device, lower prompt.query_max_length, or "
-                f"run the same command with --set=encoder.quantize=4bit; it said: {why}"
+                f"out of memory with {name} = {budget}, and smaller packs do not help (longest "
+                f"text: {floor} tokens). Free the device, lower prompt.query_max_length or set "
+                f"encoder.quantize = '4bit'. The error: {message}"
             )
         release()
-        budget = max(least, budget // 2)
-        tell(f"out of memory: goes on with {name} = {budget}")
+        budget = max(smallest, budget // 2)
+        log(f"out of memory: continues with {name} = {budget}")

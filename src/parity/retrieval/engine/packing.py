@@ -1,7 +1,7 @@
-"""What packing needs to know of sequences: their order, what neighbours share, where to cut.
+"""Plan of the packs: order of the sequences, shared prefixes, bounds and ranks.
 
-Arrays only, and a cost that grows with the tokens, so that a million sequences are planned in a
-minute. Knows no trie, no model and no torch.
+All functions work on arrays in time linear in the tokens, so that a million sequences are planned
+in a minute. This module needs neither a model nor torch.
 """
 
 from bisect import bisect_right
@@ -14,35 +14,35 @@ from numpy.typing import NDArray
 
 from parity.run.errors import BadData
 
-Places = NDArray[np.int64]
-"""(n,) int64: nodes, sequences or tokens by their index, or how many."""
+Indices = NDArray[np.int64]
+"""(n,) int64: indices or counts of sequences or tokens."""
 
-_AT_ONCE = 1 << 20  # tokens that are compared or turned at once; bounds what is held beside them
+_CHUNK_TOKENS = 1 << 20  # tokens compared or converted in one step, which bounds the memory
 
 
 @dataclass(frozen=True, slots=True)
 class TokenSequences:
-    """Sequences end to end, so that a million of them are two arrays.
+    """n concatenated sequences, so that a million of them are two arrays.
 
     Attributes:
         ids: (t,) int32 token ids, not negative.
-        offsets: (n + 1,) int64; sequence i is `ids[offsets[i]:offsets[i + 1]]`.
+        offsets: (n + 1,) int64 bounds; sequence i is `ids[offsets[i]:offsets[i + 1]]`.
     """
 
     ids: NDArray[np.int32]
-    offsets: Places
+    offsets: Indices
 
     def __len__(self) -> int:
         """Return the number of sequences."""
         return len(self.offsets) - 1
 
-    def lengths(self) -> Places:
-        """Return (n,) tokens of each sequence."""
+    def lengths(self) -> Indices:
+        """Return (n,) int64, the number of tokens in each sequence."""
         return np.diff(self.offsets)
 
 
-def flat(sequences: Sequence[Sequence[int]]) -> TokenSequences:
-    """Return `sequences` end to end."""
+def concatenate(sequences: Sequence[Sequence[int]]) -> TokenSequences:
+    """Return `sequences` concatenated."""
     offsets = np.zeros(len(sequences) + 1, dtype=np.int64)
     np.cumsum([len(sequence) for sequence in sequences], out=offsets[1:])
     count = int(offsets[-1])
@@ -50,26 +50,27 @@ def flat(sequences: Sequence[Sequence[int]]) -> TokenSequences:
 
 
 @dataclass(frozen=True, slots=True)
-class Ordered:
-    """Sequences in lexicographic order, equal ones in the order of the input.
+class SortedSequences:
+    """Sequences in lexicographic order; equal sequences keep the order of the input.
 
     Attributes:
-        flat: the sequences, sorted.
-        owner: (n,) place of each in the input.
-        shared: (n,) leading tokens that each has in common with the one before it; 0 for the first.
+        sequences: the n sorted sequences.
+        owner: (n,) int64 index of each sequence in the input.
+        shared: (n,) int64 leading tokens that each sequence shares with the previous one; 0 for
+            the first.
     """
 
-    flat: TokenSequences
-    owner: Places
-    shared: Places
+    sequences: TokenSequences
+    owner: Indices
+    shared: Indices
 
-    def new(self) -> Places:
-        """Return (n,) nodes that each adds to a trie that holds the one before it."""
-        return self.flat.lengths() - self.shared
+    def added_tokens(self) -> Indices:
+        """Return (n,) int64, the tokens that each sequence adds to a trie with the previous one."""
+        return self.sequences.lengths() - self.shared
 
 
-def ordered(sequences: TokenSequences) -> Ordered:
-    """Sort sequences, and compare each with the one before it.
+def sort_sequences(sequences: TokenSequences) -> SortedSequences:
+    """Sort sequences and compare each with the previous one.
 
     Raises:
         BadData: a sequence is empty.
@@ -79,103 +80,108 @@ def ordered(sequences: TokenSequences) -> Ordered:
         raise BadData(f"sequence {empty[0]} has no tokens")
     keys = _keys(sequences)
     order = sorted(range(len(keys)), key=keys.__getitem__)
-    joined = np.frombuffer(b"".join([keys[place] for place in order]), dtype=">i4")
+    joined = np.frombuffer(b"".join([keys[index] for index in order]), dtype=">i4")
     del keys  # as large as the sequences themselves
     owner = np.array(order, dtype=np.int64)
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths[owner])])
-    one = TokenSequences(joined.astype(np.int32), offsets)
-    return Ordered(one, owner, _shared(one))
+    sorted_sequences = TokenSequences(joined.astype(np.int32), offsets)
+    return SortedSequences(sorted_sequences, owner, _shared_lengths(sorted_sequences))
 
 
 def _keys(sequences: TokenSequences) -> list[bytes]:
-    """Return big-endian bytes, whose order is that of the sequences: a prefix comes first."""
+    """Return sort keys: big-endian bytes sort like the sequences, prefixes first."""
     keys: list[bytes] = []
     for start, stop in _chunks(sequences):
         first = sequences.offsets[start]
         data = sequences.ids[first : sequences.offsets[stop]].astype(">i4").tobytes()
-        cuts = ((sequences.offsets[start : stop + 1] - first) * 4).tolist()
-        keys += [data[one:other] for one, other in pairwise(cuts)]
+        bounds = ((sequences.offsets[start : stop + 1] - first) * 4).tolist()
+        keys += [data[low:high] for low, high in pairwise(bounds)]
     return keys
 
 
 def _chunks(sequences: TokenSequences) -> list[tuple[int, int]]:
-    """Return runs of sequences of about `_AT_ONCE` tokens, at least one sequence each."""
-    marks = np.arange(0, sequences.offsets[-1], _AT_ONCE)
+    """Return (start, stop) of runs of sequences with about `_CHUNK_TOKENS` tokens each."""
+    marks = np.arange(0, sequences.offsets[-1], _CHUNK_TOKENS)
     bounds = np.unique([*np.searchsorted(sequences.offsets[:-1], marks), len(sequences)]).tolist()
     return list(pairwise(bounds))
 
 
-def _shared(one: TokenSequences) -> Places:
-    shared = np.zeros(len(one), dtype=np.int64)
-    lengths = one.lengths()
-    for start, stop in _chunks(one):
+def _shared_lengths(sequences: TokenSequences) -> Indices:
+    shared = np.zeros(len(sequences), dtype=np.int64)
+    lengths = sequences.lengths()
+    for start, stop in _chunks(sequences):
         rows = np.arange(max(start, 1), stop)
-        common = np.minimum(lengths[rows], lengths[rows - 1])  # (r,) tokens that can be compared
+        common = np.minimum(lengths[rows], lengths[rows - 1])  # (r,) comparable tokens
         stops = np.cumsum(common)
         starts = stops - common
-        place = np.arange(common.sum()) - np.repeat(starts, common)
-        here = np.repeat(one.offsets[rows], common) + place
-        before = np.repeat(one.offsets[rows - 1], common) + place
-        parted = np.flatnonzero(one.ids[here] != one.ids[before])
-        # The first difference at or after a row's start; that of a later row where it has none.
-        first = np.append(parted, stops[-1:])[np.searchsorted(parted, starts)]
-        shared[rows] = np.minimum(first, stops) - starts
+        columns = np.arange(common.sum()) - np.repeat(starts, common)
+        current = np.repeat(sequences.offsets[rows], common) + columns
+        previous = np.repeat(sequences.offsets[rows - 1], common) + columns
+        differing = np.flatnonzero(sequences.ids[current] != sequences.ids[previous])
+        # The first difference at or after a row's start; a row without one finds a later row's.
+        first_difference = np.append(differing, stops[-1:])[np.searchsorted(differing, starts)]
+        shared[rows] = np.minimum(first_difference, stops) - starts
     return shared
 
 
-def cuts(sequences: Ordered, budget: int) -> list[tuple[int, int]]:
-    """Return (start, stop) of each pack, of as few and then as equal packs as the budget allows.
+def pack_bounds(sequences: SortedSequences, budget: int) -> list[tuple[int, int]]:
+    """Return (start, stop) of each pack: as few packs as the budget allows, of about equal size.
 
-    Packs are filled one after the other, which no other way of cutting beats in number: a part of
-    a pack never holds more nodes than the whole. They are filled to the lowest level, at most the
-    budget, that needs no further pack, so that the last is not nearly empty.
+    Greedy filling gives the smallest number of packs, since part of a pack never has more tokens
+    than the pack. Packs are filled up to the lowest level (at most the budget) that needs no
+    additional pack, so the last pack is not nearly empty.
 
     Args:
-        sequences: in order.
-        budget: nodes in a pack; a longer sequence, with its equals, is a pack alone.
+        sequences: the sorted sequences.
+        budget: largest number of tokens in a pack; a longer sequence and its duplicates get their
+            own pack.
     """
-    ends = np.cumsum(sequences.new()).tolist()
-    lengths = sequences.flat.lengths().tolist()
+    ends = np.cumsum(sequences.added_tokens()).tolist()
+    lengths = sequences.sequences.lengths().tolist()
     if not lengths:
         return []
-    best = _filled(ends, lengths, budget, len(lengths))
+    best = _fill_packs(ends, lengths, budget, len(lengths))
     low, high = 1, budget
     while low < high:
         level = (low + high) // 2
-        found = _filled(ends, lengths, level, len(best))
-        if found:
-            best, high = found, level
+        packs = _fill_packs(ends, lengths, level, len(best))
+        if packs:
+            best, high = packs, level
         else:
             low = level + 1
     return best
 
 
-def _filled(ends: list[int], lengths: list[int], level: int, most: int) -> list[tuple[int, int]]:
-    """Return packs filled to `level`, or none where they would be more than `most`."""
-    found: list[tuple[int, int]] = []
+def _fill_packs(
+    ends: list[int], lengths: list[int], level: int, max_packs: int
+) -> list[tuple[int, int]]:
+    """Return (start, stop) of packs filled up to `level`; empty if they exceed `max_packs`."""
+    packs: list[tuple[int, int]] = []
     start = 0
     while start < len(lengths):
-        if len(found) == most:
+        if len(packs) == max_packs:
             return []
-        # The first sequence of a pack is there whole. One equal to the last adds no node.
+        # The first sequence of a pack is stored in full. A duplicate of the last adds no token.
         room = max(level - lengths[start], 0)
         stop = bisect_right(ends, ends[start] + room, start)
-        found.append((start, stop))
+        packs.append((start, stop))
         start = stop
-    return found
+    return packs
 
 
-def deal(sizes: Sequence[int], world: int) -> tuple[int, ...]:
-    """Return the rank that each pack goes to, so that all have about as many tokens.
+def assign_ranks(sizes: Sequence[int], world_size: int) -> tuple[int, ...]:
+    """Return the rank of each pack, so that all ranks have about the same number of tokens.
 
-    The largest goes first, each to whoever has least; ties go to the smaller index and rank. The
-    fullest rank has at most 4/3 of what the best deal gives it (Graham 1969, the LPT rule).
+    The largest pack comes first, and each goes to the rank with the fewest tokens. Ties go to the
+    smaller index and rank. The largest load is at most 4/3 of the optimum.
 
     Args:
-        sizes: tokens of each pack.
-        world: how many ranks there are.
+        sizes: tokens in each pack.
+        world_size: number of ranks.
+
+    Source: the LPT rule, Graham 1969, "Bounds on Multiprocessing Timing Anomalies".
     """
-    loads = [0] * world
+    loads = [0] * world_size
     ranks = [0] * len(sizes)
     for index in sorted(range(len(sizes)), key=lambda index: (-sizes[index], index)):
         rank = loads.index(min(loads))

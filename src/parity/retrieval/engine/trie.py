@@ -1,9 +1,10 @@
-"""Pack token sequences as a prefix trie, so that each distinct prefix is computed once.
+"""Prefix tries of token sequences (packs): each distinct prefix is computed once.
 
-A causal model's hidden state at a token depends only on the tokens before it. The trie of the
-sorted sequences is laid out in depth-first preorder: node i holds a token, its depth (the RoPE
-position) and `end`, the last node of its subtree. Token q sees k iff `k <= q <= end[k]`.
-Equal sequences share their last node. Knows no model and no torch.
+The hidden state of a causal model at a token depends only on that token and the ones before it, so
+sequences can share the states of a common prefix. The trie of the sorted sequences is stored in
+depth-first preorder. Packed token i has an id, a depth (its RoPE position) and `end`, the index of
+the last token in its subtree. Token q attends to k iff `k <= q <= end[k]`. Equal sequences share
+their last token. This module needs neither a model nor torch.
 """
 
 from collections.abc import Sequence, Sized
@@ -13,96 +14,99 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.retrieval.engine import packing
-from parity.retrieval.engine.packing import Ordered, Places, TokenSequences
+from parity.retrieval.engine.packing import Indices, SortedSequences, TokenSequences
 from parity.run.errors import BadData
 
-Nodes = NDArray[np.int32]
-"""(n,) int32, one entry for each node of a pack."""
+PackedTokens = NDArray[np.int32]
+"""(n,) int32: one value for each packed token."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """One trie in preorder.
+    """One trie of n packed tokens and m sequences, in preorder.
 
     Attributes:
-        ids: (n,) token ids.
-        depth: (n,) positions from 0.
-        end: (n,) index of the last node of each node's subtree.
-        last: (m,) node of the last token of each owned sequence.
-        owner: (m,) index of each owned sequence in the input of `pack`.
+        ids: (n,) int32 token ids.
+        depth: (n,) int32 positions in the sequence, from 0.
+        end: (n,) int32 index of the last packed token in each token's subtree.
+        last: (m,) int64 index of the last packed token of each sequence.
+        owner: (m,) int64 index of each sequence in the input of `pack`.
     """
 
-    ids: Nodes
-    depth: Nodes
-    end: Nodes
-    last: Places
-    owner: Places
+    ids: PackedTokens
+    depth: PackedTokens
+    end: PackedTokens
+    last: Indices
+    owner: Indices
 
     def __len__(self) -> int:
-        """Return the number of nodes."""
+        """Return the number of packed tokens."""
         return len(self.ids)
 
 
 def pack(sequences: Sequence[Sequence[int]], budget: int) -> list[Pack]:
-    """Cut the trie of `sequences` into packs of at most `budget` nodes.
+    """Split the trie of `sequences` into packs of at most `budget` tokens.
 
-    Sequences are taken in sorted order; a prefix that spans a cut is repeated once in the next
-    pack. There are as few packs as can be, about equal (see `packing.cuts`). A sequence longer
-    than the budget is a pack alone. The packs depend on the sequences and the budget only.
+    Sequences are packed in sorted order. A prefix that continues in the next pack is repeated there
+    once. The number of packs is minimal, and their sizes are about equal (see
+    `packing.pack_bounds`). A sequence longer than the budget gets its own pack. The packs depend
+    only on the sequences and the budget.
 
     Args:
-        sequences: token ids; none may be empty.
-        budget: nodes in a pack.
+        sequences: token ids of each sequence, at least one.
+        budget: largest number of packed tokens in a pack.
 
     Raises:
         BadData: a sequence is empty.
     """
-    return pack_flat(packing.flat(sequences), budget)
+    return pack_concatenated(packing.concatenate(sequences), budget)
 
 
-def pack_flat(sequences: TokenSequences, budget: int) -> list[Pack]:
-    """Do as `pack` does for sequences that lie end to end.
+def pack_concatenated(sequences: TokenSequences, budget: int) -> list[Pack]:
+    """Split the trie of concatenated sequences into packs, see `pack`.
 
     Raises:
         BadData: a sequence is empty.
     """
-    order = packing.ordered(sequences)
-    return [_grown(order, start, stop) for start, stop in packing.cuts(order, budget)]
+    order = packing.sort_sequences(sequences)
+    return [_build_pack(order, start, stop) for start, stop in packing.pack_bounds(order, budget)]
 
 
-def _grown(order: Ordered, start: int, stop: int) -> Pack:
-    """Return the trie of sequences `start` to `stop` in order."""
-    offsets = order.flat.offsets[start : stop + 1] - order.flat.offsets[start]
+def _build_pack(order: SortedSequences, start: int, stop: int) -> Pack:
+    """Return the trie of the sorted sequences from `start` to `stop`."""
+    offsets = order.sequences.offsets[start : stop + 1] - order.sequences.offsets[start]
     lengths = np.diff(offsets)
     shared = order.shared[start:stop].copy()
-    shared[0] = 0  # what it shares with the pack before is repeated here
+    shared[0] = 0  # the prefix shared with the previous pack is repeated
     depth = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
-    kept = depth >= np.repeat(shared, lengths)
-    ids = order.flat.ids[order.flat.offsets[start] : order.flat.offsets[stop]][kept]
+    is_new = depth >= np.repeat(shared, lengths)
+    ids = order.sequences.ids[order.sequences.offsets[start] : order.sequences.offsets[stop]][
+        is_new
+    ]
     last = np.cumsum(lengths - shared) - 1
-    end = _ends(lengths, shared)
-    return Pack(ids, depth[kept].astype(np.int32), end, last, order.owner[start:stop])
+    end = _subtree_ends(lengths, shared)
+    return Pack(ids, depth[is_new].astype(np.int32), end, last, order.owner[start:stop])
 
 
-def _ends(lengths: Places, shared: Places) -> Nodes:
-    """Return each node's last descendant: a subtree ends where a sequence leaves it."""
-    nodes = np.arange((lengths - shared).sum(), dtype=np.int32)
-    end = np.empty_like(nodes)
-    path = np.empty(lengths.max(), dtype=np.int32)  # nodes from the root to the last one
-    count = deep = 0
-    for length, keep in zip(lengths.tolist(), shared.tolist(), strict=True):
-        end[path[keep:deep]] = count - 1
-        path[keep:length] = nodes[count : count + length - keep]
-        count, deep = count + length - keep, length
-    end[path[:deep]] = count - 1
+def _subtree_ends(lengths: Indices, shared: Indices) -> PackedTokens:
+    """Return (n,) the last descendant of each token: a subtree ends where a sequence leaves it."""
+    positions = np.arange((lengths - shared).sum(), dtype=np.int32)
+    end = np.empty_like(positions)
+    path = np.empty(lengths.max(), dtype=np.int32)  # tokens from the root to the last
+    node_count = path_length = 0
+    for length, prefix in zip(lengths.tolist(), shared.tolist(), strict=True):
+        end[path[prefix:path_length]] = node_count - 1
+        path[prefix:length] = positions[node_count : node_count + length - prefix]
+        node_count, path_length = node_count + length - prefix, length
+    end[path[:path_length]] = node_count - 1
     return end
 
 
-def rows(sequences: Sequence[Sequence[int]], budget: int) -> list[Pack]:
-    """Return packs for models that are not causal: whole distinct sequences of one length each.
+def pack_equal_lengths(sequences: Sequence[Sequence[int]], budget: int) -> list[Pack]:
+    """Return packs for bidirectional models: distinct sequences of equal length in each pack.
 
-    A pack's nodes are its sequences end to end; nothing is shared but duplicates, and nothing is
-    padded. At most `budget` nodes, at least one sequence.
+    The sequences of a pack are concatenated, without padding. Only duplicates are shared. A pack
+    has at most `budget` tokens, but at least one sequence.
 
     Raises:
         BadData: a sequence is empty.
@@ -121,41 +125,41 @@ def rows(sequences: Sequence[Sequence[int]], budget: int) -> list[Pack]:
         limit = start + max(1, budget // width)
         while stop < min(limit, len(order)) and len(order[stop]) == width:
             stop += 1
-        packs.append(_row_pack(order[start:stop], owners, width))
+        packs.append(_pack_rows(order[start:stop], owners, width))
         start = stop
     return packs
 
 
-def _row_pack(
-    kept: Sequence[tuple[int, ...]], owners: dict[tuple[int, ...], list[int]], width: int
+def _pack_rows(
+    rows: Sequence[tuple[int, ...]], owners: dict[tuple[int, ...], list[int]], width: int
 ) -> Pack:
-    count = len(kept)
-    ids = np.array(kept, dtype=np.int32).reshape(-1)
+    count = len(rows)
+    ids = np.array(rows, dtype=np.int32).reshape(-1)
     depth = np.tile(np.arange(width, dtype=np.int32), count)
     end = np.repeat(np.arange(1, count + 1, dtype=np.int32) * width - 1, width)
-    pairs = [(place, owner) for place, tokens in enumerate(kept) for owner in owners[tokens]]
-    last = np.array([(place + 1) * width - 1 for place, _ in pairs], dtype=np.int64)
-    return Pack(ids, depth, end, last, np.array([owner for _, owner in pairs], dtype=np.int64))
+    row_owners = [(row, owner) for row, tokens in enumerate(rows) for owner in owners[tokens]]
+    last = np.array([(row + 1) * width - 1 for row, _ in row_owners], dtype=np.int64)
+    return Pack(ids, depth, end, last, np.array([owner for _, owner in row_owners], dtype=np.int64))
 
 
 def unpack(packs: Sequence[Pack]) -> dict[int, list[int]]:
-    """Return sequence index → tokens, by walking each last node to its root."""
-    found: dict[int, list[int]] = {}
-    for one in packs:
-        for node, owner in zip(one.last.tolist(), one.owner.tolist(), strict=True):
-            found[owner] = [int(one.ids[i]) for i in ancestors(one, node)]
-    return found
+    """Return sequence index → token ids, read from each last token back to its root."""
+    sequences: dict[int, list[int]] = {}
+    for pack_ in packs:
+        for token, owner in zip(pack_.last.tolist(), pack_.owner.tolist(), strict=True):
+            sequences[owner] = [int(pack_.ids[i]) for i in ancestors(pack_, token)]
+    return sequences
 
 
-def ancestors(pack_: Pack, node: int) -> list[int]:
-    """Return the nodes that `node` sees, root first, itself last."""
-    before = np.arange(node + 1)
-    seen: list[int] = before[pack_.end[: node + 1] >= node].tolist()
+def ancestors(pack_: Pack, token: int) -> list[int]:
+    """Return the packed tokens that `token` attends to, from the root to itself."""
+    before = np.arange(token + 1)
+    seen: list[int] = before[pack_.end[: token + 1] >= token].tolist()
     return seen
 
 
-def visible(pack_: Pack) -> NDArray[np.bool_]:
-    """Return the dense mask: (n, n) bool, row q true where q may see k."""
+def attention_mask(pack_: Pack) -> NDArray[np.bool_]:
+    """Return the dense attention mask, (n, n) bool: row q, column k is true if q attends to k."""
     index = np.arange(len(pack_))
     keys: NDArray[np.bool_] = (index[None, :] <= index[:, None]) & (
         index[:, None] <= pack_.end[None, :]
@@ -165,82 +169,89 @@ def visible(pack_: Pack) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Consecutive nodes of a pack, and the earlier nodes that any of them sees.
+    """Consecutive tokens of a pack, and the earlier tokens that any of them attends to.
 
     Attributes:
-        start: first node.
-        stop: one past the last.
-        ancestors: (a,) nodes before `start`, ascending.
+        start: index of the first token.
+        stop: index after the last token.
+        ancestors: (a,) int64 indices of the tokens before `start`, ascending.
     """
 
     start: int
     stop: int
-    ancestors: Places
+    ancestors: Indices
 
 
-def blocks(pack_: Pack, size: int) -> list[Block]:
-    """Return the blocks of at most `size` nodes; what they see before them, their first one sees.
+def split_blocks(pack_: Pack, size: int) -> list[Block]:
+    """Return the blocks of at most `size` tokens of a pack.
 
-    An ancestor of a node is the last one before it at its depth, so one walk finds all.
+    The ancestors of a block are those of its first token. A token's ancestor at some depth is the
+    latest token of that depth, so one pass over the pack finds them all.
     """
-    found: list[Block] = []
-    latest = np.zeros(int(pack_.depth.max(initial=0)) + 1, dtype=np.int64)  # node by depth
+    blocks: list[Block] = []
+    latest = np.zeros(int(pack_.depth.max(initial=0)) + 1, dtype=np.int64)  # token by depth
     for start in range(0, len(pack_), size):
         stop = min(start + size, len(pack_))
-        found.append(Block(start, stop, latest[: pack_.depth[start]].copy()))
-        latest[pack_.depth[start:stop]] = np.arange(start, stop)  # of equal depths the last stays
-    return found
+        blocks.append(Block(start, stop, latest[: pack_.depth[start]].copy()))
+        latest[pack_.depth[start:stop]] = np.arange(start, stop)  # the last of equal depths wins
+    return blocks
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
-    """What packing saved; depends on the sequences and the budget only.
+class PackingCounts:
+    """Token counts that show what packing saves; they depend on the sequences and the budget only.
 
     Attributes:
-        sequences: how many there are, equal ones too.
-        flat: tokens of all of them.
-        packed: nodes of all packs.
-        packs: how many there are.
-        padded: tokens of batches sorted by length and padded to their longest, as peers run them.
-        repeated: nodes among `packed` that stand in the pack before, too, because of a cut.
+        sequences: number of sequences, duplicates included.
+        tokens_without_sharing: tokens in all sequences.
+        tokens_with_sharing: tokens in all packs.
+        packs: number of packs.
+        padded_tokens: tokens in batches sorted by length and padded, as other libraries run them.
+        repeated_tokens: packed tokens that repeat a prefix of the previous pack.
     """
 
     sequences: int
-    flat: int
-    packed: int
+    tokens_without_sharing: int
+    tokens_with_sharing: int
     packs: int
-    padded: int
-    repeated: int
+    padded_tokens: int
+    repeated_tokens: int
 
     @property
     def sharing(self) -> float:
-        """Return tokens for each node that is computed; 1 where nothing is shared."""
-        return self.flat / self.packed if self.packed else 1.0
+        """Return the ratio of tokens without to tokens with prefix sharing, at least 1."""
+        return (
+            self.tokens_without_sharing / self.tokens_with_sharing
+            if self.tokens_with_sharing
+            else 1.0
+        )
 
 
-def counts(packs: Sequence[Pack], sequences: Sequence[Sized], batch: int = 32) -> Counts:
-    """Count what `pack` made of `sequences`.
+def count_tokens(
+    packs: Sequence[Pack], sequences: Sequence[Sized], batch: int = 32
+) -> PackingCounts:
+    """Count the tokens of `sequences` with and without prefix sharing.
 
     Args:
-        packs: all of them, in order.
-        sequences: what was packed.
-        batch: sequences in a peer's batch.
+        packs: all packs of the sequences, in order.
+        sequences: token ids of each sequence.
+        batch: sequences in a padded batch, for comparison.
     """
     lengths = sorted(map(len, sequences), reverse=True)
     heads = range(0, len(lengths), batch)
-    return Counts(
+    return PackingCounts(
         sequences=len(lengths),
-        flat=sum(lengths),
-        packed=sum(map(len, packs)),
+        tokens_without_sharing=sum(lengths),
+        tokens_with_sharing=sum(map(len, packs)),
         packs=len(packs),
-        padded=sum(lengths[head] * len(lengths[head : head + batch]) for head in heads),
-        repeated=sum(map(_repeated, packs, packs[1:])),
+        padded_tokens=sum(lengths[head] * len(lengths[head : head + batch]) for head in heads),
+        repeated_tokens=sum(map(_repeated_prefix, packs, packs[1:])),
     )
 
 
-def _repeated(before: Pack, after: Pack) -> int:
-    """Return the leading tokens that the last sequence of one pack shares with the next's first."""
-    one = before.ids[ancestors(before, int(before.last[-1]))]
-    other = after.ids[: after.last[0] + 1]
-    size = min(len(one), len(other))
-    return int(np.append(one[:size] == other[:size], False).argmin())
+def _repeated_prefix(before: Pack, after: Pack) -> int:
+    """Return how many leading tokens two adjacent packs share where they were split."""
+    last_path = before.ids[ancestors(before, int(before.last[-1]))]
+    first_path = after.ids[: after.last[0] + 1]
+    size = min(len(last_path), len(first_path))
+    return int(np.append(last_path[:size] == first_path[:size], False).argmin())

@@ -1,1 +1,1 @@
-"""Base models and adapters: where they are, what they are, how they load."""
+"""Base models and adapters: files, shapes, loading."""

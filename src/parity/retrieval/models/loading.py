@@ -1,4 +1,4 @@
-"""Load a base's weights as a run wants them: depth, precision, 4 bits, device."""
+"""Loading of base models: number of layers, precision, quantization and device."""
 
 from typing import Any
 
@@ -9,32 +9,33 @@ from transformers.utils import logging
 from parity.retrieval.engine import device as hardware
 from parity.retrieval.models import fp8
 from parity.retrieval.models.base_model import BaseModel
-from parity.run.config.run_file import EncoderConfig
+from parity.run.config.encoder import EncoderConfig
 from parity.run.errors import BadConfig, Mismatch
 
 
-def device_of(config: EncoderConfig) -> torch.device:
-    """Return where a run computes.
+def choose_device(config: EncoderConfig) -> torch.device:
+    """Return the device of a run.
 
     Raises:
-        BadConfig: a GPU is asked for and there is none.
+        BadConfig: `encoder.device` is `cuda` but torch sees no GPU.
     """
     if config.device == "cuda" and not torch.cuda.is_available():
-        raise BadConfig("encoder.device = 'cuda': this machine shows no CUDA device to torch")
+        raise BadConfig("encoder.device = 'cuda': torch finds no CUDA device")
     if config.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(config.device)
 
 
-def dtype_of(config: EncoderConfig, device: torch.device) -> torch.dtype:
-    """Return the compute dtype by what the device really has.
+def choose_dtype(config: EncoderConfig, device: torch.device) -> torch.dtype:
+    """Return the compute dtype: for `auto`, bf16 or fp16 on a GPU, fp32 on a CPU.
 
-    `torch.cuda.is_bf16_supported()` counts emulation as support; compute capability does not.
+    `torch.cuda.is_bf16_supported()` counts emulation as support, so this reads the compute
+    capability.
 
     Raises:
-        BadConfig: bf16 is asked of a GPU without units for it.
+        BadConfig: `encoder.precision` is `bf16` on a GPU without bf16 units.
     """
-    native = device.type == "cuda" and not hardware.lacks_bf16(device)
+    native = device.type == "cuda" and not hardware.emulates_bf16(device)
     if config.precision == "bf16" and device.type == "cuda" and not native:
         raise BadConfig("encoder.precision = 'bf16': this GPU has no bf16 units (capability < 8)")
     if config.precision == "auto":
@@ -45,15 +46,15 @@ def dtype_of(config: EncoderConfig, device: torch.device) -> torch.dtype:
 
 
 def load(base: BaseModel, config: EncoderConfig, device: torch.device, dtype: torch.dtype) -> Any:
-    """Return the base's model with frozen weights, on its device.
+    """Return the base model with frozen weights, on its device.
 
     Raises:
-        BadConfig: it has fewer layers than asked for, does not fit the GPUs, or they cannot do
-            what is asked.
-        Mismatch: weights would be newly initialized.
+        BadConfig: the model has too few layers or does not fit the GPUs, or the GPUs do not support
+            the quantization.
+        Mismatch: a weight is missing from the files and would be newly initialized.
     """
     if config.quantize == "fp8":
-        fp8.check(device)
+        fp8.check_device(device)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     shape = AutoConfig.from_pretrained(str(base.folder))
@@ -72,33 +73,35 @@ def load(base: BaseModel, config: EncoderConfig, device: torch.device, dtype: to
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
     )
-    ready = getattr(shape, "quantization_config", None) is not None  # its files are 4-bit already
-    # Gemma 2 caps attention logits, which SDPA cannot.
-    capped = bool(getattr(shape, "attn_logit_softcapping", None))
+    is_quantized = (
+        getattr(shape, "quantization_config", None) is not None
+    )  # the files hold 4-bit weights
+    # Gemma 2 caps attention logits, which SDPA does not support.
+    is_capped = bool(getattr(shape, "attn_logit_softcapping", None))
     model, info = AutoModel.from_pretrained(
         str(base.folder),
         config=shape,
         dtype=dtype,
-        attn_implementation="eager" if capped else None,
-        quantization_config=None if ready or config.quantize != "4bit" else quantized,
+        attn_implementation="eager" if is_capped else None,
+        quantization_config=None if is_quantized or config.quantize != "4bit" else quantized,
         device_map=hardware.device_map(config, device),
-        ignore_mismatched_sizes=True,  # refused below, in words
+        ignore_mismatched_sizes=True,  # refused below with a message
         output_loading_info=True,
     )
-    fresh = sorted(key for key in info["missing_keys"] if "pooler" not in key)
-    if fresh or info["mismatched_keys"]:
-        key = fresh[0] if fresh else sorted(map(str, info["mismatched_keys"]))[0]
-        raise Mismatch(f"base {base.name}: {key} is not in its files and would be random")
+    missing = sorted(key for key in info["missing_keys"] if "pooler" not in key)
+    if missing or info["mismatched_keys"]:
+        key = missing[0] if missing else sorted(map(str, info["mismatched_keys"]))[0]
+        raise Mismatch(f"base model {base.name}: {key} is not in its files and would be random")
     _keep_unpacked(model)
     model.requires_grad_(False)
-    return model if hardware.spread(model, base.name) else model.to(device)
+    return model if hardware.is_split(model, base.name) else model.to(device)
 
 
 def _keep_unpacked(model: Any) -> None:
-    """Keep 4-bit layers on the CPU from repacking themselves in the first forward they see.
+    """Prevent bitsandbytes from repacking 4-bit layers on the CPU in their first forward.
 
-    Where there is AVX512-BF16, bitsandbytes does so without gradients; the packed kernel sums in
-    bf16 whatever the precision and has no backward, so training after it learns from noise.
+    With AVX512-BF16, bitsandbytes repacks in a forward without gradients. The packed kernel sums in
+    bf16 in every precision and has no backward, so later training would learn from noise.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):

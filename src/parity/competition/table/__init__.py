@@ -1,0 +1,1 @@
+"""Any competition that consists of plain tables, described by the section `[competition]`."""
