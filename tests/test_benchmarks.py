@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from shipped_data import synthetic_folder
 
 from benchmarks import __main__ as bench
 from benchmarks import equality, measure, peers
@@ -24,6 +25,7 @@ def tokenizer() -> Path:
 
 def words(kind: str, tokenizer: Path, out: Path) -> list[str]:
     common = [kind, "--shape=tiny", f"--tokenizer={tokenizer}", "--repeat=1", f"--out={out}"]
+    common.append(f"--data={synthetic_folder()}")
     if kind == "train":
         return [*common, "--work=random", "--queries=3", "--group=3"]
     sizes = ["--queries=6", "--peer-queries=4", "--batches=2", "--tuning=2", "--checked=3"]

@@ -130,8 +130,10 @@ class OptionalWordsTask(Task[Any]):
     """A task whose positional arguments may be left out."""
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
-        """Return its arguments."""
+        """Return its arguments; Invoke takes the help out of the task, so it is put back."""
+        help_texts = dict(self.help)
         arguments: list[Argument] = super().get_arguments(ignore_unknown_help)
+        self.help = help_texts
         for argument in arguments:
             argument.__class__ = _OptionalWord if argument.positional else Argument
         return arguments

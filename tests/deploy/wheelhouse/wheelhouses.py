@@ -12,12 +12,11 @@ from parity.deploy.wheelhouse import wheel_lock
 from parity.deploy.wheelhouse.wheel_lock import Wheel, WheelLock
 from parity.pipeline.command_cores import image
 from parity.run import digest, paths, resources
-from tools.build_hook import RESOURCES
 
 ROOT = Path(__file__).parents[3]
 COPIED = (
     *("pyproject.toml", "README.md", "LICENSE", ".gitignore", "Dockerfile", "requirements.lock"),
-    *("tools/build_hook.py", *RESOURCES),
+    *("kaggle", "offline_wheels/wheels.lock"),
 )
 """What a build of the project's wheel and image reads, apart from `src`."""
 
