@@ -86,7 +86,12 @@ def test_a_command_that_needs_a_checkout_says_so(
     command: Path, tmp_path: Path, words: list[str]
 ) -> None:
     answer = subprocess.run(
-        [str(command), *words], cwd=tmp_path, capture_output=True, text=True, check=False
+        [str(command), *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert answer.returncode == 2
     assert "checkout" in answer.stderr

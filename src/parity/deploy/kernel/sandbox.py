@@ -19,6 +19,7 @@ SCRIPT = "/kaggle/src/script.py"
 """Path of a kernel's script on Kaggle."""
 
 _SECONDS = 60  # timeout of the check whether a sandbox can start
+_PACKAGES = ("site-packages", "dist-packages")
 _PASSED_ON = (
     *("PATH", "LANG", "LC_ALL"),
     *("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "JAX_PLATFORMS"),
@@ -177,8 +178,12 @@ def _covers(hidden: Iterable[Path]) -> Iterator[str]:
 
 
 def _prefixes() -> set[Path]:
-    """Return the folders of the running Python, by every path that links to them."""
+    """Return the folders of the running Python, by every path that links to them.
+
+    Installed packages may also be elsewhere: a .pth file can add another environment's.
+    """
     prefixes = {Path(sys.prefix), Path(sys.base_prefix)}
+    prefixes |= {path for path in map(Path, sys.path) if path.name in _PACKAGES and path.is_dir()}
     program = Path(sys.executable)
     while program.is_symlink():
         program = program.parent / program.readlink()
