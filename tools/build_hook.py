@@ -5,9 +5,8 @@ the lock of the wheels become package data under `parity/resources`, and `build.
 commit and the digest of requirements.lock, which `parity --version` prints.
 """
 
-import hashlib
 import json
-import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,9 @@ class ResourceHook(BuildHookInterface[Any]):
         root = Path(self.root)
         self._folder = tempfile.TemporaryDirectory()
         record = Path(self._folder.name) / "build.json"
-        record.write_text(json.dumps(describe(root), sort_keys=True) + "\n", encoding="utf-8")
+        record.write_text(
+            json.dumps(_describe_build(root), sort_keys=True) + "\n", encoding="utf-8"
+        )
         included = {str(root / name): f"parity/resources/{name}" for name in RESOURCES}
         build_data["force_include"] |= {**included, str(record): "parity/resources/build.json"}
 
@@ -48,13 +49,11 @@ class ResourceHook(BuildHookInterface[Any]):
             self._folder.cleanup()
 
 
-def describe(root: Path) -> dict[str, str]:
-    """Return the commit of a checkout, empty outside git, and the digest of its lock."""
-    command = ["git", "-c", f"safe.directory={root}", "rev-parse", "HEAD"]
+def _describe_build(root: Path) -> dict[str, str]:
+    """Return what the package itself reports of this checkout; the code loads no dependency."""
+    sys.path.insert(0, str(root / "src"))
     try:
-        answer = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-        commit = answer.stdout.strip() if answer.returncode == 0 else ""
-    except FileNotFoundError:  # git is not installed
-        commit = ""
-    lock = hashlib.sha256((root / "requirements.lock").read_bytes()).hexdigest()
-    return {"commit": commit, "lock": lock}
+        from parity.run.resources import describe_build  # noqa: PLC0415 – not installed yet
+    finally:
+        sys.path.pop(0)
+    return describe_build()
