@@ -1,14 +1,18 @@
 """Fixtures of all tests: no network, no account, one thread, a temporary home."""
 
 import os
+import shutil
 import signal
 import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from deploy.bundle.finished_run import FinishedRun
 
 # Set before anything is imported that reads them once.
 os.environ.update(
@@ -90,3 +94,21 @@ def _one_thread() -> None:
 def root() -> Path:
     """Return the repository's root."""
     return Path(__file__).parents[1]
+
+
+@pytest.fixture
+def chain(tmp_path_factory: pytest.TempPathFactory) -> "FinishedRun":
+    """Return a small run that was packaged and rehearsed, made once for all tests of a process."""
+    # Imported here: it loads torch, which most tests need not.
+    from deploy.bundle import finished_run  # noqa: PLC0415
+
+    return finished_run.shared(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture
+def copy(chain: "FinishedRun", tmp_path: Path) -> Path:
+    """Return a copy of its laid-out /kaggle that a test may change, with nothing in working."""
+    kaggle = tmp_path / "kaggle"
+    shutil.copytree(chain.kaggle / "input", kaggle / "input")
+    (kaggle / "working").mkdir()
+    return kaggle

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from deploy.bundle import finished_run as chains
 from deploy.bundle.finished_run import SYNTHETIC, TESTED, FinishedRun, rewrite_rows, rows
 from safetensors.numpy import load_file, save_file
 
@@ -25,20 +24,6 @@ OUTPUTS = {"submission.csv", "run_report.json", "probe_ranking.jsonl", "probe.np
 Fault = Callable[..., str]
 PARTS = ("bundle", "wheelhouse", "base")
 pytestmark = pytest.mark.xdist_group("chain")  # the finished run is shared
-
-
-@pytest.fixture
-def chain(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
-    return chains.shared(tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture
-def copy(chain: FinishedRun, tmp_path: Path) -> Path:
-    """Return a copy of the laid-out folder that a test may change; no file is a link."""
-    kaggle = tmp_path / "kaggle"
-    shutil.copytree(chain.kaggle / "input", kaggle / "input")
-    (kaggle / "working").mkdir()
-    return kaggle
 
 
 def part(kaggle: Path, name: str) -> Path:

@@ -9,7 +9,6 @@ from typing import Any
 import attached
 import numpy as np
 import pytest
-from deploy.bundle import finished_run as chains
 from deploy.bundle.finished_run import SYNTHETIC, TESTED, FinishedRun, rows
 
 from parity.competition import ranking as rankings
@@ -25,20 +24,6 @@ from parity.run.paths import RunPaths
 
 SPEED = ("tokens", "packs", "seconds", "budget")
 pytestmark = pytest.mark.xdist_group("chain")  # the finished run is shared
-
-
-@pytest.fixture
-def chain(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
-    return chains.shared(tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture
-def copy(chain: FinishedRun, tmp_path: Path) -> Path:
-    """Return a copy of the laid-out folder with an empty working folder."""
-    kaggle = tmp_path / "kaggle"
-    shutil.copytree(chain.kaggle / "input", kaggle / "input")
-    (kaggle / "working").mkdir()
-    return kaggle
 
 
 # Outputs of the finished run
