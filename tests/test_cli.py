@@ -70,11 +70,11 @@ def test_printed_commands_are_accepted_and_keep_run_and_overrides(
 def test_a_fix_is_completed_with_what_the_user_typed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fixes = [("mine",), ("wheels",), ("eval", "--adapter", "base"), ("image.lock", "--freeze=f")]
+    fixes = [("mine",), ("wheels",), ("eval", "--model", "base"), ("image.lock", "--freeze=f")]
     expected = [
         "./inv mine --run a.toml --set=x.y=1 --round 3",
         "./inv wheels --run a.toml --set=x.y=1",
-        "./inv eval --run a.toml --set=x.y=1 --round 3 --adapter base",
+        "./inv eval --run a.toml --set=x.y=1 --round 3 --model base",
         "./inv image.lock --freeze=f",
     ]
     for fix, command in zip(fixes, expected, strict=True):
@@ -220,7 +220,14 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         (["status"], ("status:status", [None], {"overrides": ()})),
         (["demo", "--quick"], ("demo:demo", [], {"data": None, "quick": True, "overrides": ()})),
         (["prepare"], ("prepare:prepare", [], {})),
-        (["mine", "--import", "n.jsonl"], ("mine:mine", [], {"imported": Path("n.jsonl")})),
+        (
+            ["mine", "--import", "n.jsonl"],
+            ("mine:mine", [], {"model": "", "imported": Path("n.jsonl")}),
+        ),
+        (
+            ["mine", "--model", "round-0/epoch-1"],
+            ("mine:mine", [], {"model": "round-0/epoch-1", "imported": None}),
+        ),
         (
             ["train", "--where=image"],
             ("run_in_image:run_stage_in_image", [["train", "--where=image"]], {}),
@@ -230,8 +237,36 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             (
                 "evaluate:evaluate",
                 [],
-                {"label": "best", "against": None, "accept_contaminated": False},
+                {
+                    "model": "",
+                    "evaluation": "",
+                    "against": None,
+                    "csv": None,
+                    "accept_contaminated": False,
+                },
             ),
+        ),
+        (
+            ["eval", "--all", "--csv", "scores.csv"],
+            (
+                "evaluate:evaluate",
+                [],
+                {
+                    "model": "all",
+                    "evaluation": "",
+                    "against": None,
+                    "csv": Path("scores.csv"),
+                    "accept_contaminated": False,
+                },
+            ),
+        ),
+        (
+            ["predict", "--model=base", "--as", "plain"],
+            ("predict:predict", [], {"model": "base", "evaluation": "plain"}),
+        ),
+        (
+            ["package", "--model", "../adapter"],
+            ("package:package", [], {"model": "../adapter", "evaluation": ""}),
         ),
         (["follow", "--minutes", "1.5"], ("follow:follow", [], {"minutes": 1.5})),
         (["submit", "--dry-run"], ("submit:submit_or_show", [], {"dry_run": True})),

@@ -107,6 +107,11 @@ def test_a_missing_run_file_lists_the_existing_ones(
         (["prepare", "--round", "1"], "unrecognized arguments: --round"),
         (["prepare", "--set"], "argument --set: expected one argument"),
         (["predict", "--adapter", "base"], "unrecognized arguments: --adapter"),
+        (["train", "--model", "base"], "unrecognized arguments: --model"),
+        (["mine", "--as", "plain"], "unrecognized arguments: --as"),
+        (["mine", "--model", "base", "--import", "a"], "not allowed with argument --model"),
+        (["mine", "--import", "a", "--model", "base"], "not allowed with argument --import"),
+        (["eval", "--all", "--model", "base"], "--model: not allowed with argument --all"),
         (["mine", "--where", "there"], "argument --where: invalid choice: 'there' (choose from "),
         (["package", "--where", "image"], "unrecognized arguments: --where"),
         (["push", "--as", "gist"], "argument --as: invalid choice: 'gist' (choose from "),
@@ -137,7 +142,7 @@ def test_e28_a_switch_is_true_or_false_and_nothing_else(
     assert failure(words, capsys) == (2, expected)
 
 
-@pytest.mark.parametrize("flag", ["--accept", "--accept-contaminate", "--roun=1", "--adapt=base"])
+@pytest.mark.parametrize("flag", ["--accept", "--accept-contaminate", "--roun=1", "--mode=base"])
 def test_e30_a_flag_has_one_spelling(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"unrecognized arguments: {flag}" in usage(["eval", flag], capsys)
 

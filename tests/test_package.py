@@ -59,7 +59,7 @@ def test_the_wheel_holds_what_a_checkout_has_at_its_root(wheel: Path) -> None:
     resources = {name.removeprefix("parity/resources/") for name in names if "/resources/" in name}
     for name in ("kaggle/kernel.py", "kaggle/image.lock", "offline_wheels/wheels.lock"):
         assert name in resources
-    runs = {path.name for path in (ROOT / "runs").glob("*.toml")}
+    runs = {path.relative_to(ROOT / "runs").as_posix() for path in ROOT.glob("runs/**/*.toml")}
     assert {name.removeprefix("runs/") for name in resources if name.endswith(".toml")} == runs
     assert "parity/py.typed" in names
     assert not [name for name in names if "__pycache__" in name or name.startswith("tests/")]

@@ -129,12 +129,21 @@ def test_a_round_is_passed_on(name: str, round_: int, started: Started) -> None:
 
 
 def test_eval_passes_on_what_is_scored(started: Started) -> None:
-    invoke("eval", "--adapter", "epoch-2", "--against", "runs/eedi.toml", "--accept-contaminated")
+    flags = ["--as", "plain", "--against", "runs/eedi.toml", "--accept-contaminated"]
+    invoke("eval", "--model", "epoch-2", *flags)
+    invoke("eval", "--all", "--csv", "scores.csv")
     invoke("eval")
-    full, plain = map(parsed, started)
-    expected = ("epoch-2", Path("runs/eedi.toml"), True)
-    assert (full.label, full.against, full.accept_contaminated) == expected
-    assert (plain.label, plain.against, plain.accept_contaminated) == ("best", None, False)
+    full, every, plain = map(parsed, started)
+    expected = ("epoch-2", "plain", Path("runs/eedi.toml"), True)
+    assert (full.model, full.evaluation, full.against, full.accept_contaminated) == expected
+    assert (every.model, every.csv) == ("all", Path("scores.csv"))
+    assert (plain.model, plain.evaluation, plain.against, plain.csv) == ("", "", None, None)
+
+
+@pytest.mark.parametrize("name", ["mine", "predict", "package", "forecast"])
+def test_a_model_is_passed_on(name: str, started: Started) -> None:
+    invoke(name, "--model", "other/round-0/best")
+    assert parsed(started[0]).model == "other/round-0/best"
 
 
 def test_two_records_are_passed_on(started: Started) -> None:

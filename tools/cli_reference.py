@@ -43,9 +43,12 @@ def _about(command: Command) -> Iterator[str]:
     yield f"{registry.summary_of(command)}\n"
     if isinstance(command, Stage) and command.needs:
         needs = ", ".join(f"`{name}`" for name in command.needs)
-        previous = ", ".join(f"`{name}`" for name in command.needs_previous)
-        later = f"; from round 1 on also {previous} of the round before" if previous else ""
-        yield f"Needs {needs}{later}.\n"
+        models = {
+            "best": " and a model",
+            "previous": " and a model: in round 0 the base model, later the previous round's best",
+            "initial": ", and the model that `training.init_from` names",
+        }
+        yield f"Needs {needs}{models.get(command.model, '')}.\n"
 
 
 def _spelling(option: Option) -> str:

@@ -173,3 +173,43 @@ def test_a_file_that_is_not_a_lineage_is_refused_by_name(tmp_path: Path, text: s
     path.write_text(text, encoding="utf-8")
     with pytest.raises(BadData, match=r"lineage\.json"):
         Lineage.read(path)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("Work out 3 + 4", "Work out 3 + 4."),
+        ("Work out 3 + 4", "work out 3+4 ?"),
+        (r"Solve \( 2 x=3 \)", r"Solve \(2x=3\)"),
+        (r"Solve $ 2 x $", "Solve $2x$"),
+        (r"Find \(\frac{1}{2}\)", r"Find \( \frac12 \)"),
+        (r"Find \(\frac{1}{2}\)", r"Find \( \dfrac{1}{2} \)"),
+        (r"Find \(\left(3\,x\right)\)", r"Find \((3x)\)"),
+        ("Solve 2x", "Solve\u200b 2x\ufeff"),
+        ("Solve the equation", "Solve the equa\u00adtion"),
+        ("3-4", "3\u22124"),
+        ("3-4", "3\u20134"),
+        ("3-4", "3 \u2014 4"),
+        ("Tom's cake", "Tom\u2019s cake"),
+        ('a "whole" number', "a \u201cwhole\u201d number"),
+        ("a b", "a\u00a0b"),
+        ("Straße", "STRASSE"),
+    ],
+)
+def test_trivially_different_texts_are_equal(first: str, second: str) -> None:
+    assert normalize(first) == normalize(second)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("Tom has 3", "Sam has 3"),
+        ("3 - 4", "3 + 4"),
+        ("1.5", "15"),
+        (r"\(\frac{1}{2}\)", r"\(\frac{2}{1}\)"),
+        ("a < b", "a > b"),
+        ("2 3", "23"),
+    ],
+)
+def test_other_questions_stay_different(first: str, second: str) -> None:
+    assert normalize(first) != normalize(second)

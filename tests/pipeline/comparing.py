@@ -7,10 +7,10 @@ from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
 import pytest
-from pipeline import run_fixture
 from pipeline.run_fixture import RunFixture
 
 from parity.cli import main
+from parity.pipeline import evaluation_job
 from parity.pipeline.stage_cores import evaluate
 from parity.run import ledger
 
@@ -39,11 +39,9 @@ def compare_rescored(
 ) -> tuple[int, dict[str, Any]]:
     """Score the adapter under other settings and compare with the first score.
 
-    The checks that refuse other settings are switched off, and the cache is not used.
+    The comparison with the score in training is switched off, and the cache is not used.
     """
-    patch.setattr(evaluate, "_as_in_training", lambda *_: None)
-    for stage in ("mine", "train"):
-        run_fixture.rewrite_config(small_run.open(*sets), stage)
+    patch.setattr(evaluation_job, "_as_in_training", lambda *_: None)
     shutil.rmtree(small_run.data / "cache", ignore_errors=True)
     return reconcile_json(first_record(small_run), rescore(small_run, *sets))
 

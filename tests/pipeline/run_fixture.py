@@ -25,7 +25,7 @@ import pytest
 from parity.cli import main
 from parity.competition.eedi.kaggle_files import MAPPING, SAMPLE, TEST, TRAIN
 from parity.competition.synthetic import generator
-from parity.pipeline import dag, reload_check
+from parity.pipeline import changes, dag, reload_check
 from parity.pipeline.stage import stage_context
 from parity.pipeline.stage_cores import evaluate
 from parity.pipeline.stage_cores.mine import mine
@@ -63,7 +63,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 Files = dict[str, bytes]
 
-_STAGES: dict[str, Callable[[Run], None]] = {
+_STAGES: dict[str, Callable[[Run], object]] = {
     "prepare": prepare,
     "mine": mine,
     "train": train,
@@ -200,11 +200,17 @@ def pretend(run: Run, *stages: str) -> None:
     for stage in stages:
         inputs: dict[str, str] = {}
         if stage == "package":
-            inputs = dag.locks(run)
+            inputs = {**changes.locks(run), **_evaluation(run)}
         if stage == "reconcile":
-            inputs = dag.ids(dag.StageGraph().compared(run))
+            inputs = changes.ids(dag.StageGraph().compared(run))
         with stage_context(run, stage, inputs=inputs) as work:
             work.facts = {"result": "same"} if stage == "reconcile" else {}
+
+
+def _evaluation(run: Run) -> dict[str, str]:
+    """Return the digest of the best adapter's evaluation, which a bundle records."""
+    scored = manifests.read(dag.folder(run, "eval"))
+    return {"evaluation": scored.digest()} if scored else {}
 
 
 def digests(folder: Path) -> dict[str, str]:

@@ -1,7 +1,5 @@
-"""Done, stale or missing: what makes a stage's work differ from run file and inputs."""
+"""Order and needs of the stages, what each refuses to start without, and what it records."""
 
-import re
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -10,19 +8,21 @@ from typing import Any
 import pytest
 from pipeline import run_fixture
 from pipeline.run_fixture import RunFixture
+from pipeline.stage_states import ROUND, reason_of, refused, stale, states
 
-from parity.pipeline import dag, registry
+from parity.pipeline import changes, dag, model_reference, registry
 from parity.pipeline.dag import StageGraph, folder
 from parity.pipeline.stage import stage_context
-from parity.pipeline.stage_cores import follow, publish, push, reconcile, submit
+from parity.pipeline.stage_cores import follow, predict, publish, push, reconcile, submit
+from parity.retrieval.models import base_model
 from parity.run import ledger
-from parity.run.errors import StaleInput
+from parity.run import manifest as manifests
+from parity.run.errors import BadConfig, StaleInput
 from parity.run.experiment import Run
 from parity.run.ledger import Evidence, Kind
+from parity.run.manifest import Manifest
 
 STAGES = registry.stage_names()
-ROUND = ("prepare", "mine", "train", "eval", "predict")
-"""Stages that `predicted_run` has finished."""
 THERE: dict[str, Callable[[Run], object]] = {
     "publish": publish.publish,
     "push": push.push,
@@ -32,28 +32,6 @@ THERE: dict[str, Callable[[Run], object]] = {
 """Stages that need Kaggle."""
 BY_HAND = {**THERE, "reconcile": reconcile.reconcile_run}
 """Stages that `RunFixture.run_stages` does not know."""
-
-
-def states(run: Run, *, stages: tuple[str, ...] = ROUND) -> dict[str, str]:
-    graph = StageGraph()
-    return {stage: graph.standing(run, stage).state for stage in stages}
-
-
-def stale(run: Run) -> list[str]:
-    result = states(run)
-    assert set(result.values()) <= {"done", "stale"}
-    return [stage for stage, state in result.items() if state == "stale"]
-
-
-def reason_of(run: Run, stage: str) -> str:
-    return StageGraph().standing(run, stage).reason
-
-
-def refused(run: Run, stage: str) -> str:
-    """Return the error of a stage with the words of the command that fixes it."""
-    with pytest.raises(StaleInput) as error:
-        StageGraph().require(run, stage)
-    return f"{error.value}. Run: {' '.join(error.value.fix)}"
 
 
 def test_the_stages_are_in_the_order_in_which_they_run(small_run: RunFixture) -> None:
@@ -81,145 +59,19 @@ def test_what_was_made_is_done_and_what_was_not_is_missing(predicted_run: RunFix
     assert result == dict.fromkeys(STAGES, "missing") | dict.fromkeys(ROUND, "done")
 
 
-@pytest.mark.parametrize(
-    ("change", "first"),
-    [
-        ({"split": {"seed": 1}}, "prepare"),
-        ({"data": {"competition": "other"}}, "prepare"),
-        ({"prompt": {"query": "{question}"}}, "mine"),
-        ({"encoder": {"num_layers": 1}}, "mine"),
-        ({"mining": {"seed": 1}}, "mine"),
-        ({"training": {"seed": 1}}, "train"),
-        ({"training": {"target_modules": ["q_proj"]}}, "train"),
-        ({"scoring": {"seen_share": 0.5}}, "train"),
-    ],
-    ids=str,
-)
-def test_a_changed_run_file_makes_stale_what_depends_on_it_and_all_after(
-    predicted_run: RunFixture, change: dict[str, dict[str, Any]], first: str
-) -> None:
-    predicted_run.write_config(**change)
-    run = predicted_run.open()
-    assert stale(run) == list(ROUND[ROUND.index(first) :])
-    ((section, values),) = change.items()
-    ((key, value),) = values.items()
-    assert re.fullmatch(rf"{section}\.{key} was .*, the run file now has .*", reason_of(run, first))
-    assert repr(value) in reason_of(run, first)
-
-
-def test_an_override_changes_the_run(predicted_run: RunFixture) -> None:
-    run = predicted_run.open("training.r=8")
-    assert stale(run) == ["train", "eval", "predict"]
-    assert reason_of(run, "train") == "training.r was 4, the run file now has 8"
-    assert refused(run, "predict") == (
-        "train of round 0 is stale (training.r was 4, the run file now has 8). "
-        "Run: train --run small.toml --set=training.r=8"
-    )
-
-
-def test_a_key_set_to_its_value_changes_nothing(predicted_run: RunFixture) -> None:
-    assert stale(predicted_run.open("training.r=4", "scoring.seed=0")) == []
-
-
-def test_paths_and_devices_do_not_make_a_stage_stale(predicted_run: RunFixture) -> None:
-    elsewhere = predicted_run.folder / "elsewhere"
-    shutil.copytree(predicted_run.source, elsewhere)
-    predicted_run.write_config(
-        data={"source": str(elsewhere)},
-        encoder={"device": "auto", "token_budget": 64, "parallelism": "model"},
-        training={"tracker": "tensorboard"},
-    )
-    assert stale(predicted_run.open()) == []
-
-
-def test_a_changed_raw_file_makes_all_stale(predicted_run: RunFixture) -> None:
-    elsewhere = predicted_run.folder / "elsewhere"
-    shutil.copytree(predicted_run.source, elsewhere)
-    rows = run_fixture.read_rows(elsewhere / "train.csv")
-    run_fixture.write_rows(elsewhere / "train.csv", rows[:-1])
-    run = predicted_run.open(f"data.source={elsewhere}")
-    assert stale(run) == list(ROUND)
-    assert reason_of(run, "prepare") == "train.csv has changed since"
-    message = refused(run, "eval")
-    assert message.startswith("prepare is stale (train.csv has changed since). Run: ")
-    assert message.endswith(f"Run: prepare --run small.toml --set=data.source={elsewhere}")
-    (elsewhere / "train.csv").unlink()
-    assert reason_of(run, "prepare") == "train.csv has changed since"
-
-
-def test_a_file_that_no_stage_reads_may_change(predicted_run: RunFixture) -> None:
-    elsewhere = predicted_run.folder / "elsewhere"
-    shutil.copytree(predicted_run.source, elsewhere)
-    (elsewhere / "solution.csv").unlink()
-    (elsewhere / "notes.txt").touch()
-    assert stale(predicted_run.open(f"data.source={elsewhere}")) == []
-
-
-@pytest.mark.parametrize(
-    ("stage", "name"),
-    [
-        ("prepare", "examples.jsonl"),
-        ("prepare", "splits/random-s0-v0.4.json"),
-        ("mine", "negatives.jsonl"),
-        ("train", "epoch-1/adapter_model.safetensors"),
-        ("train", "adapter/lineage.json"),
-        ("eval", "scores.json"),
-        ("predict", "submission.csv"),
-    ],
-)
-def test_a_changed_or_lost_output_makes_its_stage_stale_and_those_that_read_it(
-    predicted_run: RunFixture, stage: str, name: str
-) -> None:
-    run = predicted_run.open()
-    path = folder(run, stage) / name
-    reading = [stage]
-    for other in ROUND:
-        if set(reading) & {needed for needed, _ in dag.needs(run, other)}:
-            reading.append(other)
-    path.write_bytes(path.read_bytes() + b" ")
-    assert stale(run) == reading
-    assert reason_of(run, stage) == f"{name} is missing or was changed"
-    path.unlink()
-    assert stale(run) == reading
-    label = dag.label_of(stage, run)
-    for other in reading[1:]:
-        assert reason_of(run, other).endswith(" is stale")
-        assert refused(run, other) == (
-            f"{label} is stale ({name} is missing or was changed). Run: {stage} --run small.toml"
-        )
-
-
-def test_another_file_in_the_folder_changes_nothing(predicted_run: RunFixture) -> None:
-    (folder(predicted_run.open(), "train") / "note.txt").touch()
-    assert stale(predicted_run.open()) == []
-
-
-def test_an_input_with_new_content_is_noticed(predicted_run: RunFixture) -> None:
-    predicted_run.write_config(mining={"seed": 1})
-    run = predicted_run.run_stages("mine")
-    assert stale(run) == ["train", "eval", "predict"]
-    assert reason_of(run, "train") == "mine of round 0 has changed since"
-    assert refused(run, "eval") == (
-        "train of round 0 is stale (mine of round 0 has changed since). Run: train --run small.toml"
-    )
-
-
-def test_an_input_written_again_with_the_same_content_is_the_same(
-    predicted_run: RunFixture,
-) -> None:
-    run = predicted_run.run_stages("prepare", "mine")
-    assert stale(run) == []
-
-
 def test_the_command_of_an_error_fixes_it(predicted_run: RunFixture) -> None:
     predicted_run.write_config(split={"seed": 1}, mining={"seed": 1}, training={"epochs": 1})
-    run = predicted_run.open()
-    for _ in STAGES:
+    run, fixes = predicted_run.open(), []
+    while True:
         try:
-            StageGraph().require(run, "package")
+            StageGraph().require(run, "train")
+            break
         except StaleInput as refusal:
-            predicted_run.run_stages(refusal.fix[0])
-    assert stale(run) == ["predict"]  # package does not read it
+            fixes.append(refusal.fix[0])
+            assert len(fixes) == len(set(fixes))
+            predicted_run.run_stages(fixes[-1])
+    assert fixes == ["prepare", "mine"]
+    assert stale(run) == ["train", "eval", "predict"]
 
 
 @pytest.mark.parametrize("stage", STAGES[1:])
@@ -260,25 +112,11 @@ def test_another_bundle_makes_every_step_after_it_stale(predicted_run: RunFixtur
     after = ("rehearse", *THERE, "reconcile")
     run_fixture.pretend(run, "package", *after)
     assert set(states(run, stages=STAGES).values()) == {"done"}
-    with stage_context(run, "package", inputs=dag.locks(run)) as work:
+    with stage_context(run, "package", inputs=changes.locks(run)) as work:
         work.out("weights").write_text("others")
     assert states(run, stages=after) == dict.fromkeys(after, "stale")
     assert reason_of(run, "rehearse") == "package of round 0 has changed since"
     assert refused(run, "submit").endswith("Run: rehearse --run small.toml")
-
-
-def test_a_bundle_is_of_the_locks_and_of_how_the_kernel_is_to_run(
-    predicted_run: RunFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = predicted_run.open()
-    run_fixture.pretend(run, "package")
-    assert states(run, stages=("train", "package")) == {"train": "done", "package": "done"}
-    spread = predicted_run.open('encoder.parallelism="model"')
-    assert states(spread, stages=("train", "package")) == {"train": "done", "package": "stale"}
-    wheels = predicted_run.open('shipping.wheels=["faiss-cpu"]')
-    assert states(wheels, stages=("train", "package")) == {"train": "done", "package": "stale"}
-    monkeypatch.setattr(dag, "locks", lambda _: {"image.lock": "another"})
-    assert reason_of(run, "package") == "image.lock has changed since"
 
 
 @pytest.mark.parametrize("stage", THERE)
@@ -294,12 +132,55 @@ def test_a_step_on_kaggle_depends_on_no_section_of_the_run_file(
     assert dag.config_of(other, stage) == {"overrides": list(other.config.overrides)}
 
 
+@pytest.mark.parametrize(
+    ("stage", "round_", "init_from", "expected"),
+    [
+        ("prepare", 0, "parent", ""),
+        ("mine", 0, "parent", "base"),
+        ("mine", 1, "parent", "round-0/best"),
+        ("mine", 1, "base", "round-0/best"),
+        ("train", 0, "parent", "base"),
+        ("train", 2, "parent", "round-1/best"),
+        ("train", 1, "base", "base"),
+        ("train", 1, "round-0/epoch-1", "round-0/epoch-1"),
+        ("eval", 1, "parent", "best"),
+        ("predict", 1, "base", "best"),
+        ("rehearse", 0, "parent", ""),
+    ],
+)
+def test_a_stage_loads_the_model_of_its_declaration(
+    small_run: RunFixture, stage: str, round_: int, init_from: str, expected: str
+) -> None:
+    small_run.write_config(training={"init_from": init_from})
+    assert dag.default_model(small_run.open(round_=round_), stage) == expected
+
+
+def test_a_model_that_is_missing_names_the_first_stage_to_run(small_run: RunFixture) -> None:
+    run = small_run.run_stages("prepare")
+    first = "mine of round 0 is missing. Run: mine --run small.toml"
+    for stage in ("eval", "predict", "package"):
+        assert refused(run, stage) == first
+        assert refused(run, stage, "last") == (
+            "train of round 0 is missing, so small has no last there (models: base). "
+            "Run: train --run small.toml"
+        )
+    small_run.run_stages("mine")
+    assert refused(run, "eval") == (
+        "train of round 0 is missing, so small has no best there (models: base). "
+        "Run: train --run small.toml"
+    )
+    base = StageGraph().model(run, "eval", "base")
+    assert base is not None
+    assert base.folder is None
+    assert StageGraph().model(run, "rehearse") is None
+
+
 def test_a_further_round_needs_the_adapter_of_the_one_before(small_run: RunFixture) -> None:
     run = small_run.run_stages("prepare", "mine")
-    message = refused(run.at(1), "mine")
-    assert message == "train of round 0 is missing. Run: train --run small.toml"
-    message = refused(run.at(2), "mine")
-    assert message == "train of round 0 is missing. Run: train --run small.toml"
+    for round_ in (1, 2):
+        message = refused(run.at(round_), "mine")
+        assert message.startswith("train of round 0 is missing, so small has no best there ")
+        assert message.endswith("Run: train --run small.toml")
 
 
 def test_a_round_stands_on_its_own_and_is_named(predicted_run: RunFixture) -> None:
@@ -310,10 +191,16 @@ def test_a_round_stands_on_its_own_and_is_named(predicted_run: RunFixture) -> No
     )
     predicted_run.run_stages("mine", round_=1)
     assert states(run)["mine"] == "done"
-    predicted_run.write_config(training={"seed": 1})
+    predicted_run.write_config(training={"seed": 1, "epochs": 1})
     run = predicted_run.open(round_=1)
-    assert reason_of(run, "mine") == "train of round 0 is stale"
-    assert refused(run, "train").endswith("Run: train --run small.toml")
+    assert states(run.at(0))["train"] == "stale"
+    assert states(run)["mine"] == "done"  # its adapter is still there
+    predicted_run.run_stages("train")
+    assert reason_of(run, "mine") == "model round-0/best has changed since"
+    assert refused(run, "train") == (
+        "mine of round 1 is stale (model round-0/best has changed since). "
+        "Run: mine --run small.toml --round 1"
+    )
 
 
 def test_rounds_are_counted_from_what_was_begun(predicted_run: RunFixture) -> None:
@@ -333,15 +220,12 @@ def test_each_round_goes_to_kaggle_by_itself(predicted_run: RunFixture) -> None:
     assert refused(run, "publish").endswith("Run: train --run small.toml --round 1")
 
 
-def test_where_nothing_is_held_out_a_bundle_needs_no_score(small_run: RunFixture) -> None:
+def test_without_a_validation_set_nothing_waits_for_a_score(small_run: RunFixture) -> None:
     small_run.write_config("whole", split={"kind": "full"})
-    needed = {
-        name: [stage for stage, _ in dag.needs(small_run.open(name=name), "package")]
-        for name in ("small", "whole")
-    }
-    assert needed == {"small": ["prepare", "train", "eval"], "whole": ["prepare", "train"]}
-    compared = [stage for stage, _ in dag.needs(small_run.open(name="whole"), "reconcile")]
-    assert compared == ["rehearse", "follow"]
+    runs = [small_run.open(name=name) for name in ("small", "whole")]
+    assert [dag.applies(run, "eval") for run in runs] == [True, False]
+    needed = [[stage for stage, _ in dag.needs(run, "reconcile")] for run in runs]
+    assert needed == [["rehearse"], ["rehearse", "follow"]]
 
 
 def record(kind: Kind, label: str = "test", adapter: str = "a") -> Evidence:
@@ -370,6 +254,30 @@ def test_what_is_compared_is_the_newest_of_each_step_on_the_way(predicted_run: R
     assert StageGraph().compared(run)["rehearsal"].layers["adapter"] == "b"
 
 
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ({"label": "base", "scored_round": 0}, (0, "base")),
+        ({"label": "best", "scored_round": 0}, (0, "best")),
+        ({"label": "best@cut", "scored_round": 1}, (1, "best@cut")),
+        ({}, (1, "best")),
+    ],
+)
+def test_the_cv_that_is_compared_is_that_of_the_model_in_the_bundle(
+    small_run: RunFixture, facts: dict[str, Any], expected: tuple[int, str]
+) -> None:
+    run = small_run.open(round_=1)
+    if facts:
+        path = folder(run, "package")
+        path.mkdir(parents=True)
+        manifests.write(path, Manifest("package", {}, {}, {}, facts), [])
+    for name in ("base", "best", "best@cut"):
+        for round_ in (0, 1):
+            ledger.append(run.workspace.ledger, replace(record("cv", name), round=round_))
+    (cv,) = StageGraph().compared(run).values()
+    assert (cv.round, cv.label) == expected
+
+
 def test_a_comparison_is_stale_when_further_evidence_has_come(predicted_run: RunFixture) -> None:
     run = predicted_run.open()
     run_fixture.pretend(run, "package", "rehearse", *THERE, "reconcile")
@@ -380,30 +288,104 @@ def test_a_comparison_is_stale_when_further_evidence_has_come(predicted_run: Run
     assert StageGraph().standing(run, "reconcile").state == "done"
 
 
-def test_a_stage_that_fails_leaves_no_manifest(predicted_run: RunFixture) -> None:
+class Planted(Exception):
+    """A failure that a test plants in a stage."""
+
+
+def fail(run: Run, *, begins: bool, output: str = "") -> None:
+    """Mine until a failure: before anything is written, at the start of writing, or after it."""
+    with stage_context(run, "mine") as work:
+        work.facts["share"] = 0.5
+        if begins:
+            work.begin()
+        if output:
+            work.out(output).write_text("")
+        raise Planted
+
+
+def test_a_stage_that_fails_before_its_first_output_leaves_the_earlier_result(
+    predicted_run: RunFixture,
+) -> None:
     run = predicted_run.open()
-    with pytest.raises(ZeroDivisionError), stage_context(run, "mine") as work:
-        work.facts["share"] = len(work.outputs) / 0
-    assert states(run)["mine"] == "missing"
+    before = run_fixture.digests(folder(run, "mine"))
+    with pytest.raises(Planted):
+        fail(run, begins=False)
+    assert run_fixture.digests(folder(run, "mine")) == before
+    assert stale(run) == []
 
 
-def test_a_stage_says_what_it_read_and_wrote(predicted_run: RunFixture) -> None:
+@pytest.mark.parametrize(("begins", "output"), [(True, ""), (False, "negatives.jsonl")])
+def test_a_stage_that_fails_after_its_first_output_leaves_no_manifest(
+    predicted_run: RunFixture, begins: bool, output: str
+) -> None:
+    run = predicted_run.open()
+    with pytest.raises(Planted):
+        fail(run, begins=begins, output=output)
+    assert states(run) == dict.fromkeys(ROUND, "done") | {"mine": "missing", "train": "stale"}
+    assert reason_of(run, "train") == "mine of round 0 is missing"
+
+
+def test_a_stage_that_is_refused_leaves_the_earlier_result(predicted_run: RunFixture) -> None:
+    run = predicted_run.open()
+    before = run_fixture.digests(run.workspace.root)
+    predicted_run.write_config(mining={"seed": 1})
+    with pytest.raises(StaleInput, match=r"^mine of round 0 is stale"):
+        predicted_run.run_stages("train")
+    with pytest.raises(BadConfig, match=r"^small has no epoch-9 of round 0"):
+        predict.predict(predicted_run.open(), "epoch-9")
+    assert run_fixture.digests(run.workspace.root) == before
+
+
+def test_a_stage_records_what_it_read_wrote_and_used(predicted_run: RunFixture) -> None:
     run = predicted_run.open()
     with stage_context(run, "predict", inputs={"raw": "abc"}) as work:
         work.out("rows.txt").write_text("1")
         work.facts["rows"] = 1
     manifest = StageGraph().standing(run, "predict").manifest
+    prepared = StageGraph().standing(run, "prepare").manifest
     assert manifest is not None
-    upstream = {name: StageGraph().standing(run, name).manifest for name in ("prepare", "train")}
+    assert prepared is not None
+    names = ("queries.jsonl", "qrels.jsonl", "corpus.jsonl", "test_queries.jsonl")
+    model = model_reference.resolve("best", run)
+    base = base_model.resolve(run.config.encoder.base, "", run.workspace.bases)
     assert manifest.inputs == {
         "raw": "abc",
-        **{dag.label_of(name, run): item.digest() for name, item in upstream.items() if item},
+        "model": model.digest,
+        "base": base.digest(),
+        **{f"{name} of prepare": prepared.outputs[name] for name in names},
     }
     assert list(manifest.outputs) == ["rows.txt"]
-    assert manifest.facts == {"rows": 1}
-    assert set(manifest.config) == {"prompt", "encoder", "overrides"}
+    assert manifest.facts == {"rows": 1, "model": "round-0/best", "evaluation": ""}
+    assert set(manifest.config) == {"competition", "split", "prompt", "encoder", "overrides"}
     assert manifest.environment["packages"]["torch"]
     assert manifest.seconds >= 0
+
+
+@pytest.mark.parametrize(
+    ("stage", "files"),
+    [
+        (
+            "mine",
+            {
+                *("queries.jsonl of prepare", "qrels.jsonl of prepare", "corpus.jsonl of prepare"),
+                *("examples.jsonl of prepare", "splits/random-s0-v0.4.json of prepare"),
+            },
+        ),
+        (
+            "eval",
+            {
+                *("queries.jsonl of prepare", "qrels.jsonl of prepare", "corpus.jsonl of prepare"),
+                "probe.jsonl of prepare",
+            },
+        ),
+    ],
+)
+def test_a_stage_records_the_files_that_it_reads_and_no_others(
+    predicted_run: RunFixture, stage: str, files: set[str]
+) -> None:
+    manifest = StageGraph().standing(predicted_run.open(), stage).manifest
+    assert manifest is not None
+    assert set(manifest.inputs) == {*files, "model", "base"}
 
 
 def test_of_several_processes_one_writes_the_manifest(predicted_run: RunFixture) -> None:

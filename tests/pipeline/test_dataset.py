@@ -1,21 +1,33 @@
-"""Tests of few-shot examples: only from train, never of the query's question, always checked."""
+"""The dataset of a run: its split, and few-shot examples from train, never the query's own."""
 
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import tiny
-from pipeline.run_fixture import RunFixture
+from pipeline.run_fixture import RunFixture, contents
 
+from parity.competition import few_shot
 from parity.competition.few_shot import Example
 from parity.competition.lineage import normalize
 from parity.competition.query import Position, UnitId
+from parity.competition.splits import split as splits
 from parity.pipeline import dataset
 from parity.pipeline.dataset import Dataset
 from parity.run.config.prompt import PromptConfig
-from parity.run.errors import Contaminated
+from parity.run.errors import BadConfig, Contaminated
 
 MODES = ("fixed", "batch", "question", "random")
+OTHER_SPLITS = (
+    {"seed": 3},
+    {"valid": 0.5},
+    {"folds": 3, "fold": 1},
+    {"kind": "unseen", "unseen": 0.3},
+    {"kind": "label"},
+    {"kind": "subject"},
+    {"kind": "full"},
+)
+"""Sections that name another split than the one that `predicted_run` has prepared."""
 
 
 def load(predicted_run: RunFixture) -> Dataset:
@@ -107,3 +119,52 @@ def test_another_seed_draws_other_examples(predicted_run: RunFixture) -> None:
             for seed in (0, 1)
         )
         assert first != second
+
+
+@pytest.mark.parametrize("section", OTHER_SPLITS, ids=str)
+def test_a_split_that_was_not_prepared_is_the_one_that_prepare_would_write(
+    predicted_run: RunFixture, section: dict[str, Any]
+) -> None:
+    predicted_run.write_config("other", split=section)
+    expected = predicted_run.run_stages("prepare", name="other").workspace.prepare
+    sets = (f"split.{name}={value}" for name, value in section.items())
+    run = predicted_run.open(*sets)
+    data = dataset.load(run.config, run.workspace)
+    assert data.split.name != load(predicted_run).split.name
+    assert data.split.name == run.config.split.name
+    folder = predicted_run.folder / "rewritten"
+    data.split.write(folder / "splits" / f"{data.split.name}.json")
+    few_shot.write(folder / "examples.jsonl", data.pool, data.corpus)
+    rewritten = contents(folder)
+    assert len(rewritten) == 2
+    assert rewritten == {name: (expected / name).read_bytes() for name in rewritten}
+    assert not (run.workspace.split(data.split.name)).exists()  # nothing is written
+
+
+def test_an_old_file_of_a_split_is_not_read(predicted_run: RunFixture) -> None:
+    run = predicted_run.open("split.seed=3")
+    expected = dataset.load(run.config, run.workspace).split
+    prepared = load(predicted_run).split
+    old = run.workspace.split(run.config.split.name)
+    replace(prepared, name=run.config.split.name).write(old)
+    assert prepared.valid != expected.valid
+    assert dataset.load(run.config, run.workspace).split == expected
+
+
+def test_the_files_of_a_prepared_split_are_read(
+    predicted_run: RunFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = load(predicted_run)
+    monkeypatch.delattr(splits, "make")
+    monkeypatch.delattr(few_shot, "pool")
+    data = load(predicted_run)
+    assert (data.split, data.pool) == (expected.split, expected.pool)
+
+
+def test_a_split_that_leaves_a_set_empty_is_refused(predicted_run: RunFixture) -> None:
+    run = predicted_run.open("split.folds=40", "split.fold=39")  # there are 26 questions
+    with pytest.raises(BadConfig, match=r"leaves no unit in valid of random-s0-f39of40: "):
+        dataset.load(run.config, run.workspace)
+    run = predicted_run.open("split.kind=teacher")
+    with pytest.raises(BadConfig, match=r"split\.kind = 'teacher': the competition has "):
+        dataset.load(run.config, run.workspace)

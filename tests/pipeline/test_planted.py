@@ -41,8 +41,8 @@ def reorder_rows(patch: Patch) -> None:
     """Return the queries' vectors in another order, as two processes may."""
     real = Encoder.embed
 
-    def embed(self: Encoder, sequences: Any, label: str = "encode") -> Any:
-        vectors = real(self, sequences, label)
+    def embed(self: Encoder, sequences: Any, label: str = "encode", names: Any = ()) -> Any:
+        vectors = real(self, sequences, label, names)
         return vectors[::-1].copy() if label == "encode the queries" else vectors
 
     patch.setattr(Encoder, "embed", embed)

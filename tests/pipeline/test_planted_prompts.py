@@ -234,5 +234,5 @@ def test_an_older_version_of_the_data_stops_every_stage(icl: RunFixture, tmp_pat
 
 def test_d25_another_base_stops_the_score(icl: RunFixture, tmp_path: Path) -> None:
     other = models.write(tmp_path / "other", "qwen2").folder
-    with pytest.raises(StaleInput, match=r"encoder.base was"):
+    with pytest.raises(Mismatch, match=r"adapter: trained on another base than other "):
         evaluate.evaluate(icl.open(f"encoder.base={other}"))

@@ -92,7 +92,6 @@ def two_processes(
             shutil.copytree(small, small.with_name(name))
             small_run.write_config(name, training=training)
         small_run.run_stages("train", name="trained")
-        run_fixture.rewrite_config(small_run.open(name="second"), "train")
         small_run.run_stages("mine", "train", name="second", round_=1)
         return TwoProcesses(small_run)
 
@@ -117,7 +116,7 @@ def test_two_processes_train_the_same_weights_as_one(
 
 def test_only_one_of_two_processes_prints(two_processes: TwoProcesses) -> None:
     output = two_processes.answer.stdout
-    assert output.count("mined by the ") == 1
+    assert output.count("mined by base, ") == 1
     assert output.count("trains 3,712 of 27,520 weights") == 2  # two trainings
     assert output.count("12 rows of 25 ids: ") == 1
 

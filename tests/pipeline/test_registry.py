@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
@@ -16,6 +17,9 @@ from parity.cli import build_parser
 from parity.pipeline import registry
 from parity.pipeline.command_cores import status
 from parity.pipeline.declaration import Command, Stage
+from parity.run.command_line import PROGRAM
+from parity.run.config.run_file import Config
+from parity.run.errors import StaleInput
 from parity.run.experiment import open_run
 from tools import cli_reference
 from tools.invoke_tasks import command_task
@@ -142,11 +146,16 @@ def test_every_option_is_explained_in_one_line(command: Command) -> None:
 def test_names_in_a_declaration_exist() -> None:
     config = {"data", "competition", "split", "prompt", "encoder", "mining", "training"}
     for stage in registry.stages():
-        names = {*stage.needs, *stage.needs_previous, *stage.follows}
+        names = {*stage.needs, *dict(stage.reads), *stage.follows}
         assert {*names, *(stage.needs_without_validation or ())} <= set(ORDER)
+        assert set(dict(stage.reads)) <= set(stage.needs)
         assert set(stage.config) <= config | {"scoring", "shipping", "forecast"}
-        if stage.changed_inputs:
-            assert callable(registry.import_function(stage.changed_inputs))
+        sections = get_type_hints(Config)
+        for key in stage.unused:
+            section, _, name = key.partition(".")
+            assert name in sections[section].model_fields
+        for dotted in filter(None, (stage.changed_inputs, stage.settings)):
+            assert callable(registry.import_function(dotted))
 
 
 def test_listing_stages_and_commands_does_not_import_their_code() -> None:
@@ -240,8 +249,8 @@ def test_a_fix_gets_run_file_overrides_and_round(monkeypatch: pytest.MonkeyPatch
     file = Path("runs/a.toml")
     complete = registry.complete_fix(("mine",), run_file=file, overrides=["x.y=1"], round_=2)
     assert complete == ("mine", "--run", "runs/a.toml", "--set=x.y=1", "--round", "2")
-    flagged = registry.complete_fix(("eval", "--adapter", "base"), run_file=file)
-    assert flagged == ("eval", "--run", "runs/a.toml", "--adapter", "base")
+    flagged = registry.complete_fix(("eval", "--model", "base"), run_file=file)
+    assert flagged == ("eval", "--run", "runs/a.toml", "--model", "base")
 
 
 @pytest.mark.parametrize("verb", ["prepare", "report", "wheels"])
@@ -255,6 +264,17 @@ def test_a_fix_without_rounds_gets_none(verb: str) -> None:
 def test_a_fix_that_names_its_run_is_complete() -> None:
     words = ("eval", "--run", "runs/b.toml", "--round", "1")
     assert registry.complete_fix(words, run_file=Path("a.toml"), overrides=["x.y=1"]) == words
+
+
+def test_an_error_is_printed_with_the_complete_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PROGRAM, "./inv")
+    error = StaleInput("mine is stale.", fix=("eval", "--model", "last"))
+    run = open_run(Path("runs/demo.toml"), ("mining.seed=1",), 2)
+    command = "./inv eval --run runs/demo.toml --set=mining.seed=1 --round 2 --model last"
+    assert registry.render_fix(error.fix, run) == command
+    assert registry.render_fix(error.fix) == "./inv eval --model last"
+    assert registry.describe_error(error, run) == f"mine is stale. Run: {command}"
+    assert registry.describe_error(StaleInput("it has no fix."), run) == "it has no fix."
 
 
 @pytest.mark.parametrize("words", [("image.lock", "--freeze", "f"), ("dev.lock",), ("demo",)])

@@ -118,12 +118,19 @@ def test_a_missing_pooler_is_ignored(tmp_path: Path) -> None:
     np.testing.assert_array_equal(models.load(base, pooling="mean").embed(sequences), expected)
 
 
-def test_tokens_without_an_embedding_are_refused(tmp_path: Path) -> None:
+def test_an_added_token_without_an_embedding_is_harmless_until_a_text_has_it(
+    tmp_path: Path,
+) -> None:
     base = models.write(tmp_path, "llama")
+    expected = models.load(base).tokenize(["a", "b"], 64)
     tokenizer = models.tokenizer_of("llama")
-    tokenizer.add_special_tokens(["<instruct>"])
-    with pytest.raises(Mismatch, match="more tokens than the embedding table"):
-        models.load(replace_tokenizer(base, tokenizer))
+    tokenizer.add_special_tokens(["[PAD]"])
+    encoder = models.load(replace_tokenizer(base, tokenizer))
+    assert encoder.tokenize(["a", "b"], 64) == expected
+    message = r"has no embedding for the token '\[PAD\]' of text 2\. Use the tokenizer"
+    with pytest.raises(Mismatch, match=message) as error:
+        encoder.tokenize(["a", "secret [PAD]"], 64)
+    assert "secret" not in str(error.value)
 
 
 def test_a_folder_without_tokenizer_json_is_refused(tmp_path: Path) -> None:
@@ -313,3 +320,19 @@ def test_the_digest_does_not_depend_on_the_folder_of_the_base_model(
     config = EncoderConfig(base="llama", precision="fp32", device="cpu")
     other_config = EncoderConfig(base=str(tmp_path / "copy"), precision="fp32", device="auto")
     assert Encoder(copy, other_config).digest() == Encoder(llama, config).digest()
+
+
+@pytest.mark.parametrize("precision", ["high", "medium"])
+def test_the_process_s_matmul_precision_does_not_change_a_byte(
+    llama: BaseModel, precision: str
+) -> None:
+    expected = models.load(llama).embed(models.sequences())
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.allow_tf32 = True
+        assert models.load(llama).embed(models.sequences()).tobytes() == expected.tobytes()
+        assert torch.get_float32_matmul_precision() == "highest"
+        assert not torch.backends.cudnn.allow_tf32
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -371,3 +371,21 @@ def test_a_small_bidirectional_encoder_can_be_trained(tmp_path: Path) -> None:
     state = fit(encoder, plan, config, tmp_path / "checkpoints", callbacks)
     assert sum(state.losses[-5:]) < sum(state.losses[:5])
     assert not is_equal(before, weights(encoder))
+
+
+def test_norms_and_biases_are_not_decayed() -> None:
+    weights = [torch.nn.Parameter(torch.ones(2, 2)), torch.nn.Parameter(torch.ones(3))]
+    optimizer = trainer._optimizer(weights, settings(weight_decay=0.1), torch.device("cpu"))
+    decays = {id(w): g["weight_decay"] for g in optimizer.param_groups for w in g["params"]}
+    assert [decays[id(weight)] for weight in weights] == [0.1, 0.0]
+    for weight in weights:
+        weight.grad = torch.zeros_like(weight)
+    optimizer.step()
+    assert weights[0].max().item() < 1
+    assert weights[1].tolist() == [1.0, 1.0, 1.0]
+
+
+def test_without_decay_there_is_one_group_in_the_order_of_the_model() -> None:
+    weights = [torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(2, 2))]
+    (group,) = trainer._optimizer(weights, settings(), torch.device("cpu")).param_groups
+    assert [id(weight) for weight in group["params"]] == [id(weight) for weight in weights]

@@ -3,6 +3,7 @@
 Two units with the same text count as one: training on one of them contaminates the other.
 """
 
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,17 @@ Groups = Mapping[UnitId, UnitId]
 Status = Literal["clean", "contaminated"]
 
 _NAMED = 5  # ids in an error message
+_FOLDED = {
+    **dict.fromkeys("\u2018\u2019\u201a\u201b\u2032\u02bc`", "'"),
+    **dict.fromkeys("\u201c\u201d\u201e\u201f\u2033", '"'),
+    "\u2212": "-",  # minus sign
+    "\u22c5": "\u00b7",  # dot operator, middle dot
+}
+_SPACING = re.compile(r"\\[,;:! ]|\\(?:quad|qquad|left|right|displaystyle)(?![a-z])|~")
+_FRACTION = re.compile(r"\\[dt]frac(?![a-z])")
+_SHORT_FRACTION = re.compile(r"\\frac\s*(\w)\s*(\w)")
+_OPERATORS = re.compile(r"\s*([-+=*/<>\u00b7\u00d7\u00f7])\s*")
+_MATH = re.compile(r"\\\(.*?\\\)|\\\[.*?\\\]|\$[^$]*\$", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,19 +83,47 @@ class Lineage:
             raise BadData(f"{path}: `trained_on` is neither null nor a list of ids as text")
         return cls(frozenset(ids))
 
+    @classmethod
+    def of_adapter(cls, folder: Path | None) -> "Lineage":
+        """Return the lineage of an adapter's folder; unknown without a lineage file.
+
+        Args:
+            folder: folder of the adapter; None for the base model, which was trained on no unit.
+        """
+        if folder is None:
+            return cls(frozenset())
+        path = folder / "lineage.json"
+        return cls.read(path) if path.is_file() else cls(None)
+
     def _ids(self) -> list[UnitId] | None:
         return None if self.trained_on is None else sorted(self.trained_on)
 
 
 def normalize(text: str) -> str:
-    r"""Return `text` such that trivially equal texts are equal: width, case and space aside.
+    r"""Return `text` such that trivially equal texts are equal.
 
-    >>> normalize("Work out\n 1/2 ＋ X")
-    'work out 1/2 + x'
+    Width, case, white space, invisible characters, the kind of dash and quote, spacing and styles
+    of LaTeX, and punctuation at the end make no difference.
+
+    >>> normalize("Work out\n 1/2 ＋ X.")
+    'work out 1/2+x'
+    >>> normalize(r"Find \( \frac12 − 3 x \)") == normalize(r"Find \(\dfrac{1}{2}-3x\).")
+    True
     """
     # Case folding can undo the composed form, so the text is composed again.
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return " ".join(folded.split())
+    visible = "".join(_FOLDED.get(sign, sign) for sign in folded if not _is_invisible(sign))
+    plain = "".join("-" if unicodedata.category(sign) == "Pd" else sign for sign in visible)
+    plain = _SPACING.sub(" ", _FRACTION.sub(r"\\frac", plain))
+    plain = _SHORT_FRACTION.sub(r"\\frac{\1}{\2}", plain)
+    plain = _OPERATORS.sub(r"\1", plain)
+    plain = _MATH.sub(lambda match: "".join(match.group().split()), plain)
+    return " ".join(plain.split()).rstrip(" .,:;!?")
+
+
+def _is_invisible(sign: str) -> bool:
+    """Return whether a character has no width, such as a soft hyphen or a byte order mark."""
+    return unicodedata.category(sign) == "Cf"
 
 
 def groups(queries: Iterable[Query]) -> dict[UnitId, UnitId]:

@@ -1,34 +1,31 @@
 """Which stage needs which, and whether a stage's work is done, stale or missing.
 
-A stage is stale when its files were changed, when its inputs have changed since, or when the run
-file now has other settings. A stage that needs it stops and names the command to run.
+A manifest holds the digests of what a stage read and the settings that it used. The stage is stale
+when one of them is another one now, or when its files were changed. What it did not use may change.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
+from parity.pipeline import changes, model_reference
+from parity.pipeline.model_reference import Model
 from parity.pipeline.registry import find_stage, import_function, stage_names
-from parity.run import digest, ledger
+from parity.retrieval.models import base_model
+from parity.run import ledger
 from parity.run import manifest as manifests
-from parity.run.config.shipping import ShippingConfig
+from parity.run.config.run_file import Config
 from parity.run.errors import BadConfig, StaleInput
 from parity.run.experiment import Run
+from parity.run.file_digests import FileDigests
 from parity.run.ledger import Evidence
 from parity.run.manifest import Manifest
 
-# Where a run reads and computes does not decide its results: digests of data and layers do.
-_FREE = {
-    ("data", "source"),
-    ("encoder", "device"),
-    ("encoder", "token_budget"),
-    ("training", "tracker"),
-    *(("shipping", key) for key in ShippingConfig.model_fields if key != "wheels"),
-}
-_PARALLELISM = ("encoder", "parallelism")  # how the kernel runs: it decides the bundle alone
 _KAGGLE = ("kernel", "public", "private")
 _EVIDENCE = ("cv", "rehearsal", "image", *_KAGGLE)
+_SPLIT = "split"
 
 State = Literal["done", "stale", "missing"]
 
@@ -53,7 +50,18 @@ def folder(run: Run, stage: str) -> Path:
     declared = find_stage(stage)
     if not declared.has_round:
         return run.workspace.root / stage
-    return run.workspace.stage(stage, run.round) / declared.subfolder
+    subfolder = _evaluated(declared.subfolder, run) if declared.subfolder else ""
+    return run.workspace.stage(stage, run.round) / subfolder
+
+
+def evaluation_label(model: Model, run: Run) -> str:
+    """Return the name of a model's evaluation: `epoch-4`, or `epoch-4@bnb4` under others."""
+    return _evaluated(model.label, run)
+
+
+def evaluation_folder(run: Run, model: Model) -> Path:
+    """Return the folder of a model's evaluation under the run's settings."""
+    return run.workspace.evaluation(model.round, evaluation_label(model, run))
 
 
 def rounds(run: Run) -> int:
@@ -69,20 +77,42 @@ def applies(run: Run, stage: str) -> bool:
     return run.config.split.kind != "full" or not find_stage(stage).needs_validation
 
 
+def evaluation_words(run: Run, model: Model) -> tuple[str, ...]:
+    """Return the command that scores a model under the run's settings, as an error's `fix`."""
+    flags = [] if model.label == model_reference.BEST else ["--model", model.reference]
+    if run.evaluation in run.config.evaluations:
+        flags += ["--as", run.evaluation]
+    return run.command_words("eval", *flags)
+
+
 def needs(run: Run, stage: str) -> list[tuple[str, Run]]:
     """Return the stages whose work `stage` reads, each with its round, in order."""
     declared = find_stage(stage)
     names = declared.needs
     if run.config.split.kind == "full" and declared.needs_without_validation is not None:
         names = declared.needs_without_validation
-    needed = [(name, _at_its_round(run, name)) for name in names if applies(run, name)]
-    previous = declared.needs_previous if run.round else ()
-    return [*needed, *((name, run.at(run.round - 1)) for name in previous)]
+    return [(name, _at_its_round(run, name)) for name in names if applies(run, name)]
+
+
+def default_model(run: Run, stage: str) -> str:
+    """Return the reference of the model that a stage loads unless the user names one."""
+    kind = find_stage(stage).model
+    if kind == "initial":
+        text = run.config.training.init_from
+        if text != "parent" and not model_reference.is_trained_later(text, run):
+            return text
+    if kind in ("previous", "initial"):
+        return f"round-{run.round - 1}/{model_reference.BEST}" if run.round else "base"
+    return kind
 
 
 def config_of(run: Run, stage: str) -> dict[str, Any]:
-    """Return the sections of the run file that a stage depends on, for its manifest."""
-    return manifests.sections(run.config, find_stage(stage).config)
+    """Return the sections of the run file as a stage uses them, for its manifest."""
+    declared = find_stage(stage)
+    config: Config = run.config
+    if declared.settings:
+        config = import_function(declared.settings)(config)
+    return manifests.sections(config, declared.config)
 
 
 class StageGraph:
@@ -90,14 +120,25 @@ class StageGraph:
 
     def __init__(self) -> None:
         """Start with nothing checked."""
-        self._checked: dict[tuple[str, int], StageStatus] = {}
+        self._checked: dict[tuple[str, int, str, bool], StageStatus] = {}
 
-    def standing(self, run: Run, stage: str) -> StageStatus:
-        """Return whether the stage's work exists and agrees with run file and inputs."""
-        key = (stage, run.round)
+    def standing(self, run: Run, stage: str, *, with_split: bool = True) -> StageStatus:
+        """Return whether the stage's work exists and agrees with run file and inputs.
+
+        Args:
+            run: run at its round.
+            stage: name of the stage.
+            with_split: False to accept the work of another split.
+        """
+        key = (stage, run.round, run.evaluation, with_split)
         if key not in self._checked:
-            self._checked[key] = self._check(run, stage)
+            ignored = () if with_split else (_SPLIT,)
+            self._checked[key] = self._check(run, stage, folder(run, stage), ignored)
         return self._checked[key]
+
+    def evaluation(self, run: Run, model: Model) -> StageStatus:
+        """Return the state of a model's evaluation under the run's settings."""
+        return self._check(run, "eval", evaluation_folder(run, model), ())
 
     def require(self, run: Run, stage: str) -> dict[str, Manifest]:
         """Return label → manifest of what `stage` needs; each exists and is not stale.
@@ -108,13 +149,40 @@ class StageGraph:
         manifests_needed = {}
         for name, needed in needs(run, stage):
             self.require(needed, name)  # what comes first in the pipeline is reported first
-            status = self.standing(needed, name)
+            status = self._needed(needed, name, stage)
             label = label_of(name, needed)
+            if status.manifest is None:
+                self.model(needed, name)  # names the training that the missing stage waits for
             if status.manifest is None or status.state != "done":
                 state = f"is stale ({status.reason})" if status.reason else "is missing"
                 raise StaleInput(f"{label} {state}", fix=needed.command_words(name))
             manifests_needed[label] = status.manifest
         return manifests_needed
+
+    def model(self, run: Run, stage: str, reference: str = "") -> Model | None:
+        """Return the model that a stage loads; None if it loads none.
+
+        Args:
+            run: run at its round.
+            stage: name of the stage.
+            reference: reference that the user names; empty for the stage's default.
+
+        Raises:
+            BadConfig: there is no such model, or the stage decides how it is trained.
+            StaleInput: its training has not finished.
+        """
+        text = reference or default_model(run, stage)
+        if not text:
+            return None
+        if find_stage(stage).model in ("previous", "initial"):
+            model_reference.need_earlier(text, run)
+        try:
+            return model_reference.resolve(text, run)
+        except StaleInput:
+            missing = None if reference else model_reference.own_round(text, run)
+            if missing is not None:
+                self.require(run.at(missing), "train")  # what comes first is reported first
+            raise
 
     def compared(self, run: Run) -> dict[str, Evidence]:
         """Return kind → newest evidence of each step from CV to score, in pipeline order.
@@ -123,28 +191,39 @@ class StageGraph:
         another rehearsal follows: otherwise they belong to another bundle.
         """
         newest: dict[str, Evidence] = {}
+        scored = shipped_evaluation(run)
         for record in ledger.read(run.workspace.ledger):
-            if (record.run, record.round) != (run.config.name, run.round):
+            is_of_round = record.round == run.round
+            if record.kind == "cv":
+                is_of_round = (record.round, record.label) == scored
+            if record.run != run.config.name or not is_of_round:
                 continue
             if record.kind == "rehearsal":
                 newest.pop("image", None)
-            if record.kind != "cv" or record.label == "best":
-                newest[record.kind] = record
+            newest[record.kind] = record
         if self.standing(run, "follow").state != "done":
             newest = {kind: record for kind, record in newest.items() if kind not in _KAGGLE}
         return {kind: newest[kind] for kind in _EVIDENCE if kind in newest}
 
-    def _check(self, run: Run, stage: str) -> StageStatus:
-        path = folder(run, stage)
+    def _check(self, run: Run, stage: str, path: Path, ignored: Collection[str]) -> StageStatus:
         manifest = manifests.read(path)
         if manifest is None:
             return StageStatus("missing")
+        try:
+            used = changes.as_recorded(run, manifest)
+        except BadConfig as error:
+            return StageStatus("stale", str(error), manifest)
         reason = (
-            _changed_config(run, stage, manifest)
-            or self._changed_inputs(run, stage, manifest)
-            or _changed_outputs(path, manifest)
+            changes.changed_config(find_stage(stage), config_of(used, stage), manifest, ignored)
+            or self._changed_inputs(used, stage, manifest)
+            or changes.changed_model(used, manifest, default_model(used, stage))
+            or changes.changed_outputs(path, manifest, FileDigests(run.workspace.digests))
         )
         return StageStatus("stale" if reason else "done", reason, manifest)
+
+    def _needed(self, run: Run, name: str, stage: str) -> StageStatus:
+        """Return the state of a stage as another one needs it."""
+        return self.standing(run, name, with_split=not find_stage(stage).has_any_split)
 
     def _changed_inputs(self, run: Run, stage: str, manifest: Manifest) -> str:
         """Return which input has changed since the stage ran; empty where none has."""
@@ -153,55 +232,44 @@ class StageGraph:
             if reason:
                 return reason
         for name, needed in needs(run, stage):
-            status = self.standing(needed, name)
+            status = self._needed(needed, name, stage)
             label = label_of(name, needed)
             if status.manifest is None or status.state != "done":
                 return f"{label} is {status.state}"
-            if manifest.inputs.get(label) != status.manifest.digest():
-                return f"{label} has changed since"
+            for key, sha256 in _read_files(stage, name, label, status.manifest).items():
+                if manifest.inputs.get(key) != sha256:
+                    return f"{key} has changed since"
         return ""
 
 
-def changed_raw_files(_: StageGraph, run: Run, manifest: Manifest) -> str:
-    """Return which of the competition's files has changed since a stage read it."""
-    for name, sha256 in sorted(manifest.inputs.items()):
-        path = run.source / name
-        if not path.is_file() or digest.of_file(path) != sha256:
-            return f"{name} has changed since"
-    return ""
+def shipped_evaluation(run: Run) -> tuple[int, str]:
+    """Return round and label of the evaluation in the round's bundle, or of its best adapter's."""
+    packed = manifests.read(folder(run, "package"))
+    if packed is not None and packed.facts.get("label"):
+        return packed.facts["scored_round"], packed.facts["label"]
+    return run.round, _evaluated(model_reference.BEST, run)
 
 
-def changed_locks(_: StageGraph, run: Run, manifest: Manifest) -> str:
-    """Return which lock of image or wheels has changed since a stage read it."""
-    current = locks(run)
-    changed = sorted(name for name in current if manifest.inputs.get(name) != current[name])
-    return f"{changed[0]} has changed since" if changed else ""
+def inputs(
+    run: Run, stage: str, required: dict[str, Manifest], model: Model | None
+) -> dict[str, str]:
+    """Return the digests of what a stage reads, for its manifest.
 
-
-def changed_evidence(graph: StageGraph, run: Run, manifest: Manifest) -> str:
-    """Return the kind of the newest evidence that a comparison has not read."""
-    current = ids(graph.compared(run))
-    changed = [kind for kind in current if manifest.inputs.get(kind) != current[kind]]
-    return f"there is newer evidence of {changed[-1]}" if changed else ""
-
-
-def inputs(required: dict[str, Manifest]) -> dict[str, str]:
-    """Return the digests of what `require` returned, for the manifest of what reads it."""
-    return {name: manifest.digest() for name, manifest in required.items()}
-
-
-def ids(records: Mapping[str, Evidence]) -> dict[str, str]:
-    """Return the ids of what `StageGraph.compared` returned, for the comparison's manifest."""
-    return {kind: ledger.id_of(record) for kind, record in records.items()}
-
-
-def locks(run: Run) -> dict[str, str]:
-    """Return name → sha256 of the locks of image and wheels that exist."""
-    try:
-        paths = (run.workspace.image_lock, run.workspace.wheels_lock)
-    except BadConfig:  # they did not travel with the package
-        return {}
-    return {path.name: digest.of_file(path) for path in paths if path.is_file()}
+    Args:
+        run: run at its round.
+        stage: name of the stage.
+        required: what `StageGraph.require` returned.
+        model: what `StageGraph.model` returned.
+    """
+    read: dict[str, str] = {}
+    for name, needed in needs(run, stage):
+        label = label_of(name, needed)
+        read |= _read_files(stage, name, label, required[label])
+    if model is not None:
+        encoder = run.config.encoder
+        base = base_model.resolve(encoder.base, encoder.revision, run.workspace.bases)
+        read |= {"model": model.digest, "base": base.digest()}
+    return read
 
 
 def label_of(stage: str, run: Run) -> str:
@@ -214,24 +282,17 @@ def _at_its_round(run: Run, stage: str) -> Run:
     return run if find_stage(stage).has_round else run.at(0)
 
 
-def _changed_config(run: Run, stage: str, manifest: Manifest) -> str:
-    declared, current = find_stage(stage), config_of(run, stage)
-    for section in declared.config:
-        before = manifest.config.get(section, {})
-        for key, value in current[section].items():
-            # Only a bundle records how the kernel is to run.
-            has_parallelism = "shipping" in declared.config
-            is_free = (section, key) in _FREE or (
-                (section, key) == _PARALLELISM and not has_parallelism
-            )
-            if not is_free and before.get(key) != value:
-                return f"{section}.{key} was {before.get(key)!r}, the run file now has {value!r}"
-    return ""
+def _evaluated(label: str, run: Run) -> str:
+    return f"{label}@{run.evaluation}" if run.evaluation else label
 
 
-def _changed_outputs(path: Path, manifest: Manifest) -> str:
-    for name, sha256 in sorted(manifest.outputs.items()):
-        output = path / name
-        if not output.is_file() or digest.of_file(output) != sha256:
-            return f"{name} is missing or was changed"
-    return ""
+def _read_files(stage: str, name: str, label: str, manifest: Manifest) -> dict[str, str]:
+    """Return name → digest of what a stage reads of another one's work."""
+    patterns = dict(find_stage(stage).reads).get(name)
+    if patterns is None:
+        return {label: manifest.digest()}
+    return {
+        f"{output} of {label}": sha256
+        for output, sha256 in manifest.outputs.items()
+        if any(fnmatchcase(output, pattern) for pattern in patterns)
+    }

@@ -10,9 +10,11 @@ from parity.competition.few_shot import Example
 from parity.competition.kinds import competition_of
 from parity.competition.query import Position, Qrels, Query, QueryId, UnitId, read_queries
 from parity.competition.scoring.row_metrics import Metric
+from parity.competition.splits import split as splits
 from parity.competition.splits.split import Split
 from parity.retrieval import prompts
 from parity.run import files
+from parity.run import manifest as manifests
 from parity.run.config.competition import CompetitionConfig
 from parity.run.config.prompt import PromptConfig
 from parity.run.config.run_file import Config
@@ -75,26 +77,44 @@ class Dataset:
 
 
 def load(config: Config, paths: RunPaths) -> Dataset:
-    """Read what `prepare` wrote for the config's split.
+    """Read what `prepare` wrote, with the split of the config.
+
+    A split that `prepare` did not write is made from the prepared rows, with its few-shot examples.
 
     Raises:
-        BadConfig: a template names a field that the competition does not have.
+        BadConfig: a template names a field that the competition does not have, or the split leaves
+            a set empty.
     """
     competition = open_competition(config.competition, config.prompt)
     folder = paths.prepare
     queries = read_queries(folder / "queries.jsonl")
     corpus = read_corpus(folder / "corpus.jsonl")
+    qrels = read_qrels(folder / "qrels.jsonl", corpus)
     by_id = {query.query_id: query for query in queries}
+    split = _prepared_split(config, paths)
+    if split is not None:
+        pool = few_shot.read(folder / "examples.jsonl", queries, corpus)
+    else:
+        competition.check_split(config.split)
+        split = splits.make(queries, qrels, config.split)
+        pool = few_shot.pool(queries, qrels, corpus, split)
     return Dataset(
         competition=competition,
         queries=queries,
-        qrels=read_qrels(folder / "qrels.jsonl", corpus),
+        qrels=qrels,
         test=read_queries(folder / "test_queries.jsonl"),
         corpus=corpus,
-        split=Split.read(paths.split(config.split.name)),
-        pool=few_shot.read(folder / "examples.jsonl", queries, corpus),
+        split=split,
+        pool=pool,
         probe=[by_id[row["query_id"]] for row in files.read_jsonl(folder / "probe.jsonl")],
     )
+
+
+def _prepared_split(config: Config, paths: RunPaths) -> Split | None:
+    """Return the split that `prepare` wrote if it is the config's; None if it is another one."""
+    manifest, path = manifests.read(paths.prepare), paths.split(config.split.name)
+    is_written = manifest is not None and f"splits/{path.name}" in manifest.outputs
+    return Split.read(path) if is_written else None
 
 
 def open_competition(config: CompetitionConfig, prompt: PromptConfig) -> Competition:

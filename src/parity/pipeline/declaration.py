@@ -136,11 +136,19 @@ class Stage(Command):
 
     Attributes:
         needs: names of the stages whose work it reads, in order.
-        needs_previous: names of the stages of the round before that it reads.
+        reads: names of needed stages and patterns of their files that it reads; of a stage that is
+            not listed it reads everything.
         needs_without_validation: `needs` where the split has no validation set; by default the
             same, without the stages that do not apply then.
         follows: names of stages that come first in the pipeline's order, although it runs without.
         config: sections of the run file that decide its work.
+        unused: `section.key` of these sections that it does not use.
+        settings: dotted name of a function from the run's config to the config that it uses; empty
+            where it uses the run's.
+        model: model that it loads by default: `best` (the round's best adapter), `previous` (the
+            best adapter of the round before, or the base model) or `initial` (as `init_from` in
+            `[training]`); empty for none.
+        has_any_split: True where it makes the split of its own settings from the prepared rows.
         has_round: False for a stage that is done once for all rounds.
         every_round: True where each round does it, even one that another round follows.
         needs_validation: True where it applies only to a split with a validation set.
@@ -152,10 +160,14 @@ class Stage(Command):
     """
 
     needs: tuple[str, ...] = ()
-    needs_previous: tuple[str, ...] = ()
+    reads: tuple[tuple[str, tuple[str, ...]], ...] = ()
     needs_without_validation: tuple[str, ...] | None = None
     follows: tuple[str, ...] = ()
     config: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    settings: str = ""
+    model: Literal["", "best", "previous", "initial"] = ""
+    has_any_split: bool = False
     has_round: bool = True
     every_round: bool = False
     needs_validation: bool = False
@@ -179,6 +191,19 @@ SET = Option(
     dest="overrides",
     is_repeated=True,
     metavar="SECTION.KEY=VALUE",
+)
+MODEL = Option(
+    "--model",
+    "base, best, last, epoch-N, round-R/epoch-N, RUN/round-R/epoch-N or a folder (default: best)",
+    default="",
+    metavar="MODEL",
+)
+EVALUATION = Option(
+    "--as",
+    "NAME of [evaluations.NAME] in the run file, whose settings are used",
+    dest="evaluation",
+    default="",
+    metavar="NAME",
 )
 ROWS = Option(
     "--rows",

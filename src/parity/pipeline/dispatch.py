@@ -7,6 +7,7 @@ from typing import Any
 
 from parity.pipeline import registry
 from parity.pipeline.declaration import Command
+from parity.run import resources
 from parity.run.experiment import open_run
 
 RUN_IN_IMAGE = "parity.pipeline.command_cores.run_in_image:run_stage_in_image"
@@ -31,12 +32,17 @@ def start(command: Command, arguments: argparse.Namespace, words: Sequence[str])
         return _call(
             command, **({"overrides": overrides} if command.has_overrides else {}), **options
         )
-    if registry.works_on_all_runs(command, arguments):
+    if registry.works_on_all_runs(command, arguments) and not _has_run_file(arguments):
         return _call(command, None, **options)
     run = open_run(Path(arguments.run), overrides, getattr(arguments, "round", 0))
     if command.runs_in_image and arguments.where == "image":
         return registry.import_function(RUN_IN_IMAGE)(run, words)
     return _call(command, run, **options)
+
+
+def _has_run_file(arguments: argparse.Namespace) -> bool:
+    """Return whether the run file exists; a command that works without one can still use it."""
+    return resources.resolve(Path(arguments.run)).is_file()
 
 
 def _call(command: Command, *arguments: Any, **options: Any) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 from parity.retrieval.embedding_cache import EmbeddingCache
 from parity.retrieval.encoder import Encoder
 from parity.retrieval.engine.distributed import ProcessGroup
-from parity.retrieval.models import base_model
+from parity.retrieval.models import base_model, conventions
 from parity.retrieval.models.base_model import BaseModel
 from parity.run.config.encoder import EncoderConfig
 from parity.run.config.run_file import Config
@@ -18,6 +18,14 @@ def load_base(config: EncoderConfig, paths: RunPaths) -> BaseModel:
     """Return the run's base model; the first call converts or downloads it."""
     base = base_model.resolve(config.base, config.revision, paths.bases)
     return replace(base, name=portable_name(base.name))
+
+
+def convention_notes(config: Config, paths: RunPaths) -> list[str]:
+    """Return where the run file embeds otherwise than the base model's folder says, in lines."""
+    folder = load_base(config.encoder, paths).folder
+    stated = conventions.read_conventions(folder)
+    lines = conventions.notes(stated, config.encoder.pooling, config.prompt)
+    return [f"note: {line}" for line in lines]
 
 
 def portable_name(name: str) -> str:
@@ -55,15 +63,3 @@ def _load(
     # torch reads this at the first compilation; later commands reuse the compiled layers.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(paths.compiled.resolve()))
     return Encoder(load_base(config, paths), config, adapter=adapter, workers=workers, cache=cache)
-
-
-def mining_config(config: Config) -> Config:
-    """Return the config with the encoder settings of mining, which may use fewer bits."""
-    chosen = {"quantize": config.mining.quantize or config.encoder.quantize}
-    encoder = config.encoder.model_copy(update=chosen)
-    return config.model_copy(update={"encoder": encoder})
-
-
-def parent_adapter(paths: RunPaths, round_: int) -> Path | None:
-    """Return the folder of the previous round's adapter, which mines for this round; or None."""
-    return paths.adapter(round_ - 1) if round_ else None

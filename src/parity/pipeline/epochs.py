@@ -4,12 +4,15 @@
 is complete. A complete epoch is never changed.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from parity.competition import ranking as rankings
 from parity.competition.lineage import Lineage
+from parity.competition.ranking import Ranking
+from parity.competition.scoring.bootstrap import Interval
 from parity.competition.scoring.metrics import Scores
 from parity.competition.scoring.significance import compare
 from parity.pipeline import encoder_loading
@@ -95,7 +98,7 @@ def save(
         record = {
             "step": epoch.step,
             "scores": scored.scores.as_json() if scored.scores else None,
-            "layers": {**scored.probed.layers, "adapter": saved.weights},
+            "layers": {**scored.probed.layers, "adapter": saved.digest()},
         }
         path = folder / f"epoch-{epoch.number}.json"
         files.remove(path)  # it may be of a changed epoch
@@ -152,6 +155,47 @@ def describe_best(
     return f"epoch {best.number} has the best projection; against epoch {last.number}: {conclusion}"
 
 
+def describe_loss(
+    folder: Path,
+    config: Config,
+    data: Dataset,
+    done: Sequence[SavedEpoch],
+    best: SavedEpoch,
+    base: Ranking,
+) -> str:
+    """Return a warning if the best epoch ranks unseen labels worse than the base model; else empty.
+
+    Args:
+        folder: folder of the stage.
+        config: resolved config.
+        data: dataset with the validation set.
+        done: finished epochs.
+        best: the chosen one.
+        base: the base model's ranking of the validation set.
+    """
+    gains: dict[int, Interval] = {}
+    for epoch in done:
+        ranking = rankings.read(folder / f"ranking-{epoch.number}.jsonl")
+        gain = compare(
+            ranking, base, data.valid_qrels, data.split.unseen, config.scoring, data.metric
+        ).unseen
+        if gain is not None:
+            gains[epoch.number] = gain
+    gain = gains.get(best.number)
+    if gain is None or gain.value >= 0:
+        return ""
+    other = max(gains, key=lambda number: gains[number].value)
+    advice = (
+        f"epoch {other} is {gains[other].value:+.4f}: --model epoch-{other} on predict and package"
+        if gains[other].value >= 0
+        else "so is every other epoch; fewer epochs or a lower training.learning_rate lose less"
+    )
+    return (
+        f"warning: on unseen labels epoch {best.number} is {-gain.value:.4f} below the base model "
+        f"(95 % {gain.low:+.4f} to {gain.high:+.4f}); {advice}"
+    )
+
+
 def flat(config: Config) -> dict[str, str | int | float | bool]:
     """Return the resolved config as `section.key` → value, for a tracker."""
     return {
@@ -166,7 +210,8 @@ def frozen(config: Config) -> dict[str, Any]:
     """Return the resolved config as plain values, without local paths."""
     plain = config.model_dump(mode="json")
     plain["data"]["source"] = ""
-    del plain["shipping"]  # shipping does not change the adapter
+    for section in ("shipping", "evaluations"):  # they do not change the adapter
+        del plain[section]
     plain["encoder"]["parallelism"] = "queries"
     plain["encoder"]["base"] = encoder_loading.portable_name(config.encoder.base)
     overrides = [

@@ -18,7 +18,7 @@ from parity.run.ledger import Evidence, KaggleStep, StepName
 from parity.run.manifest import read as read_manifest
 from parity.run.paths import RunPaths
 
-MEASURED = ("probe.npy", "probe_ranking.jsonl", "ranking.jsonl", submission.NAME)
+MEASURED = ("probe.npy", "probe_ranking.jsonl", "ranking.jsonl", "scores.json", submission.NAME)
 """Files of a measurement that comparisons of evidence records read."""
 TEXTS = "texts.jsonl"
 SETTINGS = "config.json"

@@ -27,6 +27,7 @@ from parity.run import manifest as manifests
 from parity.run.config.competition import CompetitionConfig
 from parity.run.config.prompt import PromptConfig
 from parity.run.ledger import Evidence
+from parity.run.manifest import Manifest
 from parity.run.paths import RunPaths
 
 
@@ -57,8 +58,12 @@ def with_artifacts(
 
 def evaluation_folder(workspace: RunPaths, evidence: Evidence) -> Path:
     """Return the folder of the evaluation that belongs to a record."""
-    label = evidence.label if evidence.kind == "cv" else "best"
-    return workspace.evaluation(evidence.round, label)
+    round_, label = evidence.round, evidence.label
+    if evidence.kind != "cv":
+        packed = manifests.read(workspace.stage("package", evidence.round))
+        facts = packed.facts if packed else {}
+        round_, label = facts.get("scored_round", round_), facts.get("label", "best")
+    return workspace.evaluation(round_, label)
 
 
 def _folders(workspace: RunPaths, evidence: Evidence) -> list[Path]:
@@ -151,21 +156,26 @@ def _jsonl(path: Path) -> list[Any]:
 
 
 def _with_prediction(record: EvidenceRecord, workspace: RunPaths) -> EvidenceRecord:
-    """Add the submission that `predict` wrote with the adapter that was scored."""
+    """Add the submission that `predict` wrote in any round with the model that was scored."""
     evidence = record.evidence
-    folder = workspace.stage("predict", evidence.round)
     scored = manifests.read(evaluation_folder(workspace, evidence))
-    predicted = manifests.read(folder)
-    trained = f"train of round {evidence.round}"
     competition = _competition(workspace)
-    path = folder / (competition.submission.file if competition else submission.NAME)
-    if evidence.label != "best" or scored is None or predicted is None or not path.is_file():
-        return record
-    if predicted.inputs.get(trained) != scored.inputs.get(trained) or record.probe is None:
-        return record
-    sha256 = digest.of_file(path)
-    changed = replace(evidence, layers={**evidence.layers, "submission": sha256})
-    return replace(record, evidence=changed, submission=_submission(workspace, folder, sha256))
+    for folder in sorted(workspace.root.glob("round-*/predict")):
+        predicted = manifests.read(folder)
+        path = folder / (competition.submission.file if competition else submission.NAME)
+        if scored is None or predicted is None or not path.is_file() or record.probe is None:
+            continue
+        if _scored_with(predicted) == _scored_with(scored):
+            sha256 = digest.of_file(path)
+            changed = replace(evidence, layers={**evidence.layers, "submission": sha256})
+            table = _submission(workspace, folder, sha256)
+            return replace(record, evidence=changed, submission=table)
+    return record
+
+
+def _scored_with(manifest: Manifest) -> tuple[str, ...]:
+    """Return model and settings that a stage ranked with."""
+    return manifest.inputs.get("model", ""), manifest.facts.get("evaluation", "")
 
 
 def _base_vectors(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from parity.pipeline.declaration import Command, Stage
 from parity.run.command_line import command_words, join_command
+from parity.run.errors import ParityError
 
 if TYPE_CHECKING:  # it loads pydantic, which `--help` does not need
     from parity.run.experiment import Run
@@ -121,6 +122,13 @@ def render_fix(words: Sequence[str], run: "Run | None" = None) -> str:
     return join_command(
         complete_fix(words, run_file=run.file, overrides=run.config.overrides, round_=run.round)
     )
+
+
+def describe_error(error: ParityError, run: "Run | None" = None) -> str:
+    """Return the message of an error with the command that fixes it, on one line."""
+    if not error.fix:
+        return str(error)
+    return f"{str(error).removesuffix('.')}. Run: {render_fix(error.fix, run)}"
 
 
 def _without_round(words: Sequence[str]) -> tuple[str, ...]:

@@ -61,13 +61,13 @@ def check_reload(run: Run, folder: Path, epochs: list[int], precision: str) -> d
 
 
 def _compare(number: int, difference: float, change: float, tolerance: float) -> None:
-    if difference > tolerance:
+    if not difference <= tolerance:  # NaN is never within it
         raise Mismatch(
             f"epoch {number}: the probe embeddings of the reloaded adapter differ from those in "
             f"memory by {difference:.2g} (tolerance {tolerance:g}), so the saved adapter is not "
             "the trained one"
         )
-    if change <= max(10 * difference, 1e-7):
+    if not change > max(10 * difference, 1e-7):
         raise Mismatch(
             f"epoch {number}: the probe embeddings with the adapter are those of the base model, "
             "so the adapter was not trained or not loaded"

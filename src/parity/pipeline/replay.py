@@ -7,11 +7,11 @@ from pathlib import Path
 from parity.analysis.compare import layer_values
 from parity.analysis.compare.attribution import Values
 from parity.analysis.compare.evidence_record import EvidenceRecord
+from parity.competition.lineage import Lineage
 from parity.competition.query import UnitId, unit_of
 from parity.competition.scoring import metrics
 from parity.competition.scoring.row_metrics import Metric
-from parity.competition.splits.split import Split
-from parity.pipeline import dataset, encoder_loading, evaluation
+from parity.pipeline import dataset, encoder_loading, evaluation, model_reference
 from parity.pipeline.dataset import Dataset
 from parity.pipeline.evidence import SETTINGS
 from parity.retrieval.models import adapter as adapters
@@ -22,7 +22,7 @@ from parity.run.config import run_file as configs
 from parity.run.config.run_file import Config
 from parity.run.digest import of_value
 from parity.run.errors import StaleInput
-from parity.run.experiment import Run
+from parity.run.experiment import Run, run_file_of
 from parity.run.ledger import Evidence
 from parity.run.paths import RunPaths
 
@@ -37,7 +37,7 @@ class Replay:
         config: settings of the CV.
         paths: folders of its run.
         adapter: folder of the adapter; None for the base model.
-        weights: digest of the adapter; empty for the base model.
+        weights: digest of the adapter's weights and settings; empty for the base model.
         data: competition with its split; the validation set holds the rows to score.
     """
 
@@ -69,44 +69,56 @@ def load_replay(record: EvidenceRecord, data: Path, units: Collection[UnitId]) -
         )
     config = configs.build(files.read_json(path), str(path))
     run = Run(_run_file(evidence), config, workspace, evidence.round)
-    if not _has_same_data(workspace, config.split.name, evidence.layers):
-        raise StaleInput(
-            f"the data or the split of {record.name} has changed since",
-            fix=run.at(0).command_words("prepare"),
-        )
-    competition = dataset.load(config, workspace)
-    split = competition.split
-    common = replace(
-        split,
-        valid=tuple(unit for unit in split.valid if unit in units),
-        unseen=frozenset(row for row in split.unseen if unit_of(row) in units),
-    )
     weights = evidence.layers.get("adapter", "")
-    adapter = _find_adapter(workspace, evidence.round, weights) if weights else None
+    adapter = _find_adapter(workspace, evidence, weights) if weights else None
     if weights and adapter is None:
         raise StaleInput(
             f"adapter {weights[:12]} of {config.name} is missing in "
             f"{workspace.stage('train', evidence.round)}",
             fix=run.command_words("train"),
         )
+    competition = _load_scored(config, workspace, adapter, evidence)
+    if competition is None:
+        raise StaleInput(
+            f"the data or the split of {record.name} has changed since",
+            fix=run.at(0).command_words("prepare"),
+        )
+    split = competition.split
+    common = replace(
+        split,
+        valid=tuple(unit for unit in split.valid if unit in units),
+        unseen=frozenset(row for row in split.unseen if unit_of(row) in units),
+    )
     return Replay(config, workspace, adapter, weights, replace(competition, split=common))
 
 
-def _has_same_data(paths: RunPaths, name: str, digests: dict[str, str]) -> bool:
-    """Return whether a run's data and the split of this name are still those of a record."""
+def _load_scored(
+    config: Config, paths: RunPaths, adapter: Path | None, evidence: Evidence
+) -> Dataset | None:
+    """Return the dataset with the rows of a record; None if data or split have changed since."""
     prepared = manifests.read(paths.prepare)
-    split = paths.split(name)
-    if prepared is None or not split.is_file():
-        return False
-    current = {"data": of_value(prepared.inputs), "split": Split.read(split).digest()}
-    return not layers.differences(digests, current, current, with_unknown=True)
+    expected = {name: evidence.layers.get(name, "") for name in ("data", "split")}
+    if prepared is None or of_value(prepared.inputs) != expected["data"]:
+        return None
+    data = dataset.load(config, paths)
+    if data.split.digest() == expected["split"]:
+        return data
+    rows = evaluation.clean_rows(data, Lineage.of_adapter(adapter), accept_contaminated=False)
+    return rows.data if rows.data.split.digest() == expected["split"] else None
 
 
-def _find_adapter(paths: RunPaths, round_: int, weights: str) -> Path | None:
-    """Return the folder of a round's adapter with this digest; None if there is none."""
-    folder = paths.stage("train", round_)
-    for path in (paths.adapter(round_), *sorted(folder.glob("epoch-*"))):
-        if path.is_dir() and adapters.read_record(path).weights == weights:
+def _find_adapter(paths: RunPaths, evidence: Evidence, weights: str) -> Path | None:
+    """Return the folder of the adapter with this digest that was scored; None if there is none."""
+    folder = paths.stage("train", evidence.round)
+    other = evidence.label.partition("@")[0].split("/")  # RUN/round-N/NAME of another run's
+    if len(other) > 1:
+        folder = paths.root.with_name(other[0]) / other[1] / "train"
+    folders = [folder / "adapter", *sorted(folder.glob("epoch-*"))]
+    scored = manifests.read(paths.evaluation(evidence.round, evidence.label))
+    if scored is not None and not model_reference.is_reference(scored.facts["model"]):
+        folders.append(Path(scored.facts["model"]))  # `eval --model FOLDER`
+    for path in folders:
+        if path.is_dir() and adapters.read_record(path).digest() == weights:
             return path
     return None
 
@@ -168,4 +180,4 @@ def score(replay: Replay, metric: Metric) -> Values:
 
 
 def _run_file(evidence: Evidence) -> Path:
-    return Path("runs") / f"{evidence.run}.toml"
+    return run_file_of(evidence.run)

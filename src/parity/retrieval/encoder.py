@@ -21,13 +21,13 @@ from parity.retrieval.engine.distributed import ProcessGroup
 from parity.retrieval.engine.forward import Forward
 from parity.retrieval.engine.last_layer import LastLayer
 from parity.retrieval.models import adapter as adapters
-from parity.retrieval.models import fp8, loading
+from parity.retrieval.models import conventions, fp8, loading
 from parity.retrieval.models.base_model import BaseModel
 from parity.retrieval.search import Embeddings
 from parity.retrieval.tokenizer import Tokenizer, Tokens
 from parity.run import digest, environment
 from parity.run.config.encoder import EncoderConfig
-from parity.run.errors import BadConfig
+from parity.run.errors import BadConfig, NotFinite
 from parity.run.progress import log, progress
 
 _POOLINGS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -70,7 +70,7 @@ class Encoder(Tokenizer):
         model: Hugging Face module, with the adapter if there is one.
         device: device of the model.
         dtype: compute dtype.
-        adapter: sha256 of the adapter's weights; empty for the base model.
+        adapter: digest of the adapter's weights and settings; empty for the base model.
         workers: processes that share the packs.
         embedded: cost of the last `embed`.
         forward: forward pass of packs, for models that share prefixes.
@@ -102,12 +102,13 @@ class Encoder(Tokenizer):
             Mismatch: a weight is missing, or the adapter does not fit the base model.
         """
         self.workers = workers or ProcessGroup()
-        self.embedded = EmbeddingStats()
-        self.stats_by_label: dict[str, EmbeddingStats] = {}
+        self.embedded, self.stats_by_label = EmbeddingStats(), dict[str, EmbeddingStats]()
+        loading.set_numerics()
         self.device = loading.choose_device(config)
         self.dtype = loading.choose_dtype(config, self.device)
         self.model = loading.load(base, config, self.device, self.dtype)
         is_causal = attention.is_causal(self.model, self.device)
+        conventions.check_steps(base.folder, base.name, is_causal=is_causal)
         if is_causal != (config.pooling == "last"):
             raise BadConfig(
                 f"encoder.pooling = {config.pooling!r}: {self.model.config.model_type} is "
@@ -125,12 +126,12 @@ class Encoder(Tokenizer):
         kind = attention.choose_backend(config.attention, self.device, can_compile=can_compile)
         last_layer = LastLayer(self.model) if self.shares_prefixes else None
         self.forward = Forward(self.device, self.dtype, kind, last_layer)
-        self.adapter = self._settings = ""
+        self.adapter = ""
         if adapter is not None:
             self.model, record = adapters.load(self.model, adapter, base, layers=config.num_layers)
             if on_one_device:
                 self.model.to(self.device)
-            self.adapter, self._settings = record.weights, record.settings
+            self.adapter = record.digest()
         self.model.eval()
         if config.quantize == "fp8":
             fp8.round_layers(self.model)
@@ -142,7 +143,9 @@ class Encoder(Tokenizer):
         settings = self.config.model_dump(mode="json", exclude=irrelevant)
         return digest.of_value([self.base.digest(), self.adapter, settings, str(self.dtype)])
 
-    def embed(self, sequences: Sequence[Tokens], label: str = "encode") -> Embeddings:
+    def embed(
+        self, sequences: Sequence[Tokens], label: str = "encode", names: Sequence[str] = ()
+    ) -> Embeddings:
         """Return unit vectors, (n, d) float32, without gradients, in the order of `sequences`.
 
         The result depends only on the sequences and the token budget. If memory runs out, the
@@ -151,13 +154,15 @@ class Encoder(Tokenizer):
         Args:
             sequences: token ids of n sequences.
             label: label of the progress bar and of `stats_by_label`.
+            names: names of the n sequences, for errors; empty means their numbers.
 
         Raises:
             BadConfig: memory runs out with the smallest budget too.
+            NotFinite: an embedding holds NaN or infinity; nothing is cached.
         """
         return budget.retry_with_half(
             self.config.token_budget,
-            lambda token_budget: self._embed(sequences, token_budget, label),
+            lambda token_budget: self._embed(sequences, token_budget, label, names),
             floor=max(map(len, sequences), default=0),
             release=self.release,
         )
@@ -166,7 +171,9 @@ class Encoder(Tokenizer):
         """Free the memory that is reserved on the device for packs of earlier sizes."""
         self.forward.release()
 
-    def _embed(self, sequences: Sequence[Tokens], token_budget: int, label: str) -> Embeddings:
+    def _embed(
+        self, sequences: Sequence[Tokens], token_budget: int, label: str, names: Sequence[str]
+    ) -> Embeddings:
         started = time.monotonic()
         self.config = self.config.model_copy(update={"token_budget": token_budget})
         cache, name = self._cache_entry(sequences)
@@ -186,6 +193,7 @@ class Encoder(Tokenizer):
             tokens = sum(map(len, packs))
             with torch.inference_mode(), progress(label, tokens, "tok") as bar:
                 vectors = self._vectors(packs, bar.update).cpu().numpy()
+            self._need_finite(vectors, label, names)
             peak = device.peak_increase(self.device, before)
             stats = replace(stats, tokens=tokens, packs=len(packs), cached=0, peak=peak)
             if cache and self.workers.is_main:
@@ -193,6 +201,28 @@ class Encoder(Tokenizer):
         self.embedded = replace(stats, seconds=round(time.monotonic() - started, 3))
         self.stats_by_label[label] = self.embedded
         return vectors
+
+    def _need_finite(self, vectors: Embeddings, label: str, names: Sequence[str]) -> None:
+        """Check that every vector, (n, d), holds finite numbers only.
+
+        Raises:
+            NotFinite: one does not; the message names the first row.
+        """
+        rows = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+        if not len(rows):
+            return
+        name = names[rows[0]] if names else f"text {rows[0] + 1}"
+        if self.dtype == torch.float32:
+            advice = "The weights of the base model or the adapter hold NaN or are too large"
+        else:
+            precision = str(self.dtype).removeprefix("torch.")
+            advice = (
+                f"The model overflows in {precision}. Set encoder.precision to 'fp32' or 'bf16'"
+            )
+        raise NotFinite(
+            f"{label}: the embedding of {name} is not finite, {len(rows)} of {len(vectors)} in "
+            f"all. {advice}"
+        )
 
     def _cache_entry(self, sequences: Sequence[Tokens]) -> tuple[EmbeddingCache | None, str]:
         """Return the cache and the key of a list; None if the list must not be cached.
@@ -208,7 +238,7 @@ class Encoder(Tokenizer):
             self.forward.kind,
             self.config.parallelism,
         ]
-        return self._cache, caches.cache_key([self.digest(), self._settings, *hardware], sequences)
+        return self._cache, caches.cache_key([self.digest(), *hardware], sequences)
 
     def speed(self) -> dict[str, Any]:
         """Return the cost of the last `embed` and its hardware, which `plan` uses.

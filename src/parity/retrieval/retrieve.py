@@ -12,6 +12,7 @@ from parity.competition.query import Passages, Query, QueryId
 from parity.competition.ranking import Ranking
 from parity.retrieval import prompts, search
 from parity.retrieval.encoder import Encoder
+from parity.retrieval.models import positions
 from parity.retrieval.prompts import Rendered
 from parity.retrieval.search import Embeddings
 from parity.retrieval.tokenizer import Tokenizer
@@ -66,7 +67,13 @@ def render_queries(
 def render(
     tokenizer: Tokenizer, config: PromptConfig, queries: Sequence[Query], examples: Examples
 ) -> RenderedQueries:
-    """Render and tokenize part of the queries; they may all be without examples."""
+    """Render and tokenize part of the queries; they may all be without examples.
+
+    Raises:
+        BadConfig: prompts may be longer than the positions of the base model.
+    """
+    limit, length = tokenizer.longest_text, config.query_max_length
+    positions.check_length(limit, length, "query_max_length", tokenizer.base.name)
     if queries:
         first = queries[0]
         prompts.check_query(config, fields=first.fields, required=first.layout.shorten[-1])
@@ -134,11 +141,18 @@ class Retrieval:
 
 def index(encoder: Encoder, config: PromptConfig, corpus: Passages) -> Index:
     """Embed the corpus, so that several searches can share it."""
-    return Index(encoder.embed(passages(encoder, config, corpus), "encode the corpus"))
+    names = [f"passage {key}" for key in sorted(corpus)]
+    return Index(encoder.embed(passages(encoder, config, corpus), "encode the corpus", names))
 
 
 def passages(tokenizer: Tokenizer, config: PromptConfig, corpus: Passages) -> list[list[int]]:
-    """Return the token ids of every passage, in the corpus' order."""
+    """Return the token ids of every passage, in the corpus' order.
+
+    Raises:
+        BadConfig: passages may be longer than the positions of the base model.
+    """
+    limit, length = tokenizer.longest_text, config.passage_max_length
+    positions.check_length(limit, length, "passage_max_length", tokenizer.base.name)
     texts = [prompts.passage(config, corpus[key]) for key in sorted(corpus)]
     return tokenizer.tokenize(texts, config.passage_max_length)
 
@@ -166,7 +180,8 @@ def retrieve(
         BadConfig: few-shot examples are on, but not a single query has one.
     """
     rendered = render_queries(encoder, config, queries, examples)
-    vectors = encoder.embed(rendered.tokens, "encode the queries")
+    names = [f"query {query.query_id}" for query in queries]
+    vectors = encoder.embed(rendered.tokens, "encode the queries", names)
     positions, scores = search.top(vectors, corpus.vectors, k=k)
     ranking = Ranking(tuple(query.query_id for query in queries), positions, scores)
     return Retrieval(rendered, vectors, ranking)

@@ -11,6 +11,7 @@ from typing import Any
 from tokenizers import Tokenizer as HfTokenizer
 
 from parity.retrieval.engine import trie
+from parity.retrieval.models import positions
 from parity.retrieval.models.base_model import BaseModel
 from parity.run import files
 from parity.run.config.encoder import EncoderConfig
@@ -28,6 +29,7 @@ class Tokenizer:
         is_causal: whether the model is causal; then EOS ends each sequence, and its state is the
             embedding.
         shares_prefixes: whether sequences are packed as a prefix trie.
+        longest_text: most tokens that the model has positions for; None without a limit.
     """
 
     def __init__(
@@ -48,6 +50,10 @@ class Tokenizer:
         self.base, self.config = base, config
         self.is_causal = self.shares_prefixes = is_causal
         self._tokenizer = _read_tokenizer(base.folder)
+        self._table_size = _table_size_of(base.folder)
+        self.longest_text = positions.longest_text(
+            base.folder, files.read_json(base.folder / "config.json")
+        )
         self._eos = _closing_tokens(self._tokenizer, shape, base) if is_causal else []
 
     def count(self, text: str) -> int:
@@ -55,7 +61,23 @@ class Tokenizer:
         return len(self._body(self._tokenizer.encode(text).ids)) + len(self._eos)
 
     def tokenize(self, texts: Sequence[str], limit: int) -> list[list[int]]:
-        """Return the token ids of each text, special tokens included, truncated to `limit`."""
+        """Return the token ids of each text, special tokens included, truncated to `limit`.
+
+        Raises:
+            Mismatch: a text has a token that the model has no embedding for.
+        """
+        tokens = self._encode(texts, limit)
+        for row, ids in enumerate(tokens, start=1):
+            if max(ids, default=0) >= self._table_size:
+                # An added token, such as [PAD], may lie past the table as long as no text has it.
+                token = self._tokenizer.id_to_token(max(ids))
+                raise Mismatch(
+                    f"base model {self.base.name} has no embedding for the token {token!r} of text "
+                    f"{row}. Use the tokenizer that belongs to its weights"
+                )
+        return tokens
+
+    def _encode(self, texts: Sequence[str], limit: int) -> list[list[int]]:
         if self._eos:  # the fast method returns the same ids, without offsets
             encoded = self._tokenizer.encode_batch_fast(list(texts))
             return [self._body(item.ids)[: limit - len(self._eos)] + self._eos for item in encoded]
@@ -115,9 +137,22 @@ def _read_tokenizer(folder: Path) -> HfTokenizer:
             f"tokenizer.json is missing in {folder.name} (library versions read other files "
             "differently). Save the base model with its fast tokenizer"
         )
-    tokenizer = HfTokenizer.from_file(str(path))
+    try:
+        tokenizer = HfTokenizer.from_file(str(path))
+    except Exception as error:  # the library raises this class for every fault
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise BadConfig(f"{folder.name}/tokenizer.json cannot be read ({reason})") from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    if tokenizer.get_vocab_size() > files.read_json(folder / "config.json")["vocab_size"]:
-        raise Mismatch(f"{folder.name}: the tokenizer has more tokens than the embedding table")
+    size, own = _table_size_of(folder), tokenizer.get_vocab_size(with_added_tokens=False)
+    if own > size:
+        raise Mismatch(
+            f"{folder.name}: the tokenizer has more tokens than the embedding table "
+            f"({own} > {size})"
+        )
     return tokenizer
+
+
+def _table_size_of(folder: Path) -> int:
+    """Return the number of tokens that a base model has embeddings for."""
+    return int(files.read_json(folder / "config.json")["vocab_size"])

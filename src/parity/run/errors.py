@@ -9,7 +9,8 @@ ParityError (1)
 ├── KaggleRejected (7)   Kaggle refused the request; nothing changed there
 ├── OutcomeUnknown (8)   the request may or may not have succeeded
 ├── RunFailed (9)        the kernel or the submission ended in an error
-└── ResultsDiffer (10)   two measurements differ by more than noise
+├── ResultsDiffer (10)   two measurements differ by more than noise
+└── NotFinite (11)       a loss, a gradient or an embedding is NaN or infinite
 """
 
 
@@ -81,3 +82,9 @@ class ResultsDiffer(ParityError):
     """Two measurements differ by more than noise; the message names the first layer that does."""
 
     exit_code = 10
+
+
+class NotFinite(ParityError):
+    """A loss, a gradient or an embedding is NaN or infinite; the message names step or row."""
+
+    exit_code = 11

@@ -39,7 +39,7 @@ class Evidence:
     Attributes:
         run: the run's name.
         round: its round.
-        label: what was scored: `adapter`, `base`, `epoch-N`, `bm25`, `tfidf`, `test`.
+        label: what was scored: `base`, `best`, `epoch-4@bnb4` or another evaluation, or `test`.
         kind: where it was measured.
         status: `clean`, `contaminated` (left out of tables and charts) or `unscored`.
         layers: layer → digest or value, empty if unknown; keys are `layers.RECORDED`.

@@ -44,6 +44,11 @@ class RunPaths:
         return self.data / "cache" / "embeddings"
 
     @property
+    def digests(self) -> Path:
+        """Digests of large files, of all runs; may be removed at any time."""
+        return self.data / "cache" / "digests.json"
+
+    @property
     def compiled(self) -> Path:
         """Layers compiled for GPUs, of all runs; may be removed at any time."""
         return self.data / "cache" / "compiled"

@@ -5,6 +5,7 @@ ends with the same bytes as an uninterrupted one. If memory runs out, this step 
 use packs of half the tokens.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from parity.retrieval.encoder import Encoder
 from parity.retrieval.engine import device as hardware
 from parity.retrieval.engine import oom_retry
 from parity.run.config.training import TrainingConfig
+from parity.run.errors import NotFinite
 from parity.run.progress import Bar, progress
 from parity.training import checkpoint
 from parity.training.batches import Batch
@@ -86,6 +88,7 @@ def fit(
 
     Raises:
         BadConfig: memory runs out with the smallest packs too.
+        NotFinite: a loss or a gradient norm is not finite; no checkpoint has that step.
     """
     weights = [weight for weight in encoder.model.parameters() if weight.requires_grad]
     optimizer = _optimizer(weights, config, encoder.device)
@@ -100,9 +103,9 @@ def fit(
             while state.step < min(end, state.steps):
                 began, rate = time.monotonic(), _rate(optimizer, config, state)
                 state, loss = _step(encoder, plan, config, steps[state.step], state, optimizer)
-                _clip(encoder, weights, config)
+                norm = _clip(encoder, weights, config)
                 optimizer.step()
-                state = losses.add(state, loss, {"learning_rate": rate, "epoch": epoch})
+                state = losses.add(state, (loss, norm), {"learning_rate": rate, "epoch": epoch})
                 state = replace(state, spent=state.spent.add_seconds(time.monotonic() - began))
                 cap = not state.capped and state.step == min(_TIMED_STEPS, len(steps))
                 if cap or state.step % config.checkpoint_every == 0:
@@ -123,10 +126,14 @@ def fit(
 def _optimizer(
     weights: list[torch.nn.Parameter], config: TrainingConfig, device: torch.device
 ) -> torch.optim.Optimizer:
+    # Norms and biases are not decayed, as in transformers' Trainer.
+    vectors = [weight for weight in weights if weight.dim() < 2] if config.weight_decay else []
+    matrices = [weight for weight in weights if weight.dim() >= 2 or not config.weight_decay]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}]
+    groups += [{"params": vectors, "weight_decay": 0.0}] if vectors else []
     return torch.optim.AdamW(
-        weights,
+        groups,
         lr=config.learning_rate,
-        weight_decay=config.weight_decay,
         foreach=False,
         fused=device.type == "cuda",  # one kernel instead of thousands of small ones
     )
@@ -143,27 +150,43 @@ def _rate(
 
 
 class _Losses:
-    """Defers `loss.item()` by one step, so that reading it does not stall the GPU."""
+    """Defers `loss.item()` by one step, so that reading it does not stall the GPU.
+
+    No checkpoint is saved between a step and the reading of its loss.
+    """
 
     def __init__(self, callbacks: Callbacks) -> None:
         self._callbacks = callbacks
-        self._pending: tuple[torch.Tensor, dict[str, float]] | None = None
+        self._pending: tuple[tuple[torch.Tensor, torch.Tensor], dict[str, float]] | None = None
 
     def add(
-        self, state: CheckpointState, loss: torch.Tensor, values: dict[str, float]
+        self,
+        state: CheckpointState,
+        results: tuple[torch.Tensor, torch.Tensor],
+        values: dict[str, float],
     ) -> CheckpointState:
-        """Store the loss of the step just queued; return the state with all earlier losses."""
+        """Store loss and norm of the step just queued; return the state with earlier losses."""
         before = replace(state, step=state.step - 1)
         state = replace(self.read(before), step=state.step)
-        self._pending = loss, values
+        self._pending = results, values
         return state
 
     def read(self, state: CheckpointState) -> CheckpointState:
-        """Return the state with all losses up to its step."""
+        """Return the state with all losses up to its step.
+
+        Raises:
+            NotFinite: the loss or the gradient norm of the step is not finite.
+        """
         if self._pending is None:
             return state
-        (loss, values), self._pending = self._pending, None
+        ((loss, norm), values), self._pending = self._pending, None
         value = float(loss.item())
+        for name, number in (("loss", value), ("gradient norm", float(norm.item()))):
+            if not math.isfinite(number):
+                raise NotFinite(
+                    f"training step {state.step}: the {name} is {number}. Lower "
+                    "training.learning_rate, or set encoder.precision to 'fp32' or 'bf16'"
+                )
         self._callbacks.log({"loss": value, **values}, state.step)
         return replace(state, losses=(*state.losses, value))
 
@@ -239,14 +262,16 @@ def _step(
     return replace(state, step=state.step + 1, budget=final_budget, spent=spent), loss
 
 
-def _clip(encoder: Encoder, weights: Sequence[torch.nn.Parameter], config: TrainingConfig) -> None:
-    """Sum the gradients of all processes and clip their norm."""
+def _clip(
+    encoder: Encoder, weights: Sequence[torch.nn.Parameter], config: TrainingConfig
+) -> torch.Tensor:
+    """Sum the gradients of all processes and clip their norm; return the norm before, ()."""
     # A process without a pack of this batch has no gradient to add.
     for weight in weights:
         if weight.grad is None:
             weight.grad = torch.zeros_like(weight)
     encoder.workers.all_reduce([weight.grad for weight in weights if weight.grad is not None])
-    torch.nn.utils.clip_grad_norm_(weights, config.max_grad_norm)
+    return torch.nn.utils.clip_grad_norm_(weights, config.max_grad_norm)
 
 
 def _cap(

@@ -71,6 +71,14 @@ def test_unknown_values_are_marked() -> None:
     assert "layers" not in text
 
 
+def test_the_card_of_the_base_model_names_no_adapter() -> None:
+    text = model_card.build_card(
+        config(), Lineage(frozenset()), round_=0, weights="", base_license="MIT", table=""
+    )
+    assert "- Adapter: none, this is the base model\n- Trained on 0 questions" in text
+    assert "sha256" not in text
+
+
 @pytest.mark.parametrize("query", ["{question} {{}}", "{construct}: {wrong} { {x}"])
 def test_braces_of_a_template_are_not_changed(query: str) -> None:
     assert f"```text\n{query}\n```" in card(config(prompt={"query": query}))

@@ -13,7 +13,7 @@ IMPORTED = {
     *("accelerate", "numpy", "packaging", "pandas", "peft", "pydantic", "safetensors", "sklearn"),
     *("tokenizers", "torch", "tqdm", "transformers"),
 }
-ON_DEMAND = {"gguf", "huggingface_hub", "transformers"}
+ON_DEMAND = {"filelock", "huggingface_hub", "transformers"}
 """Packages imported within functions that the kernel does not call."""
 
 

@@ -90,7 +90,7 @@ def test_a_bundle_packaged_in_another_folder_has_the_same_digest(
 
 
 def test_b6_a_score_of_another_split_is_left_out_of_the_report(
-    moved: Run, capsys: pytest.CaptureFixture[str]
+    moved: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     evaluate.evaluate(moved, "base")
     names = ["BM25", "TF-IDF", "base model", "round 0"]
@@ -98,12 +98,15 @@ def test_b6_a_score_of_another_split_is_left_out_of_the_report(
     text = reports.report(moved).read_text(encoding="utf-8")
     assert all(f"| {name} |" in text for name in names)
     assert "stale" not in text
-    other = open_run(moved.file, ("split.seed=7",))
+    file = tmp_path / moved.file.name
+    settings = moved.file.read_text()
+    file.write_text(settings.replace("valid = 0.3", "valid = 0.3\nseed = 7"))
+    other = open_run(file)
     prepare.prepare(other)
     assert reports.rows(other) == []
     text = reports.report(other).read_text(encoding="utf-8")
-    assert "left out as stale: round 0, base. Run: `" in text
-    assert "left out as stale: round 0, best. Run: `" in text
+    assert "left out as stale: base. Run: `" in text
+    assert "left out as stale: round-0/best. Run: `" in text
     assert "| BM25 |" not in text
     assert "left out as stale" in capsys.readouterr().out
 

@@ -8,7 +8,8 @@ from statistics import fmean
 from typing import Any
 
 import pytest
-from pipeline import comparing, run_fixture
+from pipeline import comparing
+from pipeline.comparing import rescore
 from pipeline.run_fixture import RunFixture
 
 from parity.cli import main
@@ -16,7 +17,6 @@ from parity.competition import ranking as rankings
 from parity.competition.scoring import metrics
 from parity.pipeline import dataset
 from parity.pipeline.evidence import SETTINGS
-from parity.pipeline.stage_cores import evaluate
 from parity.run import files, layers, ledger
 
 Attribute = Callable[..., tuple[int, dict[str, Any], str]]
@@ -36,30 +36,16 @@ def attribute(capsys: pytest.CaptureFixture[str]) -> Attribute:
     return run
 
 
-@pytest.fixture
-def run(predicted_run: RunFixture, monkeypatch: pytest.MonkeyPatch) -> RunFixture:
-    """Return a run whose `eval` accepts other settings than those of the training."""
-    monkeypatch.setattr(evaluate, "_as_in_training", lambda *_: None)
-    return predicted_run
-
-
-def rescore(run: RunFixture, *sets: str, label: str = "best") -> str:
-    """Score under other settings, as if trained with them; return the record's id."""
-    for stage in ("mine", "train"):
-        run_fixture.rewrite_config(run.open(*sets), stage)
-    return comparing.rescore(run, *sets, label=label)
-
-
 def parts(result: dict[str, Any]) -> dict[str, float]:
     return {step["layer"]: step["part"]["value"] for step in result["attribution"]["steps"]}
 
 
 def test_a_changed_template_is_the_gap_and_a_changed_precision_is_not(
-    run: RunFixture, attribute: Attribute
+    predicted_run: RunFixture, attribute: Attribute
 ) -> None:
     """The sum is exact in any order."""
-    b = rescore(run, OTHER, "encoder.precision=bf16")
-    code, result, text = attribute(comparing.first_record(run), b)
+    b = rescore(predicted_run, OTHER, "encoder.precision=bf16")
+    code, result, text = attribute(comparing.first_record(predicted_run), b)
     assert code == 0
     attribution, values = result["attribution"], parts(result)
     assert list(values) == ["template", "precision", "remainder"]
@@ -74,13 +60,16 @@ def test_a_changed_template_is_the_gap_and_a_changed_precision_is_not(
 
 
 def test_a_step_has_the_score_of_eval_under_the_same_settings(
-    run: RunFixture, attribute: Attribute
+    predicted_run: RunFixture, attribute: Attribute
 ) -> None:
     """The reference evaluates each step on its own."""
-    b = rescore(run, OTHER, "prompt.examples=question", "prompt.example_count=1")
-    _, result, _ = attribute(comparing.first_record(run), b)
-    between = rescore(run, OTHER)
-    records = {ledger.id_of(record): record for record in ledger.read(run.open().workspace.ledger)}
+    b = rescore(predicted_run, OTHER, "prompt.examples=question", "prompt.example_count=1")
+    _, result, _ = attribute(comparing.first_record(predicted_run), b)
+    between = rescore(predicted_run, OTHER)
+    records = {
+        ledger.id_of(record): record
+        for record in ledger.read(predicted_run.open().workspace.ledger)
+    }
     steps = {step["layer"]: step["after"] for step in result["attribution"]["steps"]}
     assert list(steps) == ["template", "examples", "remainder"]
     for layer, record in (("template", between), ("examples", b), ("remainder", b)):
@@ -88,27 +77,57 @@ def test_a_step_has_the_score_of_eval_under_the_same_settings(
         assert steps[layer] == pytest.approx(value, abs=1e-9)
 
 
-def test_an_adapter_is_a_layer_of_its_own(run: RunFixture, attribute: Attribute) -> None:
-    base = rescore(run, label="base")
-    _, result, text = attribute(base, comparing.first_record(run))
+def test_an_adapter_is_a_layer_of_its_own(predicted_run: RunFixture, attribute: Attribute) -> None:
+    base = rescore(predicted_run, label="base")
+    _, result, text = attribute(base, comparing.first_record(predicted_run))
     assert list(parts(result)) == ["adapter", "remainder"]
     assert parts(result)["adapter"] == result["attribution"]["gap"] != 0
     assert "none (base model) to " in text
 
 
-def test_equal_scores_have_no_parts(run: RunFixture, attribute: Attribute) -> None:
-    _, result, text = attribute(comparing.first_record(run), rescore(run))
+def test_evaluations_of_a_run_are_attributed_by_their_names(
+    predicted_run: RunFixture, attribute: Attribute
+) -> None:
+    """Each step has the score of the evaluation with these settings and this adapter."""
+    predicted_run.write_config(
+        **{
+            "evaluations.wrong.prompt": {"query": "{wrong}"},
+            "evaluations.wrong-fp8.prompt": {"query": "{wrong}"},
+            "evaluations.wrong-fp8.encoder": {"quantize": "fp8"},
+        }
+    )
+    assert main(["eval", "--all", "small.toml"]) == 0
+    code, result, text = attribute("--run", "small.toml", "epoch-1", "best@wrong-fp8")
+    assert code == 0
+    steps = {step["layer"]: step["after"] for step in result["attribution"]["steps"]}
+    assert list(steps) == ["adapter", "template", "precision", "remainder"]
+    assert sum(parts(result).values()) == result["attribution"]["gap"]
+    assert parts(result)["remainder"] == 0
+    labels = {"adapter": "best", "template": "best@wrong", "precision": "best@wrong-fp8"}
+    scores = {
+        record.label: record.score["all"]["map@25"]["value"]
+        for record in ledger.read(predicted_run.open().workspace.ledger)
+    }
+    for layer, label in labels.items():
+        assert steps[layer] == pytest.approx(scores[label], abs=1e-9)
+    assert text.startswith("A  small/round-0/cv/epoch-1\nB  small/round-0/cv/best@wrong-fp8\n")
+
+
+def test_equal_scores_have_no_parts(predicted_run: RunFixture, attribute: Attribute) -> None:
+    _, result, text = attribute(comparing.first_record(predicted_run), rescore(predicted_run))
     assert parts(result) == {"remainder": 0.0}
     assert result["attribution"]["gap"] == 0.0
     assert "no layer that can be swapped differs" in text
 
 
-def test_another_split_is_attributed_to_rows(run: RunFixture, attribute: Attribute) -> None:
+def test_another_split_is_attributed_to_rows(
+    predicted_run: RunFixture, attribute: Attribute
+) -> None:
     """Rows of one side are left out first or added last; the rest is compared on common rows."""
-    a = comparing.first_record(run)
-    run.write_config("other", split={"kind": "random", "valid": 0.4, "seed": 1})
+    a = comparing.first_record(predicted_run)
+    predicted_run.write_config("other", split={"kind": "random", "valid": 0.4, "seed": 1})
     for stage in ("prepare", "mine", "train", "eval"):
-        run.run_stages(stage, name="other")
+        predicted_run.run_stages(stage, name="other")
     code, result, text = attribute(a, "other/round-0/eval")
     assert code == 0
     steps = result["attribution"]["steps"]
@@ -119,10 +138,10 @@ def test_another_split_is_attributed_to_rows(run: RunFixture, attribute: Attribu
 
 
 def test_without_the_adapter_the_gap_is_the_remainder(
-    run: RunFixture, attribute: Attribute
+    predicted_run: RunFixture, attribute: Attribute
 ) -> None:
-    a, b = comparing.first_record(run), rescore(run, OTHER)
-    workspace = run.open().workspace
+    a, b = comparing.first_record(predicted_run), rescore(predicted_run, OTHER)
+    workspace = predicted_run.open().workspace
     shutil.rmtree(workspace.adapter(0))
     for path in workspace.stage("train", 0).glob("epoch-?"):
         shutil.rmtree(path)
@@ -138,14 +157,14 @@ def test_without_the_adapter_the_gap_is_the_remainder(
 
 @pytest.mark.parametrize("deeper", ["A", "B"])
 def test_another_k_is_a_layer_of_its_own(
-    run: RunFixture, attribute: Attribute, deeper: str
+    predicted_run: RunFixture, attribute: Attribute, deeper: str
 ) -> None:
     """One of the records is MAP@3 of the same ranking."""
-    a, b = comparing.first_record(run), rescore(run, OTHER)
-    workspace = run.open().workspace
+    a, b = comparing.first_record(predicted_run), rescore(predicted_run, OTHER)
+    workspace = predicted_run.open().workspace
     shallow = a if deeper == "B" else b
     records = {ledger.id_of(record): record for record in ledger.read(workspace.ledger)}
-    config = run.open().config
+    config = predicted_run.open().config
     data = dataset.load(config, workspace)
     ranking = rankings.read(workspace.evidence(shallow) / "ranking.jsonl")
     metric = replace(data.metric, k=3)
@@ -170,12 +189,12 @@ def test_another_k_is_a_layer_of_its_own(
 
 
 def test_a_leaderboard_score_is_attributed_to_the_unseen_share(
-    run: RunFixture, attribute: Attribute
+    predicted_run: RunFixture, attribute: Attribute
 ) -> None:
-    _, result, text = attribute(comparing.first_record(run), "0.304")
+    _, result, text = attribute(comparing.first_record(predicted_run), "0.304")
     assert list(parts(result)) == ["unseen share", "remainder"]
     assert sum(parts(result).values()) == result["attribution"]["gap"]
-    score = ledger.read(run.open().workspace.ledger)[0].score
+    score = ledger.read(predicted_run.open().workspace.ledger)[0].score
     change = score["projection@25"]["value"] - score["all"]["map@25"]["value"]
     assert parts(result)["unseen share"] == pytest.approx(change, abs=1e-9)
     assert "to p = 0.25" in text

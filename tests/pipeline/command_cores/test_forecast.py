@@ -13,10 +13,10 @@ from pipeline.run_fixture import RunFixture
 from parity.analysis.forecast.forecast import Forecast
 from parity.cli import main
 from parity.competition.lineage import Lineage
-from parity.pipeline import dag, dataset
+from parity.pipeline import dag, dataset, evaluation, evaluations
 from parity.pipeline.command_cores import forecast
 from parity.pipeline.stage_cores import evaluate
-from parity.run import ledger
+from parity.run import files, ledger
 from parity.run.errors import BadConfig, Contaminated, StaleInput
 from parity.run.experiment import Run
 from parity.run.ledger import Evidence, ForecastRecord
@@ -101,7 +101,7 @@ def test_the_forecast_follows_from_the_cv(
     predicted_run: RunFixture, forecast_json: ForecastJson
 ) -> None:
     run = predicted_run.open()
-    scores = evaluate.read(run.workspace.evaluation(run.round, "best"))["best"]
+    scores = evaluations.read(run.workspace.evaluation(run.round, "best"))["best"]
     seen, unseen = scores.seen.score, scores.unseen.score
     assert seen is not None
     assert unseen is not None
@@ -159,20 +159,94 @@ def test_another_table_is_refused(predicted_run: RunFixture, text: str | None) -
         forecast.forecast(predicted_run.open("forecast.pairs=pairs.csv"), "best")
 
 
-def test_without_a_cv_there_is_no_forecast(small_run: RunFixture) -> None:
-    with pytest.raises(StaleInput, match=r"the CV of best of round 0 is missing") as error:
-        forecast.forecast(small_run.open(), "best")
-    assert error.value.fix == ("eval", "--run", "small.toml")
+@pytest.mark.parametrize(
+    ("stages", "model", "missing", "fix"),
+    [
+        ((), "base", "prepare", ("prepare",)),
+        (("prepare",), "base", "the CV of base of round 0", ("eval", "--model", "base")),
+        (("prepare",), "", "mine of round 0", ("mine",)),
+        (("prepare", "mine"), "", "train of round 0", ("train",)),
+        (("prepare",), "best", "train of round 0", ("train",)),
+    ],
+)
+def test_without_a_cv_the_first_missing_stage_is_named(
+    small_run: RunFixture, stages: tuple[str, ...], model: str, missing: str, fix: tuple[str, ...]
+) -> None:
+    run = small_run.run_stages(*stages)
+    with pytest.raises(StaleInput, match=rf"^{missing} is missing") as error:
+        forecast.forecast(run, model)
+    assert error.value.fix == (fix[0], "--run", "small.toml", *fix[1:])
+
+
+def test_a_model_that_was_not_scored_is_refused(predicted_run: RunFixture) -> None:
+    run = predicted_run.open()
+    with pytest.raises(StaleInput, match=r"^the CV of epoch-1 of round 0 is missing$") as error:
+        forecast.forecast(run, "epoch-1")
+    assert error.value.fix == ("eval", "--run", "small.toml", "--model", "round-0/epoch-1")
+    evaluate.evaluate(run, "epoch-1")
+    forecast.forecast(run, "epoch-1")
+    assert forecasts(run)[-1].label == "epoch-1"
 
 
 def test_a_stale_cv_is_refused(predicted_run: RunFixture) -> None:
+    predicted_run.write_config(scoring={"seen_share": 0.5})
+    expected = r"^the CV of best is stale \(scoring\.seen_share was 0\.25, .* now has 0\.5\)$"
+    with pytest.raises(StaleInput, match=expected) as error:
+        forecast.forecast(predicted_run.open(), "best")
+    assert error.value.fix == ("eval", "--run", "small.toml")
+
+
+def test_overrides_of_scoring_need_their_own_cv(predicted_run: RunFixture) -> None:
     override = "prompt.query_max_length=64"
-    with pytest.raises(StaleInput, match=r"the CV of best is stale") as error:
-        forecast.forecast(predicted_run.open(override), "best")
+    run = predicted_run.open(override)
+    expected = rf"^the CV of best@{run.evaluation} of round 0 is missing$"
+    with pytest.raises(StaleInput, match=expected) as error:
+        forecast.forecast(run)
     assert error.value.fix == ("eval", "--run", "small.toml", f"--set={override}")
-    with pytest.raises(StaleInput, match=r"the CV of base of round 0 is missing") as error:
-        forecast.forecast(predicted_run.open(), "base")
-    assert error.value.fix[-2:] == ("--adapter", "base")
+    evaluate.evaluate(run)
+    forecast.forecast(run)
+    assert forecasts(run)[-1].label == f"best@{run.evaluation}"
+
+
+def test_a_forecast_can_use_a_named_evaluation(
+    predicted_run: RunFixture, forecast_json: ForecastJson
+) -> None:
+    predicted_run.write_config(**{"evaluations.cut.prompt": {"query_max_length": 48}})
+    run = predicted_run.open()
+    with pytest.raises(StaleInput, match=r"^the CV of best@cut of round 0 is missing$") as error:
+        forecast.forecast(run, evaluation="cut")
+    assert error.value.fix == ("eval", "--run", "small.toml", "--as", "cut")
+    evaluate.evaluate(run, evaluation="cut")
+    code, result = forecast_json("small.toml", "--as", "cut")
+    scores = evaluations.read(run.workspace.evaluation(0, "best@cut"))["best@cut"]
+    assert code == 0
+    assert scores.seen.score is not None
+    assert result["facts"]["seen"] == pytest.approx(scores.seen.score.value)
+    assert result["key"] != forecast_json("small.toml")[1]["key"]
+    assert [record.label for record in forecasts(run)] == ["best@cut", "best"]
+
+
+def test_a_forecast_uses_the_rows_that_were_scored(
+    predicted_run: RunFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "ENOUGH", 5)
+    predicted_run.write_config(**{"evaluations.other.split": {"seed": 1}})
+    run = predicted_run.open()
+    evaluate.evaluate(run, evaluation="other")
+    scores = evaluations.read(run.workspace.evaluation(0, "best@other"))["best@other"]
+    assert scores.all.rows < 21
+    result = forecast.forecast(run, evaluation="other")
+    assert result["facts"]["rows"] == [scores.seen.rows, scores.unseen.rows]
+
+
+def test_the_base_model_has_a_forecast(predicted_run: RunFixture) -> None:
+    run = predicted_run.open()
+    evaluate.evaluate(run, "base")
+    score(run, 0.1)  # of the best adapter
+    result = forecast.forecast(run, "base")
+    assert result["score"] is None
+    (record,) = forecasts(run)
+    assert (record.label, record.layers.get("adapter")) == ("base", None)
 
 
 def test_a_contaminated_cv_is_refused(predicted_run: RunFixture) -> None:
@@ -181,6 +255,9 @@ def test_a_contaminated_cv_is_refused(predicted_run: RunFixture) -> None:
     trained = dag.folder(run, "train")
     Lineage(frozenset({*split.train, split.valid[0]})).write(trained / "adapter" / "lineage.json")
     run_fixture.seal(trained)
+    with pytest.raises(StaleInput, match=r"stale \(model round-0/best has changed since\)"):
+        forecast.forecast(run, "best")
+    files.remove(dag.folder(run, "eval"))
     evaluate.evaluate(run, accept_contaminated=True)
     with pytest.raises(Contaminated, match=r"contaminated: .* Train it on this split") as error:
         forecast.forecast(run, "best")
@@ -188,13 +265,11 @@ def test_a_contaminated_cv_is_refused(predicted_run: RunFixture) -> None:
     assert forecasts(run) == []
 
 
-def test_a_cv_without_unseen_rows_is_refused(
-    predicted_run: RunFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cv_without_unseen_rows_is_refused(predicted_run: RunFixture) -> None:
     run = predicted_run.open()
-    data = dataset.load(run.config, run.workspace)
-    changed = replace(data, split=replace(data.split, unseen=frozenset()))
-    monkeypatch.setattr(dataset, "load", lambda *_: changed)
+    path = dag.folder(run, "eval") / "scores.json"
+    files.write_json(path, {**files.read_json(path), "unseen": []})
+    run_fixture.seal(path.parent)
     with pytest.raises(BadConfig, match=r"no row of this CV is unseen, .* Set split") as error:
         forecast.forecast(run, "best")
     assert error.value.fix[0] == "prepare"
@@ -208,3 +283,21 @@ def test_lines_fit_a_terminal(
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     assert "added to the ledger" in lines
+
+
+def test_the_best_of_several_epochs_is_expected_to_score_less(
+    predicted_run: RunFixture, forecast_json: ForecastJson
+) -> None:
+    _, best = forecast_json("small.toml")
+    assert best["facts"]["choice"]["among"] == 2
+    seen, unseen = best["facts"]["choice"]["optimism"]
+    run = predicted_run.open()
+    epochs = [
+        files.read_json(dag.folder(run, "train") / f"epoch-{number}.json")["scores"]
+        for number in (1, 2)
+    ]
+    gap = abs(epochs[0]["projection@25"]["value"] - epochs[1]["projection@25"]["value"])
+    assert 0.25 * seen + 0.75 * unseen > -1e-9
+    assert gap > 0
+    evaluate.evaluate(run, "base")
+    assert forecast_json("small.toml", "--model", "base")[1]["facts"]["choice"]["among"] == 1

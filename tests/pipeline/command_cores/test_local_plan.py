@@ -12,9 +12,11 @@ from parity.cli import main
 from parity.deploy.planning.local_plan import MeasuredSpeed, TextList
 from parity.pipeline import dag, encoder_loading
 from parity.pipeline.command_cores import local_plan
+from parity.pipeline.stage_cores import evaluate
 from parity.retrieval import tokenizer as readers
 from parity.run import files
 from parity.run import manifest as manifests
+from parity.run.config import stage_settings
 from parity.run.errors import StaleInput
 from parity.run.experiment import Run
 
@@ -57,6 +59,19 @@ def test_a_training_is_counted_batch_by_batch(predicted_run: RunFixture) -> None
     assert epoch.packs >= facts(predicted_run, "train")["steps"] / run.config.training.epochs
     assert epoch.sequences > 0
     assert epoch.peak_tokens <= epoch.packed_tokens < epoch.tokens
+
+
+def test_mining_without_examples_is_counted_without_them(predicted_run: RunFixture) -> None:
+    def planned_tokens(run: Run) -> dict[str, int]:
+        return {item.name: item.tokens for item in local_plan.build_local_plan(run).lists}
+
+    plain = planned_tokens(predicted_run.open())
+    examples = {"examples": "question", "example_count": 1, "query_max_length": 256}
+    predicted_run.write_config(prompt=examples)
+    shown = planned_tokens(predicted_run.open())
+    mined_without = planned_tokens(predicted_run.open("mining.examples=none"))
+    assert shown["mine queries"] > plain["mine queries"]
+    assert mined_without == {**shown, "mine queries": plain["mine queries"]}
 
 
 def test_gradcache_batches_are_planned_with_one_more_forward(
@@ -155,22 +170,29 @@ def test_quantized_mining_does_not_give_the_speed_of_full_precision(
     folder = dag.folder(run, "mine")
     manifest = manifests.read(folder)
     assert manifest is not None
-    mining = {**manifest.config["mining"], "quantize": "fp8"}
-    manifests.write(
-        folder.with_name("mine-fp8"),
-        replace(manifest, config={**manifest.config, "mining": mining}),
-        [],
-    )
-    speeds = list(measurements(run, ""))
-    assert [item.source for item in speeds].count("mine") == 2  # corpus and queries, once
     quantized = predicted_run.open("mining.quantize=fp8")
-    assert {
-        item.source
-        for item in measurements(
-            replace(quantized, config=encoder_loading.mining_config(quantized.config)), ""
-        )
-    } == {"mine"}
-    files.remove(folder.with_name("mine-fp8"))
+    config = dag.config_of(quantized, "mine")
+    manifests.write(folder.with_name("mine-fp8"), replace(manifest, config=config), [])
+    sources = [item.source for item in measurements(run, "")]
+    assert sources.count("mine") == 2  # corpus and queries, once
+    in_fp8 = replace(quantized, config=stage_settings.mining_config(quantized.config))
+    assert {item.source for item in measurements(in_fp8, "")} == {"mine"}
+
+
+def test_the_speed_of_the_base_model_is_not_that_of_an_adapter(predicted_run: RunFixture) -> None:
+    run = predicted_run.open()
+    kinds = {"mine": {"base"}, "eval": {"adapter"}, "predict": {"adapter"}, "train": {"train"}}
+
+    def measured_kinds() -> dict[str, set[str]]:
+        kinds_by_stage: dict[str, set[str]] = {}
+        for item in measurements(run, ""):
+            kinds_by_stage.setdefault(item.source, set()).add(item.kind)
+        return kinds_by_stage
+
+    assert measured_kinds() == kinds
+    files.remove(run.workspace.embeddings)
+    evaluate.evaluate(run, "base")
+    assert measured_kinds() == {**kinds, "eval": {"adapter", "base"}}
 
 
 def test_the_command_line_plans_this_machine_with_device_here(

@@ -12,6 +12,7 @@ from parity.deploy.planning.kernel_plan import KernelJob
 from parity.deploy.planning.plan_report import KernelPlan
 from parity.pipeline import dag, dataset, encoder_loading
 from parity.pipeline.command_cores import plan
+from parity.pipeline.stage import stage_context
 from parity.retrieval.engine import trie
 from parity.retrieval.retrieve import passages, render_queries
 from parity.run import manifest as manifests
@@ -175,6 +176,19 @@ def test_the_package_is_hashed_too(small_run: RunFixture, jobs: list[KernelJob])
     (folder / "weights").write_bytes(b"0" * 1000)
     plan.planned(run)
     assert jobs[0].package_bytes == 1000
+
+
+def test_a_packaged_run_is_planned_with_the_settings_of_its_bundle(
+    predicted_run: RunFixture, jobs: list[KernelJob]
+) -> None:
+    with (predicted_run.folder / "small.toml").open("a") as file:
+        file.write("[evaluations.half]\nencoder.precision = 'fp16'\n")
+    run = predicted_run.open()
+    plan.planned(run)
+    with stage_context(run.evaluated_as("half"), "package"):
+        pass  # its manifest names the evaluation
+    plan.planned(run)
+    assert [job.encoder.precision for job in jobs] == ["fp32", "fp16"]
 
 
 def test_a_measured_speed_of_a_stage_is_used(

@@ -9,16 +9,17 @@ from pathlib import Path
 import pytest
 from pipeline.run_fixture import RunFixture
 
-from parity.pipeline import dataset
+from parity.pipeline import dataset, evaluations
 from parity.pipeline.command_cores import report, report_sections
 from parity.pipeline.command_cores.attribute import attribute
 from parity.pipeline.command_cores.report_sections import standings
+from parity.pipeline.stage_cores import evaluate
 from parity.run import ledger
 from parity.run.experiment import Run
 from parity.run.ledger import Evidence, ForecastRecord
 
 SECTIONS = (
-    *("stages", "scores", "hidden", "against", "epochs", "layers", "parts"),
+    *("stages", "scores", "hidden", "evaluations", "against", "epochs", "layers", "parts"),
     *("forecasts", "examples", "costs", "evidence"),
 )
 POLICY = "<meta http-equiv[^>]*>"
@@ -83,6 +84,7 @@ def test_the_report_has_the_next_command_every_score_and_what_is_missing(
     assert "No forecast yet: " in part(html, "forecasts")
     assert "forecast --run small.toml" in part(html, "forecasts")
     assert "round 0, epoch 2" in part(html, "epochs")
+    assert "Recall@25" in part(html, "epochs")
     assert 'id="epochs-title"' in part(html, "epochs")
     match = re.search(r"\| train of round 0 \| done \| (\d+) \|", markdown)
     assert match is not None
@@ -122,6 +124,46 @@ def test_the_parts_of_a_gap_are_shown_after_attribution(
         assert f"| {step['layer']} | {step['part']['value']:+.4f} |" in markdown
         assert f"{step['part']['value']:+.4f}" in output
     assert f"| B minus A | {ladder['gap']:+.4f} |" in markdown
+
+
+def evaluation_rows(html: str) -> dict[str, list[str]]:
+    """Return name → cells of the table of models and evaluations."""
+    rows = re.findall(r'<tr[^>]*><th scope="row">([^<]*)</th>(.*?)</tr>', part(html, "evaluations"))
+    return {name: re.findall(r"<td[^>]*>([^<]*)</td>", cells) for name, cells in rows}
+
+
+def test_every_current_evaluation_is_shown_with_its_difference(predicted_run: RunFixture) -> None:
+    predicted_run.write_config(**{"evaluations.short.prompt": {"query_max_length": 32}})
+    run = predicted_run.open()
+    for model, name in (("base", ""), ("base", "short"), ("epoch-1", "short")):
+        evaluate.evaluate(run, model, evaluation=name)
+    html, markdown = written(run)
+    rows = {name.removesuffix("*"): cells for name, cells in evaluation_rows(html).items()}
+    assert list(rows) == ["base", "best", "base@short", "epoch-1@short"]
+    assert [name.endswith("*") for name in evaluation_rows(html)].count(True) == 1
+    scores = evaluations.read(run.workspace.evaluation(0, "epoch-1@short"))["epoch-1@short"]
+    assert scores.all.score is not None
+    split, count, score, *_, difference = rows["epoch-1@short"]
+    assert (split, int(count)) == ("random-s0-v0.4", scores.all.rows)
+    assert score.startswith(f"{scores.all.score.value:.4f} ")
+    assert rows["base"][-1] == "-"
+    assert re.fullmatch(r"[-+]0\.\d{4} \([-+]0\.\d{4} to [-+]0\.\d{4}\)", difference)
+    assert f"| {difference} |" in markdown
+
+
+def test_a_stale_evaluation_is_not_shown(predicted_run: RunFixture) -> None:
+    def shown() -> list[str]:
+        return list(evaluation_rows(written(predicted_run.open())[0]))
+
+    predicted_run.write_config(**{"evaluations.short.prompt": {"query_max_length": 32}})
+    evaluate.evaluate(predicted_run.open(), "base", evaluation="short")
+    assert [name.removesuffix("*") for name in shown()] == ["best", "base@short"]
+    predicted_run.write_config(**{"evaluations.short.prompt": {"query_max_length": 40}})
+    assert shown() == ["best"]
+    predicted_run.write_config(scoring={"seed": 1})
+    assert shown() == []
+    section = part(written(predicted_run.open())[0], "evaluations")
+    assert "No clean and current score yet." in section
 
 
 def test_a_forecast_waits_for_its_score(predicted_run: RunFixture) -> None:

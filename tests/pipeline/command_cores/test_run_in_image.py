@@ -113,6 +113,18 @@ def test_other_files_that_the_command_names_are_mounted(built: RunFixture) -> No
     assert mounts()[str(built.folder / "other.toml")] == "ro"
 
 
+def test_an_adapter_in_a_folder_is_mounted(built: RunFixture) -> None:
+    (built.folder / "downloaded").mkdir()
+    (built.folder / "best").mkdir()
+    run_stage_in_image(built.open(), ["eval", "small.toml", "--model", "downloaded"])
+    assert mounts()[str(built.folder / "downloaded")] == "ro"
+    run_stage_in_image(built.open(), ["eval", "small.toml", "--model=best", "--as", "plain"])
+    assert not {str(built.folder / name) for name in ("downloaded", "best")} & mounts().keys()
+    built.write_config(training={"init_from": "downloaded"})
+    run_stage_in_image(built.open(), ["train", "small.toml"])
+    assert mounts()[str(built.folder / "downloaded")] == "ro"
+
+
 def test_the_exit_code_of_the_stage_is_returned(built: RunFixture) -> None:
     Path("code").write_text("3")
     with pytest.raises(SystemExit) as error:
@@ -154,8 +166,8 @@ def test_an_engine_that_no_longer_responds_is_refused(built: RunFixture) -> None
 
 
 def test_the_command_in_the_image_has_no_where_flag() -> None:
-    assert without_where(["eval", "a.toml", "--where=image", "--adapter=base"]) == [
-        *("eval", "a.toml", "--adapter=base")
+    assert without_where(["eval", "a.toml", "--where=image", "--model=base"]) == [
+        *("eval", "a.toml", "--model=base")
     ]
 
 

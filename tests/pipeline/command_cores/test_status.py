@@ -7,9 +7,13 @@ import pytest
 from pipeline import run_fixture
 from pipeline.run_fixture import RunFixture
 
+from parity.pipeline import evaluations
 from parity.pipeline.command_cores.status import status
+from parity.pipeline.dag import StageGraph
+from parity.pipeline.stage_cores import evaluate
 from parity.run.command_line import PROGRAM
 from parity.run.errors import BadConfig
+from parity.run.experiment import Run
 
 COLUMNS = 80
 AFTER = ("package", "rehearse", "publish", "push", "follow", "submit", "reconcile")
@@ -29,6 +33,7 @@ small.toml: split random-s0-v0.4
   follow    missing
   submit    missing
   reconcile missing
+  scores (projection): best {score}
   next: ./inv package --run small.toml
 """
 
@@ -54,13 +59,28 @@ class Status:
 
 
 def next_of(text: str) -> list[str]:
-    return [line.strip() for line in text.splitlines() if ": ./inv" in line]
+    lines = (line.strip() for line in text.splitlines() if ": ./inv" in line)
+    return [line for line in lines if "not scored" not in line]
+
+
+def score_of(run: Run, label: str) -> str:
+    """Return a projection as it is printed."""
+    scores = evaluations.read(run.workspace.evaluation(run.round, label))[label]
+    assert scores.projection is not None
+    return f"{scores.projection.value:.3f}".removeprefix("0")
+
+
+def scores_in(text: str) -> str:
+    """Return what follows `scores` in a table, on one line."""
+    lines = text.split("  scores ")[1].split("\n  next: ")[0]
+    return " ".join(lines.split())
 
 
 def test_the_stages_of_a_run_are_listed_in_order_with_the_next_command(
     predicted_run: RunFixture, printed: Status
 ) -> None:
-    assert printed.of("small.toml") == TABLE
+    run = predicted_run.open()
+    assert printed.of("small.toml") == TABLE.format(score=score_of(run, "best"))
 
 
 def test_step_by_step_the_next_command_is_the_next_stage(
@@ -81,7 +101,7 @@ def test_after_the_local_stages_each_step_of_the_way_to_kaggle_comes_next(
         assert next_of(text) == [f"next: ./inv {stage} --run small.toml"]
         run_fixture.pretend(predicted_run.open(), stage)
         assert f"\n  {stage:<10}done\n" in printed.of("small.toml")
-    assert "\n  reconcile of round 0: same\n  next: " in printed.of("small.toml")
+    assert "\n  reconcile of round 0: same\n  scores (" in printed.of("small.toml")
 
 
 def test_a_step_on_kaggle_that_is_of_another_bundle_is_stale(
@@ -97,15 +117,59 @@ def test_a_step_on_kaggle_that_is_of_another_bundle_is_stale(
 
 
 def test_a_stale_stage_comes_next_and_says_why(predicted_run: RunFixture, printed: Status) -> None:
-    predicted_run.write_config(training={"seed": 1})
+    predicted_run.write_config(mining={"seed": 1})
     text = printed.of("small.toml")
-    assert "  train     stale\n" in text
-    assert "  train of round 0: training.seed was 0, the run file now has 1\n" in text
-    assert "  predict of round 0: train of round 0 is stale\n" in text
-    assert next_of(text) == ["next: ./inv train --run small.toml"]
-    assert next_of(printed.of("small.toml", "training.seed=0")) == [
-        "next: ./inv package --run small.toml --set=training.seed=0"
+    assert "  mine      stale\n  train     stale\n  eval      done\n" in text
+    assert "  mine of round 0: mining.seed was 0, the run file now has 1\n" in text
+    assert "  train of round 0: mine of round 0 is stale\n" in text
+    assert next_of(text) == ["next: ./inv mine --run small.toml"]
+    assert next_of(printed.of("small.toml", "mining.seed=0")) == [
+        "next: ./inv package --run small.toml --set=mining.seed=0"
     ]
+
+
+def test_the_scores_of_models_and_evaluations_are_listed(
+    predicted_run: RunFixture, printed: Status
+) -> None:
+    run = predicted_run.open()
+    evaluate.evaluate(run, "base")
+    predicted_run.write_config(**{"evaluations.short.prompt": {"query_max_length": 32}})
+    run = predicted_run.open()
+    evaluate.evaluate(run, "epoch-1", evaluation="short")
+    evaluate.evaluate(predicted_run.open("prompt.passage_max_length=16"))
+    (quick,) = run.workspace.evaluation(0, "x").parent.glob("best@*")
+    labels = ("base", "best", "epoch-1@short", quick.name)
+    assert len(quick.name) == len("best@12345678")
+    listed = ", ".join(f"{label} {score_of(run, label)}" for label in labels)
+    assert scores_in(printed.of("small.toml")).startswith(f"(projection): {listed} ")
+
+
+def test_missing_scores_are_counted_where_the_run_file_names_evaluations(
+    predicted_run: RunFixture, printed: Status
+) -> None:
+    assert "not scored" not in printed.of("small.toml")  # nobody asked for further scores
+    predicted_run.write_config(**{"evaluations.short.prompt": {"query_max_length": 32}})
+    count = len(evaluations.missing(predicted_run.open(), StageGraph()))
+    assert count == 5  # of base, one other epoch and best, under two settings, one is there
+    line = "  not scored, models × evaluations: {}. ./inv eval --run small.toml --all\n  next: "
+    assert line.format(count) in printed.of("small.toml")
+    evaluate.evaluate(predicted_run.open(), evaluation="short")
+    assert line.format(count - 1) in printed.of("small.toml")
+    evaluate.evaluate(predicted_run.open(), "all")
+    assert "not scored" not in printed.of("small.toml")
+    predicted_run.write_config(**{"evaluations.short.prompt": {"query_max_length": 40}})
+    text = printed.of("small.toml")
+    assert line.format(3) in text
+    assert "@short" not in text  # they are stale
+
+
+def test_without_a_current_score_there_is_no_line_of_scores(
+    predicted_run: RunFixture, printed: Status
+) -> None:
+    predicted_run.write_config(scoring={"seed": 1})
+    text = printed.of("small.toml")
+    assert "  eval of round 0: scoring.seed was 0, the run file now has 1\n  next: " in text
+    assert "scores (" not in text
 
 
 def test_a_long_reason_is_cut_to_the_terminal(predicted_run: RunFixture, printed: Status) -> None:
@@ -191,7 +255,7 @@ def test_status_loads_no_torch_and_changes_nothing(predicted_run: RunFixture) ->
     answer = predicted_run.run_parity(
         "status", "small.toml", PYTHONPROFILEIMPORTTIME="1", **{PROGRAM: "./inv"}
     )
-    assert answer.stdout == TABLE
+    assert answer.stdout == TABLE.format(score=score_of(predicted_run.open(), "best"))
     assert answer.returncode == 0
     assert "parity.pipeline.dag" in answer.stderr  # its own imports are listed
     assert "| torch" not in answer.stderr

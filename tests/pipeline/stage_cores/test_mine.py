@@ -1,6 +1,7 @@
 """Negatives: mined by the round's encoder, reproducible to the byte, exported and imported."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -8,12 +9,15 @@ import pytest
 import tiny
 from pipeline import run_fixture
 from pipeline.run_fixture import RunFixture
+from pipeline.twin_run import outputs, twin
 
+from parity.cli import main
 from parity.competition import ranking as rankings
 from parity.pipeline import dag, dataset, encoder_loading
 from parity.pipeline.stage_cores.mine import mine
 from parity.retrieval.retrieve import index, retrieve
 from parity.run import files
+from parity.run.config import stage_settings
 from parity.run.errors import BadData, Mismatch
 from parity.run.experiment import Run
 from parity.training import negatives
@@ -102,10 +106,10 @@ def test_only_mining_is_quantized_by_mining_quantize(
     unquantized, before = mined(small_run.open()), facts(small_run.open())
     small_run.write_config(mining={"quantize": "fp8"})
     run = small_run.run_stages("mine")
-    assert "mined by the base model in fp8, strategy" in capsys.readouterr().out
+    assert "mined by base in fp8, strategy" in capsys.readouterr().out
     assert str(facts(run)["speed"]).count("float32/fp8") == 1
     assert mined(run).miner != unquantized.miner == before["miner"]
-    encoder_config = encoder_loading.mining_config(run.config).encoder
+    encoder_config = stage_settings.mining_config(run.config).encoder
     encoder = encoder_loading.load_encoder(encoder_config, run.workspace)
     assert encoder.digest() == mined(run).miner
     assert run.config.encoder.quantize == "none"
@@ -128,7 +132,7 @@ def test_a_round_is_mined_by_the_adapter_of_the_previous_round(
         mined(run).miner == encoder_loading.load_encoder(run.config.encoder, run.workspace).digest()
     )
     run = predicted_run.run_stages("mine", round_=1)
-    assert "mined by the adapter of round 0, strategy mix\n" in capsys.readouterr().out
+    assert "mined by round-0/best, strategy mix\n" in capsys.readouterr().out
     trained = encoder_loading.load_encoder(
         run.config.encoder, run.workspace, run.workspace.adapter(0)
     )
@@ -147,7 +151,7 @@ def test_the_diversity_of_the_negatives_is_printed(
     run = small_run.run_stages("prepare", "mine")
     diversity = negatives.diversity(mined(run)).text
     output = " ".join(capsys.readouterr().out.split())  # a long line is folded
-    assert output.endswith(f"mined by the base model, strategy mix {diversity}")
+    assert output.endswith(f"mined by base, strategy mix {diversity}")
     assert facts(run)["diversity"] == diversity
     assert "distinct ids" in diversity
     assert "the ten commonest make up" in diversity
@@ -161,7 +165,7 @@ def test_exported_negatives_are_imported_unchanged(
     file = predicted_run.folder / "flagembedding.jsonl"
     file.write_bytes((mine_folder(run) / "flagembedding.jsonl").read_bytes())
     capsys.readouterr()
-    mine(run, file)
+    mine(run, imported=file)
     after = mined(run)
     assert [(row.query_id, row.positions) for row in after.rows] == [
         (row.query_id, row.positions) for row in before.rows
@@ -172,7 +176,8 @@ def test_exported_negatives_are_imported_unchanged(
     assert not (mine_folder(run) / "ranking.jsonl").exists()
     standing = dag.StageGraph().standing(run, "mine")
     assert standing.state == "done"
-    assert dag.StageGraph().standing(run, "train").reason == "mine of round 0 has changed since"
+    reason = "negatives.jsonl of mine of round 0 has changed since"
+    assert dag.StageGraph().standing(run, "train").reason == reason
     predicted_run.run_stages("train")
 
 
@@ -190,7 +195,7 @@ def test_f34_of_two_ids_with_the_same_text_the_smaller_is_imported(small_run: Ru
     assert any(tiny.at(9) in row.positions for row in mined(run).rows)
     file = small_run.folder / "there.jsonl"
     file.write_bytes((mine_folder(run) / "flagembedding.jsonl").read_bytes())
-    mine(run, file)
+    mine(run, imported=file)
     assert {row.query_id: set(row.positions) for row in mined(run).rows} == before
 
 
@@ -207,15 +212,116 @@ def test_a_file_of_another_run_is_refused(
     predicted_run: RunFixture, change: dict[str, object], error: type[Exception], expected: str
 ) -> None:
     run = predicted_run.open()
+    before = run_fixture.contents(mine_folder(run))
     rows = (mine_folder(run) / "flagembedding.jsonl").read_text().splitlines()
     rows[0] = json.dumps({**json.loads(rows[0]), **change})
     file = predicted_run.folder / "there.jsonl"
     file.write_text("\n".join(rows))
     with pytest.raises(error, match=expected):
-        mine(run, file)
-    assert dag.StageGraph().standing(run, "mine").state == "missing"
+        mine(run, imported=file)
+    assert run_fixture.contents(mine_folder(run)) == before
+    assert dag.StageGraph().standing(run, "mine").state == "done"
 
 
 def test_a_missing_file_is_refused(predicted_run: RunFixture) -> None:
     with pytest.raises(BadData, match=r"--import absent\.jsonl: no such file"):
-        mine(predicted_run.open(), Path("absent.jsonl"))
+        mine(predicted_run.open(), imported=Path("absent.jsonl"))
+
+
+# A chosen model
+
+
+@pytest.mark.parametrize("reference", ["round-0/epoch-1", "small/round-0/epoch-1", "FOLDER"])
+def test_a_chosen_adapter_mines_as_the_best_adapter_of_its_run_would(
+    predicted_run: RunFixture, reference: str
+) -> None:
+    run = predicted_run.open(round_=1)
+    if reference == "FOLDER":
+        shutil.copytree(run.workspace.epoch(0, 1), "downloaded")
+        reference = "downloaded"
+    mine(run, reference)
+    chosen = outputs(run, "mine")
+    expected = twin(predicted_run).at(1)
+    mine(expected)
+    assert chosen == outputs(expected, "mine")
+    mine(run)
+    assert outputs(run, "mine") != chosen
+
+
+def test_an_adapter_of_another_run_mines_as_in_its_own(predicted_run: RunFixture) -> None:
+    predicted_run.write_config("other", training={"seed": 1, "epochs": 1})
+    other = predicted_run.run_stages("prepare", "mine", "train", name="other")
+    mine(other.at(1))
+    run = predicted_run.open()
+    by_base = outputs(run, "mine")
+    mine(run, "other/round-0/best")
+    assert outputs(run, "mine") == outputs(other.at(1), "mine") != by_base
+    assert facts(run)["model"] == "other/round-0/best"
+
+
+def test_a_chosen_model_is_recorded_and_stays_current_until_it_changes(
+    predicted_run: RunFixture,
+) -> None:
+    run = predicted_run.open(round_=1)
+    mine(run, "round-0/epoch-1")
+    assert facts(run)["model"] == "round-0/epoch-1"
+    adapter, other = run.workspace.epoch(0, 1), run.workspace.epoch(0, 2)
+    for changed, reason in ((other, ""), (adapter, "model round-0/epoch-1 has changed since")):
+        lineage = files.read_json(changed / "lineage.json")
+        lineage["trained_on"] = lineage["trained_on"][1:]
+        files.write_json(changed / "lineage.json", lineage)
+        run_fixture.seal(dag.folder(run.at(0), "train"))
+        assert dag.StageGraph().standing(run, "mine").reason == reason
+
+
+def test_a_folder_that_is_gone_makes_its_mining_stale(predicted_run: RunFixture) -> None:
+    run = predicted_run.open()
+    shutil.copytree(run.workspace.epoch(0, 1), "downloaded")
+    mine(run, "downloaded")
+    assert dag.StageGraph().standing(run, "mine").state == "done"
+    shutil.rmtree("downloaded")
+    assert dag.StageGraph().standing(run, "mine").reason.startswith("downloaded is not")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--set", "encoder.device=cuda"],
+        ["--import", "README.md"],
+        ["--import", "absent.jsonl"],
+        ["--model", "epoch-7"],
+        ["--model", "other/round-0/best"],
+    ],
+    ids=" ".join,
+)
+def test_a_refused_mining_destroys_nothing(
+    predicted_run: RunFixture, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    Path("README.md").write_text("# kaggle-parity\n")
+    run = predicted_run.open()
+    before = run_fixture.contents(run.workspace.root)
+    assert main(["mine", "small.toml", *words]) in (2, 3)
+    assert run_fixture.contents(run.workspace.root) == before
+    assert dag.StageGraph().standing(run, "mine").state == "done"
+
+
+def test_mining_and_training_without_the_examples_of_the_run(small_run: RunFixture) -> None:
+    """They equal those of a run without examples; only scores, which choose an epoch, differ."""
+    room, off = {"query_max_length": 256}, {"examples": "none"}
+    shown = {**room, "examples": "fixed", "example_count": 1}
+    small_run.write_config("shown", prompt=shown, mining=off, training=off)
+    small_run.write_config("plain", prompt=room)
+    texts, weights = [], []
+    for name in ("shown", "plain"):
+        run = small_run.run_stages("prepare", "mine", "train", "eval", name=name)
+        texts.append([row["text"] for row in files.read_jsonl(run.workspace.texts(0, "best"))])
+        trained = outputs(run, "train")
+        weights.append([trained[f"epoch-{n}/adapter_model.safetensors"] for n in (1, 2)])
+    first, second = (outputs(small_run.open(name=name), "mine") for name in ("shown", "plain"))
+    for file in ("ranking.jsonl", "flagembedding.jsonl"):
+        assert first[file] == second[file]
+    assert weights[0] == weights[1]
+    for with_example, without in zip(*texts, strict=True):
+        assert without in with_example
+        assert len(with_example) > len(without) + 20

@@ -16,10 +16,10 @@ from pipeline.run_fixture import RunFixture
 from safetensors.numpy import load_file
 
 from parity.deploy.kernel import run_report
-from parity.pipeline import dag, evidence_lookup
+from parity.pipeline import dag, evaluation_job, evidence_lookup
 from parity.pipeline.command_cores import status
 from parity.pipeline.dag import StageGraph
-from parity.pipeline.stage_cores import evaluate, reconcile
+from parity.pipeline.stage_cores import reconcile
 from parity.run import digest, files, ledger
 from parity.run.errors import BadConfig, ResultsDiffer, StaleInput
 from parity.run.experiment import open_run
@@ -84,7 +84,7 @@ def test_d22_an_adapter_that_ran_otherwise_under_its_own_name_is_named(
     _scaled(
         predicted_run.open().workspace.adapter(0) / "adapter_model.safetensors", scale, monkeypatch
     )
-    monkeypatch.setattr(evaluate, "_as_in_training", lambda *_: None)
+    monkeypatch.setattr(evaluation_job, "_as_in_training", lambda *_: None)
     shutil.rmtree(predicted_run.data / "cache", ignore_errors=True)
     code, result = reconcile_json(first_record(predicted_run), rescore(predicted_run))
     assert (code, result["layer"]) == (10, "embeddings"), result

@@ -1,6 +1,7 @@
 """The rehearsal of a finished local run: the kernel's script runs twice in a sandbox."""
 
 import re
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,15 +11,17 @@ import attached
 import numpy as np
 import pytest
 from deploy.bundle.finished_run import SYNTHETIC, TESTED, FinishedRun, rows
+from pipeline.run_fixture import RunFixture
 
+from parity.cli import main
 from parity.competition import ranking as rankings
 from parity.competition.eedi import kaggle_files
 from parity.deploy.bundle import bundle, sealed_folder
 from parity.deploy.kernel import mounts, rehearsal, run_report, sandbox
-from parity.pipeline.stage_cores import rehearse
-from parity.run import digest, environment
+from parity.pipeline.stage_cores import reconcile, rehearse
+from parity.run import digest, environment, ledger
 from parity.run import manifest as manifests
-from parity.run.errors import Mismatch
+from parity.run.errors import Mismatch, StaleInput
 from parity.run.layers import EXACT, RECORDED
 from parity.run.paths import RunPaths
 
@@ -194,3 +197,79 @@ def test_a_hidden_test_beyond_the_time_limit_is_reported(chain: FinishedRun) -> 
         "hidden test: 2001 rows in 2 min; 16000 rows would take 10.0 h here, limit 9 h, "
         "which is over; peak memory 3.0 GiB, 1.0 on a GPU, 1.5 on a GPU"
     )
+
+
+# The model that is rehearsed
+
+
+@pytest.fixture
+def scored(predicted_run: RunFixture) -> RunFixture:
+    """Return a predicted run that needs no wheels, with an evaluation in its run file."""
+    predicted_run.write_config(
+        shipping={"wheels": [], "rehearsed": 10},
+        **{"evaluations.wrong.prompt": {"query": "{wrong}"}},
+    )
+    return predicted_run
+
+
+@pytest.mark.parametrize(
+    ("flags", "label"),
+    [(["--model", "base"], "base"), (["--model", "epoch-1", "--as", "wrong"], "epoch-1@wrong")],
+)
+def test_a_chosen_model_is_rehearsed_and_reconciled_with_its_own_score(
+    scored: RunFixture, flags: list[str], label: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for stage in ("eval", "predict", "package"):
+        assert main([stage, "small.toml", *flags]) == 0
+    assert main(["rehearse", "small.toml"]) == 0
+    run = scored.open()
+    assert "the kernel's submission equals the local one, byte" in capsys.readouterr().out
+    local = run.workspace.stage("predict", 0) / "submission.csv"
+    working = run.workspace.stage("rehearse", 0) / "kaggle" / "working"
+    assert (working / "submission.csv").read_bytes() == local.read_bytes()
+    scores, rehearsed = ledger.read(run.workspace.ledger)[-2:]
+    assert (scores.label, rehearsed.kind) == (label, "rehearsal")
+    result = reconcile.reconcile_run(run)
+    assert (result["result"], result["layer"]) == ("same", "")
+    assert (result["a"], result["b"]) == (ledger.id_of(scores), ledger.id_of(rehearsed))
+    unknown = {item["layer"] for item in result["layers"] if item["state"] != "equal"}
+    assert unknown == {"metric", "score"} | ({"lineage"} if label == "base" else set())
+
+
+@pytest.mark.parametrize(
+    ("packaged", "command", "message"),
+    [
+        (
+            ["--model", "epoch-1"],
+            "predict --run small.toml --model round-0/epoch-1",
+            "the bundle has round-0/epoch-1, but predict ran round-0/best",
+        ),
+        (
+            ["--as", "wrong"],
+            "predict --run small.toml --model round-0/best --as wrong",
+            "the bundle has round-0/best@wrong, but predict ran round-0/best",
+        ),
+    ],
+)
+def test_a_bundle_of_another_model_than_the_prediction_is_refused(
+    scored: RunFixture,
+    packaged: list[str],
+    command: str,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for stage in ("eval", "package"):
+        assert main([stage, "small.toml", *packaged]) == 0
+    capsys.readouterr()
+    assert main(["rehearse", "small.toml"]) == StaleInput.exit_code
+    assert capsys.readouterr().err == f"error: {message}. Run: `python -m parity {command}`\n"
+    assert not scored.open().workspace.stage("rehearse", 0).exists()
+    assert main(shlex.split(command)) == 0
+    rehearse._need_one_model(scored.open())
+
+
+def test_the_best_epoch_by_its_number_is_the_same_model(scored: RunFixture) -> None:
+    best = manifests.require(scored.open().workspace.stage("train", 0), ()).facts["best_epoch"]
+    for stage in ("eval", "package"):
+        assert main([stage, "small.toml", "--model", f"epoch-{best}"]) == 0
+    rehearse._need_one_model(scored.open())

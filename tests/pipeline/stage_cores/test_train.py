@@ -9,11 +9,12 @@ from pipeline import run_fixture
 from pipeline.run_fixture import RunFixture
 from safetensors.torch import load_file
 
+from parity.cli import main
 from parity.competition import ranking as rankings
 from parity.competition.lineage import Lineage
 from parity.competition.query import UnitId
 from parity.competition.scoring.metrics import Scores
-from parity.pipeline import dag, dataset, epochs
+from parity.pipeline import dag, dataset, epochs, evaluations
 from parity.pipeline.epochs import SavedEpoch
 from parity.pipeline.stage_cores.mine import mine
 from parity.pipeline.stage_cores.train import train
@@ -147,9 +148,8 @@ def test_training_again_restores_a_lost_or_changed_epoch(
     before = run_fixture.contents(train_folder(run))
     path = train_folder(run) / name
     path.unlink() if lost else path.write_bytes(path.read_bytes().replace(b"1", b"2"))
-    with pytest.raises(StaleInput) as error:
-        dag.StageGraph().require(run, "predict")
-    assert error.value.fix[:2] == ("train", "--run")
+    standing = dag.StageGraph().standing(run, "train")
+    assert (standing.state, standing.reason) == ("stale", f"{name} is missing or was changed")
     predicted_run.run_stages("train")
     after = run_fixture.contents(train_folder(run))
     del before["manifest.json"], after["manifest.json"]
@@ -157,18 +157,19 @@ def test_training_again_restores_a_lost_or_changed_epoch(
     assert dag.StageGraph().standing(run, "predict").state == "done"
 
 
-def test_another_seen_share_scores_and_chooses_the_epochs_again(
+def test_another_seen_share_scores_the_adapter_again_without_training(
     predicted_run: RunFixture,
 ) -> None:
+    before = run_fixture.contents(train_folder(predicted_run.open()))
     predicted_run.write_config(scoring={"seen_share": 1.0})
-    run = predicted_run.run_stages("train")
-    for number in (1, 2):
-        result = scores(run, number)
-        assert result.seen_share == 1.0
-        assert result.projection is not None
-        assert result.seen.score is not None
-        assert result.projection.value == result.seen.score.value
-    predicted_run.run_stages("eval")
+    run = predicted_run.run_stages("train", "eval")
+    assert run_fixture.contents(train_folder(run)) == before
+    assert scores(run, 1).seen_share == 0.25
+    result = evaluations.read(dag.folder(run, "eval"))["best"]
+    assert result.seen_share == 1.0
+    assert result.projection is not None
+    assert result.seen.score is not None
+    assert result.projection.value == result.seen.score.value
 
 
 def test_b7_an_adapter_carries_the_questions_it_was_trained_on(predicted_run: RunFixture) -> None:
@@ -206,9 +207,11 @@ def test_a_round_starts_from_the_weights_of_its_parent(predicted_run: RunFixture
 
 
 def test_a_round_without_its_parent_is_refused(small_run: RunFixture) -> None:
-    small_run.run_stages("prepare", "mine")
-    with pytest.raises(StaleInput, match=r"^train of round 0 is missing$"):
-        small_run.run_stages("train", round_=1)
+    run = small_run.run_stages("prepare", "mine").at(1)
+    mine(run, "base")
+    for stage in (mine, train):
+        with pytest.raises(StaleInput, match=r"^train of round 0 is missing, so small has no best"):
+            stage(run)
 
 
 # With this training an earlier epoch is the best by projection, but not by MAP.
@@ -303,7 +306,7 @@ def test_a_teacher_s_scores_are_imported_stored_and_distilled(small_run: RunFixt
     exported = dag.folder(run, "mine") / "flagembedding.jsonl"
     file = small_run.folder / "scored.jsonl"
     file.write_bytes(exported.read_bytes())
-    mine(run, file)
+    mine(run, imported=file)
     before, after = (files.read_jsonl(path) for path in (file, exported))
     assert all(row["pos_scores"] and row["neg_scores"] for row in after)
     assert after == before
@@ -354,3 +357,24 @@ def test_gradient_checkpointing_gives_the_same_weights(small_run: RunFixture) ->
     without = load_file(run.workspace.adapter(0) / "adapter_model.safetensors")
     for name, weight in with_.items():
         assert (weight - without[name]).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [
+        ["training.target_modules=['nothing']"],
+        ["training.seed=1", "training.init_from=epoch-1"],
+        ["training.seed=1", "training.init_from=nowhere"],
+        ["encoder.quantize=fp8"],
+        ["training.seed=1", "encoder.device=cuda"],
+    ],
+    ids=str,
+)
+def test_a_refused_training_destroys_nothing(
+    predicted_run: RunFixture, monkeypatch: pytest.MonkeyPatch, sets: list[str]
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    before = run_fixture.contents(predicted_run.open().workspace.root)
+    assert main(["train", "small.toml", *(f"--set={setting}" for setting in sets)]) == 2
+    assert run_fixture.contents(predicted_run.open().workspace.root) == before
+    assert dag.StageGraph().standing(predicted_run.open(), "train").state == "done"

@@ -15,7 +15,9 @@ from parity.run.config.split import KINDS, SplitConfig
 from parity.run.errors import BadConfig
 
 PLAIN = Config(name="plain")
-SECTIONS = tuple(name for name in Config.model_fields if name not in {"name", "overrides"})
+SECTIONS = tuple(
+    name for name in Config.model_fields if name not in {"name", "overrides", "evaluations"}
+)
 CHANGED: dict[str, dict[str, Any]] = {
     "competition.submission": {"submission": "other.csv"},
     "competition.submission_columns": {"submission_columns": ["id", "ids"]},
@@ -110,8 +112,10 @@ def test_values_are_read_into_their_sections(tmp_path: Path) -> None:
         ("[split]\nfolds = 5\nfold = 5\n", "split: fold 5 of 5 does not exist"),
         ("[split]\nfolds = 1\n", "split: fold 0 of 1 does not exist"),
         ("[split]\nfold = 1\n", "split: fold 1 of 0 does not exist"),
-        ('[prompt]\nexamples = "fixed"\n', "prompt: examples = 'fixed' with example_count = 0"),
-        ("[prompt]\nexample_count = 2\n", "prompt: examples = 'none' with example_count = 2"),
+        (
+            '[prompt]\nexamples = "fixed"\n',
+            "prompt: examples = 'fixed' needs prompt.example_count, 1 or more",
+        ),
         ("[training]\nmax_grad_norm = inf\n", "training.max_grad_norm: Out of range float values"),
         ("[training]\nmax_grad_norm = nan\n", "training.max_grad_norm: Out of range float values"),
         (
@@ -130,6 +134,7 @@ def test_values_are_read_into_their_sections(tmp_path: Path) -> None:
         ("[shipping]\ntoken = 1\n", "shipping.token: unknown key"),
         ("[split]\nseed = 2024-11-12\n", "split.seed: Object of type date is not"),
         ("when = 2024-11-12\n", "when: Object of type date is not"),
+        ("[split]\nseed = { when = 2024-11-12 }\n", "split.seed.when: Object of type date is not"),
         ('name = "x"\n', "`name` and `overrides` are not keys"),
         ("overrides = []\n", "`name` and `overrides` are not keys"),
         ("[training\n", "not TOML ("),
@@ -137,6 +142,10 @@ def test_values_are_read_into_their_sections(tmp_path: Path) -> None:
 )
 def test_a_wrong_value_is_refused_by_its_key(tmp_path: Path, text: str, message: str) -> None:
     assert refusal(run_file(tmp_path, text)).startswith(message)
+
+
+def test_a_number_of_examples_without_examples_is_none(tmp_path: Path) -> None:
+    assert load(run_file(tmp_path, "[prompt]\nexample_count = 2\n")).prompt == PLAIN.prompt
 
 
 @pytest.mark.parametrize("key", ["instruction", "query", "passage"])

@@ -125,16 +125,21 @@ def _same_digest(
     letter: str, layer: str, record: EvidenceRecord, artifacts: Artifacts
 ) -> list[str]:
     digest = record.evidence.layers.get(layer, "")
-    key = (record.evidence.run, record.evidence.round, record.evidence.label)
+    key = (record.evidence.run, record.evidence.round, _model_of(record.evidence.label))
     names = dict.fromkeys(
         f"{other.run}/round-{other.round}/{other.label}"
         for other in artifacts.records
         if digest
         and other.layers.get(layer) == digest
         and other.label != "test"
-        and (other.run, other.round, other.label) != key
+        and (other.run, other.round, _model_of(other.label)) != key
     )
     return [f"{letter}'s is also that of {', '.join(list(names)[:3])}"] if names else []
+
+
+def _model_of(label: str) -> str:
+    """Return the model of an evaluation's label, `epoch-4` of `epoch-4@bnb4`."""
+    return label.partition("@")[0]
 
 
 def _settings(record: EvidenceRecord) -> Mapping[str, Any]:

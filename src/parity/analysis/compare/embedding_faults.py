@@ -3,7 +3,6 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.analysis.compare import layer_values
 from parity.analysis.compare.evidence_record import EvidenceRecord
 from parity.deploy.kernel.image_comparison import NEAR, cosines
 
@@ -17,7 +16,7 @@ def find_cause(a: EvidenceRecord, b: EvidenceRecord) -> list[str]:
     if sorted(map(tuple, a.vectors.tolist())) == sorted(map(tuple, b.vectors.tolist())):
         return ["the same embeddings in another order of rows: reordered by parallel work?"]
     base = a.base_vectors if a.base_vectors is not None else b.base_vectors
-    have_adapters = all(layer_values.values(record).get("adapter") for record in (a, b))
+    have_adapters = all(record.evidence.layers.get("adapter") for record in (a, b))
     tokens = [record.evidence.layers.get("tokens", "") for record in (a, b)]
     # The base model is a reference for adapters only, and only for the same prompts.
     if base is None or base.shape != a.vectors.shape or not have_adapters or tokens[0] != tokens[1]:

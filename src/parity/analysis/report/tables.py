@@ -6,6 +6,7 @@ from parity.competition.scoring.bootstrap import Interval
 from parity.competition.scoring.metrics import Scores
 from parity.competition.scoring.row_metrics import Metric
 from parity.run.errors import Mismatch
+from parity.run.progress import wrap_lines
 
 _NAME, _COLUMN, _GAP = 14, 14, "  "  # four columns and a name are 78 wide
 _SCORES = ("all", "seen", "unseen", "projection")
@@ -105,7 +106,7 @@ def _block(title: str, columns: tuple[str, ...], rows: list[tuple[str, Cells]]) 
     for name, cells in rows:
         shown = name
         if len(name) > _NAME:  # a long name gets a line of its own
-            lines.append(name)
+            lines += wrap_lines(name)
             shown = ""
         lines.append(_line(shown, tuple(map(_cell, cells))))
     return lines

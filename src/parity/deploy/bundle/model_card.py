@@ -10,7 +10,7 @@ An adapter that ranks the passages of {competition} for a query. Use it only wit
 base and its prompt; both are pinned in `manifest.json` and checked on loading.
 
 - Base: `{base}`{revision}, license {license}{layers}
-- Adapter: {method}, weights sha256 `{weights}`
+- Adapter: {adapter}
 - Trained on {questions} (ids in `lineage.json`); split `{split}`
 - Data license: {data_license}
 
@@ -45,7 +45,7 @@ def build_card(
         config: the resolved run.
         lineage: ids of the adapter's training questions.
         round_: the run's round.
-        weights: sha256 of the adapter's weights.
+        weights: sha256 of the adapter's weights; empty for the base model.
         base_license: SPDX name, empty if unknown.
         table: scores as Markdown, or the reason why there are no scores.
     """
@@ -59,10 +59,7 @@ def build_card(
         revision=f" at `{encoder.revision}`" if encoder.revision else "",
         license=base_license or "unknown",
         layers=f", its first {encoder.num_layers} layers" if encoder.num_layers else "",
-        method=f"LoRA, rank {config.training.r}"
-        if config.training.method == "lora"
-        else "all weights",
-        weights=weights,
+        adapter=_adapter_line(config, weights),
         questions=f"{len(question_ids)} questions"
         if question_ids is not None
         else "unknown questions",
@@ -76,3 +73,11 @@ def build_card(
         example_count=prompt.example_count,
         query_max_length=prompt.query_max_length,
     )
+
+
+def _adapter_line(config: Config, weights: str) -> str:
+    if not weights:
+        return "none, this is the base model"
+    training = config.training
+    method = f"LoRA, rank {training.r}" if training.method == "lora" else "all weights"
+    return f"{method}, weights sha256 `{weights}`"

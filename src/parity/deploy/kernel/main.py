@@ -153,7 +153,9 @@ def _encoder(attached: AttachedDatasets, shipped: Bundle, workers: ProcessGroup)
         updates["precision"] = "fp16"  # Kaggle's T4; the layer `precision` names the difference
     config = config.model_copy(update=updates)
     base = base_model.read_record(shipped.folder / "base.json", attached.base)
-    return Encoder(base, config, adapter=shipped.folder, workers=workers)
+    # A bundle of the base model has no adapter; its manifest, which is verified, says which it is.
+    adapter = shipped.folder if shipped.layers["adapter"] else None
+    return Encoder(base, config, adapter=adapter, workers=workers)
 
 
 def _probe(

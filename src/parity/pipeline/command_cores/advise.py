@@ -16,7 +16,7 @@ from parity.pipeline import evidence_artifacts, evidence_lookup
 from parity.run import files, ledger
 from parity.run.command_line import build_command
 from parity.run.errors import StaleInput
-from parity.run.experiment import data_folder
+from parity.run.experiment import data_folder, run_file_of
 from parity.run.ledger import Evidence
 from parity.run.paths import RunPaths
 
@@ -122,7 +122,7 @@ def from_ledger() -> Advice:
     command = ""
     if unsubmitted:
         newest = unsubmitted[-1]
-        run_file = Path("runs") / f"{newest.run}.toml"
+        run_file = run_file_of(newest.run)
         command = build_command("submit", run_file=run_file, round_=newest.round)
     return _advice(epochs, compared, notes, command)
 

@@ -17,7 +17,7 @@ from parity.competition.scoring.row_metrics import Metric, metric_of
 from parity.pipeline import evidence_lookup, registry, replay
 from parity.run import files, layers, ledger
 from parity.run.errors import BadConfig, ParityError, StaleInput
-from parity.run.experiment import data_folder
+from parity.run.experiment import Run, data_folder
 from parity.run.paths import RunPaths
 
 _WITHOUT_ROWS = {
@@ -28,11 +28,12 @@ _WITHOUT_ROWS = {
 """Kind of evidence → why it has no scored rows."""
 
 
-def attribute(names: Sequence[str]) -> dict[str, Any]:
+def attribute(names: Sequence[str], run: Run | None = None) -> dict[str, Any]:
     """Print and return the parts of the gap between two scores.
 
     Args:
         names: two records as `reconcile` takes them; the second may be a leaderboard score.
+        run: run that references to models belong to.
 
     Raises:
         BadConfig: a record does not exist, or is not a CV to start from.
@@ -42,11 +43,11 @@ def attribute(names: Sequence[str]) -> dict[str, Any]:
         raise BadConfig(f"found {len(names)} records to attribute a gap to. Name two")
     data = data_folder()
     records = ledger.read(RunPaths(data, "").ledger)
-    a = evidence_lookup.find_record(names[0], data, records)
+    a = evidence_lookup.find_record(names[0], data, records, run)
     if evidence_lookup.NUMBER.fullmatch(names[1]):
         result, name, target = of_number(a, float(names[1]), data), names[1], names[1]
     else:
-        b = evidence_lookup.find_record(names[1], data, records)
+        b = evidence_lookup.find_record(names[1], data, records, run)
         number = layer_values.value(b.evidence.score)
         is_board = b.evidence.kind in ledger.BOARDS and number is not None
         result = of_number(a, number or 0.0, data) if is_board else between(a, b, data)
@@ -104,9 +105,8 @@ def between(a: EvidenceRecord, b: EvidenceRecord, data: Path) -> Attribution:
             start, end = (replay.load_replay(record, data, units) for record in (a, b))
             swaps = list(_swaps(start, end, metric, notes.append))
         except ParityError as error:
-            notes.append(
-                f"nothing was scored again, so no layer has a part of its own: {_reason(error)}"
-            )
+            reason = registry.describe_error(error)
+            notes.append(f"nothing was scored again, so no layer has a part of its own: {reason}")
     if metric_a.k > metric.k:
         shallow = evidence_lookup.row_precisions(a, data, metric.k)
         swaps = [*_depth_swaps(values_a, shallow, rows, (metric_a, metric)), *swaps]
@@ -164,13 +164,5 @@ def _swaps(
         try:
             yield Swap(layer, change, replay.score(state, metric))
         except ParityError as error:
-            note(
-                f"{layer} cannot be swapped alone, so its part is in the next one: {_reason(error)}"
-            )
-
-
-def _reason(error: ParityError) -> str:
-    """Return the message of an error, with the command that fixes it."""
-    if not error.fix:
-        return str(error)
-    return f"{str(error).removesuffix('.')}. Run: {registry.render_fix(error.fix)}"
+            reason = registry.describe_error(error)
+            note(f"{layer} cannot be swapped alone, so its part is in the next one: {reason}")

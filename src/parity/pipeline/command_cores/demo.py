@@ -4,12 +4,12 @@ import time
 from pathlib import Path
 
 from parity.competition.kinds import competition_of
-from parity.pipeline import dag, registry
+from parity.pipeline import dag, model_reference, registry
 from parity.pipeline.command_cores import report
 from parity.pipeline.command_cores.wheels import wheels
 from parity.pipeline.dag import StageGraph
 from parity.pipeline.declaration import Stage
-from parity.pipeline.stage_cores import evaluate
+from parity.pipeline.model_reference import BASE
 from parity.run.errors import BadConfig, ParityError
 from parity.run.experiment import Run, open_run
 
@@ -82,10 +82,10 @@ def _run_unless_done(run: Run, stage: Stage) -> None:
     if (
         stage.evidence == "cv"
         and run.round == 0
-        and not evaluate.read(run.workspace.evaluation(0, evaluate.BASE))
+        and StageGraph().evaluation(run, base := model_reference.resolve(BASE, run)).state != "done"
     ):
-        print(f"\n== {run.command(stage.name, '--adapter', evaluate.BASE)}", flush=True)
-        _run(run, stage, label=evaluate.BASE)
+        print(f"\n== {run.command(stage.name, '--model', base.reference)}", flush=True)
+        _run(run, stage, model=base.reference)
 
 
 def _run(run: Run, stage: Stage, **changed: object) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.analysis.forecast import calibration, score_slices, unseen_estimate
+from parity.analysis.forecast import calibration, score_slices, selection, unseen_estimate
 from parity.analysis.forecast import forecast as forecasting
 from parity.analysis.forecast.forecast import Forecast
 from parity.analysis.forecast.leaderboard import (
@@ -20,16 +20,20 @@ from parity.analysis.forecast.leaderboard import (
 )
 from parity.analysis.forecast.score_slices import ScoreSlices
 from parity.competition import ranking as rankings
+from parity.competition.lineage import Lineage
 from parity.competition.scoring import metrics
 from parity.competition.scoring.metrics import Scores
 from parity.competition.scoring.row_metrics import metric_of
-from parity.pipeline import dag, dataset
+from parity.pipeline import dag, dataset, evaluations, score_tables
+from parity.pipeline.command_cores import forecast_choice
+from parity.pipeline.dag import StageGraph
 from parity.pipeline.dataset import Dataset
-from parity.run import digest, files, ledger
-from parity.run import manifest as manifests
+from parity.pipeline.evaluation import labels_of
+from parity.pipeline.model_reference import Model
+from parity.run import digest, ledger
 from parity.run.command_line import build_command
 from parity.run.config.run_file import Config
-from parity.run.errors import BadConfig, BadData, Contaminated, StaleInput
+from parity.run.errors import BadConfig, BadData
 from parity.run.experiment import Run, data_folder
 from parity.run.ledger import Evidence, ForecastRecord, Kind
 from parity.run.paths import RunPaths
@@ -46,34 +50,45 @@ _SOURCES = {
 }
 
 
-def forecast_or_check(run: Run | None, *, label: str, check: bool) -> dict[str, Any]:
+def forecast_or_check(
+    run: Run | None, *, model: str, evaluation: str, check: bool
+) -> dict[str, Any]:
     """Forecast a run's score, or with `check` compare past forecasts of all runs with scores."""
-    return check_forecasts() if check or run is None else forecast(run, label)
+    return check_forecasts() if check or run is None else forecast(run, model, evaluation)
 
 
-def forecast(run: Run, label: str) -> dict[str, Any]:
-    """Forecast the public score of a run's adapter, print it and add it to the ledger.
+def forecast(run: Run, model: str = "", evaluation: str = "") -> dict[str, Any]:
+    """Forecast the public score of a model, print it and add it to the ledger.
 
     The ledger takes it once, and only while it has no score of the same adapter.
 
     Args:
         run: run at its round.
-        label: adapter that was scored: `best`, `base` or `epoch-N`.
+        model: reference of the model that was scored; empty is the round's best adapter.
+        evaluation: name of the evaluation that it was scored under; empty is the run's settings.
 
     Raises:
         StaleInput: the CV is missing or stale.
         Contaminated: the CV is on rows that the adapter was trained on.
         BadConfig: all validation rows are seen, or all are unseen.
     """
-    record, data = _find_cv(run, label), dataset.load(run.config, run.workspace)
-    records = ledger.read(run.workspace.ledger)
-    folder, fix = run.workspace.evaluation(run.round, label), run.command_words("prepare")
+    run = run.evaluated_as(evaluation)
+    chosen = _scored_model(run, model)
+    run, label = run.at(chosen.round), dag.evaluation_label(chosen, run)
+    record, folder = evaluations.find_cv(run, chosen), dag.evaluation_folder(run, chosen)
+    data = score_tables.with_rows_of(dataset.load(run.config, run.workspace), folder)
+    records, fix = ledger.read(run.workspace.ledger), run.command_words("prepare")
     cv, board = _slices(folder, data, record, fix), _prior(run.config, data, record, records)
-    counts = _label_counts(data)
-    covered = unseen_estimate.seen_coverage(counts, data.positives)
+    counts, trained_on = _label_counts(data), Lineage.of_adapter(chosen.folder).trained_on
+    trained = labels_of(data, trained_on or data.split.train)
+    covered = unseen_estimate.seen_coverage(counts, trained)
+    seed, candidates = run.config.scoring.seed, forecast_choice.candidates(run, chosen, data)
+    luck = selection.optimism(
+        candidates, data.split.unseen, run.config.scoring.seen_share, seed=seed
+    )
     facts = _facts(cv, board, record, covered)
-    seed = run.config.scoring.seed
-    result = forecasting.forecast(cv, board, covered=covered, seed=seed)
+    facts["choice"] = {"among": max(len(candidates), 1), "optimism": luck.tolist()}
+    result = forecasting.forecast(selection.corrected(cv, luck), board, covered=covered, seed=seed)
     new_record = ForecastRecord(
         run=run.config.name,
         round=run.round,
@@ -103,6 +118,15 @@ def forecast(run: Run, label: str) -> dict[str, Any]:
     }
 
 
+def _scored_model(run: Run, reference: str) -> Model:
+    """Return the model that a user names, after checking what its evaluation needs."""
+    graph = StageGraph()
+    graph.require(run, "eval")
+    model = graph.model(run, "eval", reference)
+    assert model is not None  # `eval` loads one
+    return model
+
+
 def check_forecasts() -> dict[str, Any]:
     """Print past forecasts of all runs with the scores that arrived."""
     path = RunPaths(data_folder(), "").ledger
@@ -113,39 +137,6 @@ def check_forecasts() -> dict[str, Any]:
         "checked": [asdict(item) for item in checked],
         "calibration": asdict(result) if result else None,
     }
-
-
-def _find_cv(run: Run, label: str) -> Evidence:
-    """Return the record of a CV that is neither stale nor contaminated.
-
-    Raises:
-        StaleInput: the CV is missing or stale.
-        Contaminated: the CV is on rows that the adapter was trained on.
-    """
-    folder = run.workspace.evaluation(run.round, label)
-    best = folder == dag.folder(run, "eval")
-    fix = run.command_words("eval", *([] if best else ["--adapter", label]))
-    if manifests.read(folder) is None:
-        raise StaleInput(f"the CV of {label} of round {run.round} is missing", fix=fix)
-    if best:
-        standing = dag.StageGraph().standing(run, "eval")
-        if standing.state != "done":
-            raise StaleInput(f"the CV of {label} is stale ({standing.reason})", fix=fix)
-    if files.read_json(folder / "scores.json")["status"] != "clean":
-        raise Contaminated(
-            f"the CV of {label} is contaminated: it was scored on rows that the adapter was "
-            "trained on. Train it on this split",
-            fix=run.command_words("train"),
-        )
-    cvs = [
-        record
-        for record in ledger.read(run.workspace.ledger)
-        if (record.run, record.round, record.label) == (run.config.name, run.round, label)
-        and (record.kind, record.status) == ("cv", "clean")
-    ]
-    if not cvs:
-        raise StaleInput(f"no CV of {label} in {run.workspace.ledger}", fix=fix)
-    return cvs[-1]
 
 
 def _slices(folder: Path, data: Dataset, cv: Evidence, fix: tuple[str, ...]) -> ScoreSlices:
@@ -280,6 +271,7 @@ def _text(record: ForecastRecord, result: Forecast, mass: unseen_estimate.Bounds
             *wrap_lines(f"sources of width: {sources}", "  "),
             f"  CV: seen {facts['seen']:.4f} ({seen} rows), unseen {facts['unseen']:.4f} "
             f"({unseen} rows)",
+            *_choice_lines(facts["choice"]),
             f"  hidden test: {facts['hidden']:.0f} scored rows",
             f"  p, its seen share: {prior:.2f} ({prior_low:.2f} to {prior_high:.2f}) by run file "
             "and labels;",
@@ -290,6 +282,14 @@ def _text(record: ForecastRecord, result: Forecast, mass: unseen_estimate.Bounds
             f"  this training covers {facts['covered']:.0%} of the seen rows",
         ]
     )
+
+
+def _choice_lines(choice: dict[str, Any]) -> list[str]:
+    """Return by how much the best of several epochs is expected to be lucky."""
+    if choice["among"] < 2:
+        return []
+    seen, unseen = choice["optimism"]
+    return [f"  chosen among {choice['among']} epochs: less {seen:.4f} seen, {unseen:.4f} unseen"]
 
 
 def _span(interval: tuple[float, float]) -> str:

@@ -16,6 +16,7 @@ from parity.deploy.planning.local_plan import Kind, LocalJob, LocalPlan, Measure
 from parity.pipeline import dag, dataset, encoder_loading, token_memory, training_plan
 from parity.pipeline.dag import StageGraph
 from parity.pipeline.dataset import Dataset
+from parity.pipeline.model_reference import BASE
 from parity.pipeline.token_memory import speed_settings, training_settings
 from parity.retrieval import tokenizer as readers
 from parity.retrieval.engine import trie
@@ -24,6 +25,7 @@ from parity.retrieval.retrieve import passages, render_queries
 from parity.retrieval.tokenizer import Tokenizer, Tokens
 from parity.run import environment
 from parity.run import manifest as manifests
+from parity.run.config import stage_settings
 from parity.run.config.prompt import PromptConfig
 from parity.run.config.run_file import Config
 from parity.run.config.training import TrainingConfig
@@ -74,7 +76,7 @@ def build_local_plan(run: Run) -> LocalPlan:
         training=training,
         shape=shape,
         lora_values=lora_values,
-        lists=(*_encode_lists(tokenizer, config.prompt, data, run.round), *train_lists),
+        lists=(*_encode_lists(tokenizer, config, data, run.round), *train_lists),
         measurements=tuple(_measurements(run.workspace, config, gpus)),
         bytes_per_token=token_memory.logged_bytes_per_token(
             run.workspace.bytes_per_token, config, gpus
@@ -86,12 +88,14 @@ def build_local_plan(run: Run) -> LocalPlan:
 
 
 def _encode_lists(
-    tokenizer: Tokenizer, prompt: PromptConfig, data: Dataset, round_: int
+    tokenizer: Tokenizer, config: Config, data: Dataset, round_: int
 ) -> Iterator[TextList]:
+    prompt = config.prompt
     corpus = passages(tokenizer, prompt, data.corpus)
     kind: Kind = "adapter" if round_ else "base"
     yield _text_list(tokenizer, "mine corpus", kind, corpus)
-    tokens = _query_tokens(tokenizer, prompt, data, data.train)
+    mining_prompt = stage_settings.mining_config(config).prompt
+    tokens = _query_tokens(tokenizer, mining_prompt, data, data.train)
     yield _text_list(tokenizer, "mine queries", kind, tokens)
     if data.valid:
         yield _text_list(tokenizer, "eval corpus", "adapter", corpus)
@@ -127,6 +131,7 @@ def _train_lists(
 ) -> tuple[TextList, ...]:
     """Return the first epoch's steps as one list, packed batch by batch."""
     mined = negatives.read(path, data.corpus)
+    config = stage_settings.training_config(config)
     plan, _ = training_plan.build_training_plan(tokenizer, config, data, mined, "")
     budget = config.training.token_budget
     batches = []
@@ -214,22 +219,14 @@ def _measurements(paths: RunPaths, config: Config, gpus: str) -> Iterator[Measur
             continue
         if not _is_this_machine(manifest, gpus):
             continue
-        is_same_encoder = speed_settings(_encoder_settings(manifest)) == expected
+        is_same_encoder = speed_settings(manifest.config["encoder"]) == expected
         if is_same_encoder and manifest.facts["speed"]["processes"] == 1:
-            yield from _encode_speeds(manifest, path)
+            yield from _encode_speeds(manifest)
             yield from _train_speeds(config.training, manifest)
 
 
-def _encoder_settings(manifest: Manifest) -> dict[str, Any]:
-    """Return a stage's encoder section, with the quantization that mining may override."""
-    bits = manifest.config.get("mining", {}).get("quantize") if manifest.stage == "mine" else ""
-    encoder: dict[str, Any] = manifest.config["encoder"]
-    return {**encoder, "quantize": bits} if bits else encoder
-
-
-def _encode_speeds(manifest: Manifest, path: Path) -> Iterator[MeasuredSpeed]:
-    is_base = manifest.stage == "mine" and "round-0" in path.parts
-    kind: Kind = "base" if is_base else "adapter"
+def _encode_speeds(manifest: Manifest) -> Iterator[MeasuredSpeed]:
+    kind: Kind = "base" if manifest.facts.get("model") == BASE else "adapter"
     for stats in manifest.facts.get("took", {}).values():
         if stats["tokens"]:
             yield MeasuredSpeed(

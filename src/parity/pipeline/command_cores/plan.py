@@ -12,7 +12,7 @@ from parity.deploy.planning import devices, kernel_plan
 from parity.deploy.planning.kernel_plan import KernelJob, MeasuredKernel, TokenCounts
 from parity.deploy.planning.plan_report import KernelPlan
 from parity.deploy.planning.plan_report import refusal as refused
-from parity.pipeline import dag, dataset, encoder_loading
+from parity.pipeline import changes, dag, dataset, encoder_loading
 from parity.pipeline.command_cores import local_plan
 from parity.pipeline.dag import StageGraph
 from parity.pipeline.dataset import Dataset
@@ -24,6 +24,7 @@ from parity.retrieval.models.shape import ModelShape
 from parity.retrieval.retrieve import RenderedQueries, passages, render_queries
 from parity.retrieval.tokenizer import Tokenizer
 from parity.run import digest
+from parity.run import manifest as manifests
 from parity.run.config.prompt import PromptConfig
 from parity.run.config.training import TrainingConfig
 from parity.run.errors import Mismatch, StaleInput
@@ -68,10 +69,13 @@ def refusal(run: Run) -> Mismatch | None:
 def planned(run: Run, device: str = "", queries: int = 0) -> KernelPlan:
     """Return the plan of the run's kernel; its weights are not loaded.
 
+    A packaged run is planned with the settings that are in its bundle.
+
     Raises:
         BadConfig: the device is unknown, or the base model's files do not show its shape.
         StaleInput: the run is not prepared.
     """
+    run = _as_packaged(run)
     config = run.config
     target = devices.find_device(device or config.shipping.device)
     rows = queries or config.shipping.queries
@@ -104,6 +108,12 @@ def planned(run: Run, device: str = "", queries: int = 0) -> KernelPlan:
         return result
     flags = "--set=prompt.examples=none --set=prompt.example_count=0 (a new training)"
     return replace(result, fixes=(*result.fixes, flags))
+
+
+def _as_packaged(run: Run) -> Run:
+    """Return the run with the settings that `package --as` chose, unless the user names others."""
+    packed = manifests.read(dag.folder(run, "package"))
+    return changes.as_recorded(run, packed) if packed else run
 
 
 def _count_tokens(

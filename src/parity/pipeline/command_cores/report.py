@@ -11,15 +11,23 @@ from parity.competition.query import Position, Qrels
 from parity.competition.ranking import Ranking
 from parity.competition.scoring import metrics
 from parity.competition.scoring.metrics import Scores
-from parity.pipeline import dag, dataset, encoder_loading
-from parity.pipeline.command_cores import report_sections
+from parity.pipeline import (
+    dag,
+    dataset,
+    encoder_loading,
+    evaluations,
+    model_reference,
+    registry,
+    score_tables,
+)
+from parity.pipeline.command_cores import report_sections, score_sections
 from parity.pipeline.command_cores.report_sections import EpochScores
 from parity.pipeline.dag import StageGraph
 from parity.pipeline.dataset import Dataset
+from parity.pipeline.model_reference import BASE, BEST, Model
 from parity.pipeline.ranked_examples import examples
-from parity.pipeline.stage_cores import evaluate
+from parity.pipeline.score_tables import ScoreTable
 from parity.run import files, ledger
-from parity.run import manifest as manifests
 from parity.run.experiment import Run
 from parity.run.paths import RunPaths
 
@@ -28,50 +36,39 @@ _SOLUTION = "solution.csv"
 
 def rows(run: Run) -> list[tuple[str, Scores]]:
     """Return name and scores of the lexical baselines, the base model and each round's adapter."""
-    titles = {"bm25": "BM25", "tfidf": "TF-IDF", evaluate.BASE: "base model"}
+    titles = {"bm25": "BM25", "tfidf": "TF-IDF", BASE: "base model"}
     graph, results = StageGraph(), dict[str, Scores]()
-    for number in range(dag.rounds(run)):
-        run_at_round = run.at(number)
-        for label in (evaluate.BASE, evaluate.BEST):
-            scores_by_method = (
-                evaluate.read(run_at_round.workspace.evaluation(run_at_round.round, label))
-                if _current(graph, run_at_round, label)
-                else {}
-            )
-            best = scores_by_method.pop(evaluate.BEST, None)
-            for method, scores in scores_by_method.items():
-                results.setdefault(titles.get(method, method), scores)
-            if best is not None:
-                results[f"round {number}"] = best
+    for run_at_round, model in _main_models(run):
+        folder = dag.evaluation_folder(run_at_round, model)
+        is_current = graph.evaluation(run_at_round, model).state == "done"
+        scores_by_method = evaluations.read(folder) if is_current else {}
+        label = dag.evaluation_label(model, run_at_round)
+        if label in scores_by_method:
+            name = titles[BASE] if model.label == BASE else f"round {model.round}"
+            results[name] = scores_by_method.pop(label)
+        for method, scores in scores_by_method.items():
+            results.setdefault(titles.get(method, method), scores)
     order = [*titles.values(), *(f"round {number}" for number in range(dag.rounds(run)))]
     return [(name, results[name]) for name in order if name in results]
 
 
-def _current(graph: StageGraph, run: Run, label: str) -> bool:
-    """Return whether a score belongs to the current run file and inputs."""
-    if label == evaluate.BEST:
-        return graph.standing(run, "eval").state == "done"
-    manifest = manifests.read(run.workspace.evaluation(run.round, label))
-    prepared = manifests.read(run.workspace.prepare)
-    if manifest is None or prepared is None or manifest.inputs.get("prepare") != prepared.digest():
-        return False
-    current = dag.config_of(run, "eval")
-    return all(
-        manifest.config.get(name) == current[name] for name in ("prompt", "encoder", "scoring")
-    )
+def _main_models(run: Run) -> Iterator[tuple[Run, Model]]:
+    """Yield the base model and the best adapter of each finished round, with the run there."""
+    yield run.at(0), model_reference.resolve(BASE, run)
+    for number in range(dag.rounds(run)):
+        best = model_reference.find(BEST, run.at(number))
+        if best is not None:
+            yield run.at(number), best
 
 
 def _stale_scores(run: Run) -> list[str]:
     """Return a line for each score that is stale."""
-    survey, lines = StageGraph(), []
-    for number in range(dag.rounds(run)):
-        at = run.at(number)
-        for label, flags in ((evaluate.BASE, ("--adapter", evaluate.BASE)), (evaluate.BEST, ())):
-            if evaluate.read(at.workspace.evaluation(at.round, label)) and not _current(
-                survey, at, label
-            ):
-                command = at.command("eval", *flags)
-                lines.append(f"left out as stale: round {number}, {label}. Run: `{command}`")
+    graph, lines = StageGraph(), []
+    for run_at_round, model in _main_models(run):
+        is_scored = evaluations.read(dag.evaluation_folder(run_at_round, model))
+        if is_scored and graph.evaluation(run_at_round, model).state != "done":
+            command = registry.render_fix(dag.evaluation_words(run_at_round, model))
+            lines.append(f"left out as stale: {model.reference}. Run: `{command}`")
     return lines
 
 
@@ -116,11 +113,12 @@ def _page(
     recorded = ledger.read_forecasts(run.workspace.ledger)
     standings = report_sections.standings(run)
     command = run.at(0).command("report", "--with-text")
-    test_section = [report_sections.scored("hidden", "Synthetic leaderboard", scores["hidden"], ())]
+    test_section = [score_sections.scored("hidden", "Synthetic leaderboard", scores["hidden"], ())]
     sections = [
         report_sections.story(standings),
-        report_sections.scored("scores", "Scores on the validation set", scores["valid"], stale),
+        score_sections.scored("scores", "Scores on the validation set", scores["valid"], stale),
         *(test_section if scores["hidden"] else ()),
+        score_sections.evaluations(_tables(run)),
         report_sections.against(records),
         report_sections.epochs(_epoch_scores(run)),
         report_sections.ladder(StageGraph().compared(last), run.workspace.data, records),
@@ -136,6 +134,12 @@ def _page(
         f"base {encoder_loading.portable_name(run.config.encoder.base)}."
     )
     return Page(run.config.name, (description,), tuple(sections), with_text)
+
+
+def _tables(run: Run) -> list[ScoreTable]:
+    """Return the tables of all clean and current evaluations of the run."""
+    models = list(evaluations.scored_models(run, StageGraph()))
+    return score_tables.build_tables(models)
 
 
 def _epoch_scores(run: Run) -> list[EpochScores]:
@@ -161,9 +165,9 @@ def _read_epochs(paths: RunPaths, round_: int) -> Iterator[tuple[int, Scores]]:
 
 def _best_ranking(run: Run) -> Ranking | None:
     """Return the best adapter's ranking of the validation rows; None if not clean and current."""
-    is_current = _current(StageGraph(), run, evaluate.BEST)
-    folder = run.workspace.evaluation(run.round, evaluate.BEST)
-    if not is_current or not evaluate.read(folder):  # a contaminated one is not shown
+    folder = dag.folder(run, "eval")
+    is_current = StageGraph().standing(run, "eval").state == "done"
+    if not is_current or not evaluations.read(folder):  # a contaminated one is not shown
         return None
     return rankings.read(folder / "ranking.jsonl")
 

@@ -1,12 +1,12 @@
 """Build the sections of a report from manifests, scores and the ledger."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from parity.analysis.compare import conclusion
 from parity.analysis.forecast import calibration
 from parity.analysis.forecast.forecast import Forecast
-from parity.analysis.report import plots, tables
+from parity.analysis.report import plots
 from parity.analysis.report.html import Block, Picture, ReportSection, Table
 from parity.analysis.report.plots import Curve, Point
 from parity.competition.scoring.bootstrap import Interval
@@ -53,17 +53,6 @@ def story(standings: Standings) -> ReportSection:
     return ReportSection("stages", "Stages", (line,), (table,))
 
 
-def scored(name: str, title: str, rows: tables.Rows, lines: Iterable[str]) -> ReportSection:
-    """Return a section with a table of scores and their intervals."""
-    if not rows:
-        return ReportSection(name, title, (*lines, "No score yet."))
-    head, titles, body = tables.cells(rows)
-    cells = tuple(tuple(row) for row in body)
-    return ReportSection(
-        name, title, (*head, *lines), (Table(title, ("scored", *titles[1:]), cells),)
-    )
-
-
 def against(records: Sequence[Evidence]) -> ReportSection:
     """Return the section of CV against leaderboard, of all runs with a leaderboard score."""
     pairs = list(_pairs(records))
@@ -90,8 +79,8 @@ def against(records: Sequence[Evidence]) -> ReportSection:
 
 
 def epochs(rounds: Sequence[EpochScores]) -> ReportSection:
-    """Return the section of seen and unseen scores after each epoch of each round."""
-    title = "Seen and unseen after each epoch"
+    """Return the section of the scores after each epoch of each round."""
+    title = "Scores after each epoch"
     curves, rows, epochs_before = [], [], 0
     for number, scored in enumerate(rounds):
         for unseen in (False, True):
@@ -105,13 +94,19 @@ def epochs(rounds: Sequence[EpochScores]) -> ReportSection:
                 name = f"round {number}, {'unseen' if unseen else 'seen'}"
                 curves.append(Curve(name, positions, values, unseen))
         rows += [
-            (f"round {number}, epoch {epoch}", _cell(scores.seen.score), _cell(scores.unseen.score))
+            (
+                f"round {number}, epoch {epoch}",
+                *(_cell(part.score) for part in (scores.all, scores.seen, scores.unseen)),
+                _cell(scores.all.recall),
+            )
             for epoch, scores in scored
         ]
         epochs_before += len(scored)
     if not curves:
         return ReportSection("epochs", title, ("No current training has scored an epoch.",))
-    table = Table(title, ("epoch", "seen, MAP", "unseen, MAP"), tuple(rows))
+    first = next(scores for scored in rounds for _, scores in scored)
+    head = ("epoch", first.metric.title, "seen", "unseen", f"Recall@{first.k}")
+    table = Table(title, head, tuple(rows))
     return ReportSection("epochs", title, (), (Picture(title, plots.epochs(curves)), table))
 
 

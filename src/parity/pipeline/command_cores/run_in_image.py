@@ -16,6 +16,7 @@ from parity.deploy.image.run_in_image import (
     open_container,
 )
 from parity.pipeline.command_cores.image import RECORD, read_image_inputs
+from parity.pipeline.model_reference import is_reference
 from parity.pipeline.registry import stage_names
 from parity.run import environment, files
 from parity.run.command_line import PROGRAM
@@ -113,6 +114,9 @@ def _mounts(file: Path, config: Config, paths: RunPaths, words: Sequence[str]) -
         yield mount_at_same_path(Path(source))
     if imported := _flag_path(words, "--import"):
         yield mount_at_same_path(imported)
+    for model in (_flag_path(words, "--model"), Path(config.training.init_from)):
+        if model is not None and not is_reference(model.as_posix()) and model.is_dir():
+            yield mount_at_same_path(model)
     if words[0] != "prepare":
         yield from _base_mounts(config.encoder, paths)
         for package in _SHARED:

@@ -3,14 +3,13 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from parity.pipeline import dag, registry
+from parity.pipeline import dag, evaluations, registry
 from parity.pipeline.dag import StageGraph, StageStatus
 from parity.run.command_line import build_command
 from parity.run.errors import BadConfig
-from parity.run.experiment import Run, open_run
+from parity.run.experiment import RUNS, Run, open_run, run_files
 from parity.run.progress import wrap_lines
 
-RUNS = Path("runs")
 _WIDTH = 78
 _RESULT = "result"  # fact of a stage that compares
 
@@ -28,7 +27,7 @@ def status(run: Path | None, overrides: tuple[str, ...] = ()) -> None:
     if run is not None:
         print(_table(open_run(run, overrides)))
         return
-    files = sorted(RUNS.glob("*.toml"))
+    files = run_files()
     if not files:
         raise BadConfig(f"no run file in {RUNS}/. Write one TOML file for each run")
     runs = [open_run(path, overrides) for path in files]
@@ -79,7 +78,28 @@ def _table(run: Run) -> str:
         lines.append(f"  {stage.name:<10}{cells}".rstrip())
         reasons += _lines(stage.name, [(column, state.reason) for column, state in statuses])
         results += _lines(stage.name, [(column, _result(state)) for column, state in statuses])
-    return "\n".join([*lines, *results, *reasons, f"  next: {_next_command(graph, run)}"])
+    scores = _score_lines(graph, run)
+    return "\n".join([*lines, *results, *reasons, *scores, f"  next: {_next_command(graph, run)}"])
+
+
+def _score_lines(graph: StageGraph, run: Run) -> list[str]:
+    """Return the clean and current scores of models and evaluations, and how many are missing."""
+    scored = list(evaluations.scored_models(run, graph))
+    if not scored:
+        return []
+    values = (f"{model.name} {_three(model.value)}" for model in scored)
+    metric = scored[0].scores.metric.short
+    by = "projection" if scored[0].scores.projection else metric
+    lines = wrap_lines(f"scores ({by}): {', '.join(values)}", "  ")
+    missing = evaluations.missing(run, graph)
+    if missing and run.config.evaluations:
+        command = run.at(0).command("eval", "--all")
+        lines.append(f"  not scored, models × evaluations: {len(missing)}. {command}")
+    return lines
+
+
+def _three(value: float) -> str:
+    return f"{value:.3f}".removeprefix("0")
 
 
 def _lines(stage: str, texts: Sequence[tuple[Run, str]]) -> list[str]:

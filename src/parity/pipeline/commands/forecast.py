@@ -1,18 +1,14 @@
 """Declare `forecast`, which predicts the leaderboard score."""
 
-from parity.pipeline.declaration import Command, Option
+from parity.pipeline.declaration import EVALUATION, MODEL, Command, Option
 
 COMMAND = Command(
     "forecast",
     "Predict a leaderboard score interval from CV and record it before submitting.",
     "parity.pipeline.command_cores.forecast:forecast_or_check",
     options=(
-        Option(
-            "--adapter",
-            "best, base or epoch-N (default: best)",
-            dest="label",
-            default="best",
-        ),
+        MODEL,
+        EVALUATION,
         Option(
             "--check",
             "compare past forecasts of all runs with the scores that arrived",

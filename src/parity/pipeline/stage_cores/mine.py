@@ -12,6 +12,7 @@ from parity.retrieval import prompts
 from parity.retrieval.engine.distributed import current_group
 from parity.retrieval.retrieve import index, retrieve
 from parity.run import digest, files
+from parity.run.config import stage_settings
 from parity.run.config.prompt import PromptConfig
 from parity.run.errors import BadData
 from parity.run.experiment import Run
@@ -20,28 +21,31 @@ from parity.training import flagembedding, negatives
 from parity.training.negatives import Negatives
 
 
-def mine(run: Run, imported: Path | None = None) -> None:
-    """Rank the corpus for every training row with the round's miner, and choose negatives.
+def mine(run: Run, model: str = "", imported: Path | None = None) -> None:
+    """Rank the corpus for every training row with a model, and choose negatives.
 
     The same negatives are also written as FlagEmbedding's training file, `flagembedding.jsonl`.
 
     Args:
         run: run at its round.
+        model: reference of the model that ranks; empty is the previous round's best adapter, and
+            the base model in round 0.
         imported: FlagEmbedding file to read the negatives from, instead of ranking.
     """
     if imported is not None and not imported.is_file():
         raise BadData(f"--import {imported}: no such file")
     workers = current_group()
-    with stage_context(run, "mine", main=workers.is_main) as work:
-        data = dataset.load(run.config, run.workspace)
+    config = stage_settings.mining_config(run.config)
+    loaded = None if imported else model
+    with stage_context(run, "mine", model=loaded, main=workers.is_main) as work:
+        data = dataset.load(config, run.workspace)
         if imported is not None:
             if workers.is_main:
-                _import(run.config.prompt, data, work, imported)
+                _import(config.prompt, data, work, imported)
             return
-        config, mining_config = run.config, encoder_loading.mining_config(run.config)
-        parent = encoder_loading.parent_adapter(run.workspace, run.round)
+        assert work.model is not None
         encoder = encoder_loading.load_caching_encoder(
-            mining_config.encoder, run.workspace, parent, workers
+            config.encoder, run.workspace, work.model.folder, workers
         )
         shown = dataset.shown(data, config.prompt, data.train)
         depth = negatives.depth(config.mining, len(data.corpus))
@@ -58,15 +62,16 @@ def mine(run: Run, imported: Path | None = None) -> None:
         if workers.is_main:
             rankings.write(work.out("ranking.jsonl"), retrieval.ranking)
             print(f"train: {retrieval.queries.summary()}")
-            who = f"the adapter of round {run.round - 1}" if run.round else "the base model"
+            for line in encoder_loading.convention_notes(config, run.workspace):
+                print(wrap(line))
             bits = f" in {config.mining.quantize}" if config.mining.quantize else ""
-            print(f"mined by {who}{bits}, strategy {config.mining.strategy}")
+            print(f"mined by {work.model.reference}{bits}, strategy {config.mining.strategy}")
             _write(config.prompt, data, work, mined, retrieval.ranking)
             work.facts |= {"speed": encoder.speed(), "took": encoder.embedding_stats()}
             token_memory.log_memory_of_lists(
                 run.workspace.bytes_per_token,
-                mining_config,
-                "adapter" if run.round else "base",
+                config,
+                "adapter" if work.model.folder else "base",
                 work.facts,
             )
 

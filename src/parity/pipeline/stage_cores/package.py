@@ -14,40 +14,93 @@ from parity.deploy.image import freeze, image_lock
 from parity.deploy.kernel import run_report
 from parity.deploy.wheelhouse import build, wheel_lock
 from parity.deploy.wheelhouse.wheel_lock import Wheel
-from parity.pipeline import dag, dataset, encoder_loading, epochs, evidence
+from parity.pipeline import (
+    changes,
+    dag,
+    dataset,
+    encoder_loading,
+    epochs,
+    evaluation,
+    evaluations,
+    evidence,
+    model_reference,
+)
+from parity.pipeline.dag import StageGraph
 from parity.pipeline.dataset import Dataset
+from parity.pipeline.model_reference import BEST, Model
 from parity.pipeline.stage import StageContext, stage_context
-from parity.pipeline.stage_cores import evaluate
+from parity.retrieval.engine.distributed import current_group
 from parity.retrieval.models import adapter as adapters
 from parity.retrieval.models import base_model
 from parity.retrieval.models.base_model import BaseModel
 from parity.run import digest, environment, files
+from parity.run import manifest as manifests
 from parity.run.config import run_file as configs
+from parity.run.config import stage_settings
 from parity.run.config.run_file import Config
 from parity.run.config.shipping import ShippingConfig
 from parity.run.errors import StaleInput
 from parity.run.experiment import Run
+from parity.run.manifest import Manifest
 from parity.run.paths import RunPaths
 
 
-def package(run: Run) -> None:
+def package(run: Run, model: str = "", evaluation: str = "") -> None:
     """Write the kernel's bundle and wheelhouse, scan them for secrets and texts, and seal them.
+
+    Args:
+        run: run at its round.
+        model: reference of the model; empty is the round's best adapter.
+        evaluation: name of the evaluation whose settings the kernel uses; empty uses the run's.
 
     Raises:
         BadData: a file holds a secret, a local path, a pickle or unlicensed text.
-        StaleInput: a wheel of the run is missing.
+        StaleInput: a wheel of the run is missing, or the model was not scored under the settings
+            that it will run with.
     """
-    with stage_context(run, "package", inputs=dag.locks(run)) as work:
+    run = run.evaluated_as(evaluation)
+    scored = _scored(run, model)
+    inputs = {**changes.locks(run), **({"evaluation": scored.digest()} if scored else {})}
+    with stage_context(run, "package", model=model, inputs=inputs) as work:
         data = dataset.load(run.config, run.workspace)
         texts = [] if run.config.data.license else dataset.texts(data)
         house = _wheelhouse(run.workspace, run.config.shipping, work.folder / "wheelhouse")
-        bundle_digest = _bundle(run, work, data, texts, house)
+        bundle_digest = _bundle(run, work, data, texts, house, scored)
         work.outputs = [
             f"{name}/{path.name}"
             for name in ("bundle", "wheelhouse")
             for path in sorted((work.folder / name).iterdir())
         ]
-        work.facts = {"digest": bundle_digest, "wheelhouse": house}
+        work.facts = {"digest": bundle_digest, "wheelhouse": house, **_evaluation(run, work)}
+
+
+def _scored(run: Run, reference: str) -> Manifest | None:
+    """Return the evaluation of the model to package; None where the split has no validation set.
+
+    Raises:
+        StaleInput: there is none under the settings that the kernel will use.
+    """
+    graph = StageGraph()
+    graph.require(run, "package")
+    model = graph.model(run, "package", reference)
+    assert model is not None  # `package` loads one
+    if not dag.applies(run, "eval"):
+        return None
+    status = graph.evaluation(run, model)
+    if status.manifest is None or status.state != "done":
+        label, words = dag.evaluation_label(model, run), dag.evaluation_words(run, model)
+        state = f"is stale ({status.reason})" if status.reason else "is missing"
+        raise StaleInput(f"the score of {label} {state}; what is packaged was scored", fix=words)
+    return status.manifest
+
+
+def _evaluation(run: Run, work: StageContext) -> dict[str, Any]:
+    """Return label and round of the evaluation of the packaged model."""
+    assert work.model is not None  # `package` loads one
+    return {
+        "label": dag.evaluation_label(work.model, run),
+        "scored_round": work.model.round,
+    }
 
 
 def _wheelhouse(paths: RunPaths, config: ShippingConfig, target: Path) -> str:
@@ -78,30 +131,61 @@ def _chosen(paths: RunPaths, config: ShippingConfig) -> tuple[Wheel, ...]:
     return chosen
 
 
-def _bundle(run: Run, work: StageContext, data: Dataset, texts: Iterable[str], house: str) -> str:
-    target, paths = work.folder / "bundle", run.workspace
-    adapter = paths.adapter(run.round)
-    best_epoch = work.required[dag.label_of("train", run)].facts["best_epoch"]
-    config = configs.build(epochs.frozen(run.config), str(run.file))
-    scores = evaluate.read(paths.evaluation(run.round, evaluate.BEST))
+def _bundle(
+    run: Run,
+    work: StageContext,
+    data: Dataset,
+    texts: Iterable[str],
+    house: str,
+    scored: Manifest | None,
+) -> str:
+    target, paths, model = work.folder / "bundle", run.workspace, work.model
+    assert model is not None  # `package` loads one
+    label = dag.evaluation_label(model, run)
+    config = _shipped_config(run, model)
+    lineage = Lineage.of_adapter(model.folder)
+    scores = evaluations.read(dag.evaluation_folder(run, model)) if scored else {}
+    layers = _layers(run, model, scored, data)
     with files.replacing(target) as temporary:
-        shutil.copytree(adapter, temporary)
-        _write_ids(temporary, data, paths.texts(run.round, evaluate.BEST))
+        temporary.mkdir()
+        for name in model_reference.FILES:
+            if model.folder is not None and (model.folder / name).is_file():
+                shutil.copy2(model.folder / name, temporary)
+        files.write_json(temporary / "run.json", epochs.frozen(config))
+        lineage.write(temporary / model_reference.LINEAGE)
+        _write_ids(temporary, data, paths.texts(model.round, label))
         base = encoder_loading.load_base(run.config.encoder, paths)
         base_model.write_record(base, temporary)
-        files.write_text(temporary / "README.md", _card(config, run.round, adapter, base, scores))
+        card = _card(config, run.round, model.folder, base, scores)
+        files.write_text(temporary / "README.md", card)
         scan.scan(temporary, texts)
         bundle_digest = bundle.seal(
             temporary,
             run=run.config.name,
             round_=run.round,
-            layers=_layers(paths, run.round, best_epoch, data),
+            layers={
+                **evidence.data_layers(paths, data, lineage),
+                **run_report.mounted(data.corpus, data.pool),
+                **layers,
+            },
             **_facts(paths, run.config.encoder.parallelism, scores, house),
+            model=label,
         )
+        work.begin()  # only now the earlier bundle is replaced
     size = sum(path.stat().st_size for path in target.iterdir())
     count = len(list(target.iterdir()))
-    print(f"bundle {bundle_digest[:12]}, {count} files, {size / 1e6:.1f} MB: {target}")
+    print(f"bundle {bundle_digest[:12]} of {label}, {count} files, {size / 1e6:.1f} MB: {target}")
     return bundle_digest
+
+
+def _shipped_config(run: Run, model: Model) -> Config:
+    """Return the config that travels: how the model was made, and how the kernel runs it."""
+    frozen = epochs.frozen(run.config)
+    record = model.folder / "run.json" if model.folder else None
+    if record is not None and record.is_file():
+        made = files.read_json(record)
+        frozen |= {key: made[key] for key in ("split", "mining", "training", "overrides")}
+    return configs.build(frozen, str(run.file))
 
 
 def _write_ids(folder: Path, data: Dataset, texts: Path) -> None:
@@ -147,16 +231,29 @@ def _facts(
     }
 
 
-def _layers(paths: RunPaths, round_: int, best_epoch: int, data: Dataset) -> dict[str, str]:
-    """Return the layers of the best epoch on the probe, and its data layers."""
-    record = files.read_json(paths.stage("train", round_) / f"epoch-{best_epoch}.json")
-    lineage = Lineage.read(paths.adapter(round_) / "lineage.json")
-    data_layers = evidence.data_layers(paths, data, lineage)
-    return {**data_layers, **run_report.mounted(data.corpus, data.pool), **record["layers"]}
+def _layers(run: Run, model: Model, scored: Manifest | None, data: Dataset) -> dict[str, str]:
+    """Return the model's layers on the probe under the settings that the kernel will use."""
+    if scored is not None:
+        layers: dict[str, str] = scored.facts["layers"]
+        return layers
+    folder = run.workspace.stage("train", model.round)
+    trained = manifests.read(folder) if model.trained else None
+    if trained and trained.facts["scored_with"] == stage_settings.settings_digest(run.config):
+        best = f"epoch-{trained.facts['best_epoch']}"
+        record = files.read_json(folder / f"{best if model.label == BEST else model.label}.json")
+        return dict(record["layers"])
+    encoder = encoder_loading.load_caching_encoder(
+        run.config.encoder, run.workspace, model.folder, current_group()
+    )
+    return evaluation.score(encoder, run.config, data).probed.layers
 
 
 def _card(
-    config: Config, round_: int, folder: Path, base: BaseModel, scores: Mapping[str, Scores]
+    config: Config,
+    round_: int,
+    folder: Path | None,
+    base: BaseModel,
+    scores: Mapping[str, Scores],
 ) -> str:
     table = (
         scores_table(list(scores.items()), style="markdown")
@@ -165,9 +262,9 @@ def _card(
     )
     return model_card.build_card(
         config,
-        Lineage.read(folder / "lineage.json"),
+        Lineage.of_adapter(folder),
         round_=round_,
-        weights=adapters.read_record(folder).weights,
+        weights=adapters.read_record(folder).weights if folder else "",
         base_license=base.license,
         table=table,
     )

@@ -9,7 +9,7 @@ from parity.analysis import run_table, run_table_summary
 from parity.analysis.compare import conclusion, layer_values, leaderboard_gap
 from parity.analysis.compare.evidence_record import EvidenceRecord
 from parity.deploy.kernel import run_report
-from parity.pipeline import dag, evidence, evidence_lookup, registry
+from parity.pipeline import changes, dag, evidence, evidence_lookup, registry
 from parity.pipeline.dag import StageGraph
 from parity.pipeline.stage import stage_context
 from parity.run import files, ledger
@@ -38,7 +38,7 @@ def reconcile_run_or_records(
     """Compare what the user names, or the run's CV with its last step.
 
     Args:
-        run: run to compare; None where the user names records or a file.
+        run: run to compare, or that references to models belong to; None if there is no run file.
         records: names of two records, or the path of one table of runs.
         imported: run_report.json whose evidence is added to the ledger first.
         attribute: True to attribute the gap to the layers.
@@ -49,16 +49,17 @@ def reconcile_run_or_records(
         What `--json` prints.
     """
     if attribute:
-        result: dict[str, Any] = registry.import_function(_ATTRIBUTE)(records)
+        result: dict[str, Any] = registry.import_function(_ATTRIBUTE)(records, run)
         return result
-    if run is not None:
+    if run is not None and not (records or imported or rows):
         return reconcile_run(run, with_text=with_text)
-    return reconcile(records, imported=imported, with_text=with_text, rows=rows)
+    return reconcile(records, run=run, imported=imported, with_text=with_text, rows=rows)
 
 
 def reconcile(
     names: Sequence[str],
     *,
+    run: Run | None = None,
     imported: Path | None = None,
     with_text: bool = False,
     rows: Sequence[str] = (),
@@ -68,6 +69,7 @@ def reconcile(
     Args:
         names: two records, the second may be a score; or the path of a table of runs; empty to
             import only.
+        run: run that references to models belong to.
         imported: run_report.json whose evidence is added to the ledger first.
         with_text: True to show texts of the competition where they differ.
         rows: `SPLIT=N` texts, scored rows of the splits of a table of runs.
@@ -93,12 +95,14 @@ def reconcile(
             f"table of runs, FILE{_TABLE}"
         )
     records = ledger.read(RunPaths(data, "").ledger)
-    a = evidence_lookup.find_record(names[0], data, records)
+    a = evidence_lookup.find_record(names[0], data, records, run)
     if evidence_lookup.NUMBER.fullmatch(names[1]):
         comparison, error = compare_with_score(a, float(names[1]), records)
     else:
-        b = evidence_lookup.find_record(names[1], data, records)
+        b = evidence_lookup.find_record(names[1], data, records, run)
         comparison, error = compare(a, b, data, records, with_text=with_text)
+    if run is not None and any(map(evidence_lookup.is_of_run, names)) and error and error.fix:
+        error.fix = run.command_words(*error.fix)
     return _raise_or_return(result | comparison, error)
 
 
@@ -113,7 +117,7 @@ def reconcile_run(run: Run, *, with_text: bool = False) -> dict[str, Any]:
         StaleInput: a record is missing or stale.
     """
     compared = StageGraph().compared(run)
-    with stage_context(run, STAGE, inputs=dag.ids(compared)) as work:
+    with stage_context(run, STAGE, inputs=changes.ids(compared)) as work:
         records = ledger.read(run.workspace.ledger)
         a, b = _ends(run, compared, records)
         result, error = compare(a, b, run.workspace.data, records, with_text=with_text)
@@ -135,7 +139,8 @@ def _ends(
     Raises:
         StaleInput: the ledger has no evidence of a finished stage.
     """
-    for stage, _ in dag.needs(run, STAGE):
+    first = ["eval"] if dag.applies(run, "eval") else []
+    for stage in (*first, *(name for name, _ in dag.needs(run, STAGE))):
         if evidence_lookup.KINDS[stage] not in compared:
             raise StaleInput(
                 f"no evidence of {stage} in {run.workspace.ledger}", fix=run.command_words(stage)

@@ -10,12 +10,14 @@ from parity.deploy.bundle import bundle
 from parity.deploy.kernel import mounts, rehearsal, run_report, sandbox
 from parity.deploy.kernel.rehearsal import RehearsalRun
 from parity.pipeline import dag, encoder_loading, evidence
+from parity.pipeline.dag import StageGraph
 from parity.pipeline.stage import stage_context
 from parity.retrieval.engine import device
 from parity.run import files
+from parity.run import manifest as manifests
 from parity.run.config.run_file import Config
 from parity.run.config.shipping import ShippingConfig
-from parity.run.errors import Mismatch
+from parity.run.errors import Mismatch, StaleInput
 from parity.run.experiment import Run
 from parity.run.layers import RECORDED, differences
 from parity.run.paths import RunPaths
@@ -34,6 +36,7 @@ def rehearse(run: Run) -> None:
         BadData: Kaggle would reject its submission for the hidden test.
     """
     config, paths, source = run.config, run.workspace, run.source
+    _need_one_model(run)
     with stage_context(run, "rehearse") as work:
         root = work.folder / "kaggle"
         rehearsal.lay_out(root, attached(config, paths, run.round, source), mounts.owner)
@@ -50,6 +53,29 @@ def rehearse(run: Run) -> None:
         longer = _hidden(config, paths, run.round, work.folder / "hidden", source)
         speed = longer.pop("speed")
         work.facts = {"isolation": ran.isolation, "hidden": longer, "speed": speed}
+
+
+def _need_one_model(run: Run) -> None:
+    """Check that package and prediction are of one model under the same settings.
+
+    Raises:
+        StaleInput: they are not; the fix predicts with the packaged model.
+    """
+    StageGraph().require(run, "rehearse")
+    packed, predicted = (manifests.read(dag.folder(run, name)) for name in ("package", "predict"))
+    assert packed is not None  # required above
+    assert predicted is not None
+    keys = ("model", "evaluation")
+    shipped, local = ([item.facts.get(key, "") for key in keys] for item in (packed, predicted))
+    is_same_model = packed.inputs["model"] == predicted.inputs["model"]  # best or its epoch's name
+    if not is_same_model or shipped[1] != local[1]:
+        model, name = shipped
+        flags = ["--model", model, *(["--as", name] if name else [])]
+        labels = (f"{one[0]}@{one[1]}" if one[1] else one[0] for one in (shipped, local))
+        raise StaleInput(
+            "the bundle has {}, but predict ran {}".format(*labels),
+            fix=run.command_words("predict", *flags),
+        )
 
 
 def run_kernel(paths: RunPaths, root: Path, competition: Path, hours: float) -> RehearsalRun:

@@ -2,34 +2,39 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
+from parity.competition import ranking as rankings
 from parity.competition.lineage import Lineage
 from parity.competition.query import UnitId
+from parity.competition.ranking import Ranking
 from parity.pipeline import (
     dag,
     dataset,
     encoder_loading,
     epochs,
+    evaluation,
+    model_reference,
     reload_check,
     token_memory,
     training_plan,
 )
+from parity.pipeline.dataset import Dataset
 from parity.pipeline.epochs import SavedEpoch
 from parity.pipeline.stage import StageContext, stage_context
 from parity.retrieval.encoder import Encoder
 from parity.retrieval.engine.distributed import ProcessGroup, current_group
 from parity.retrieval.models import adapter as adapters
 from parity.run import digest, files
+from parity.run.config import stage_settings
 from parity.run.config.training import TrainingConfig
-from parity.run.errors import BadConfig, Mismatch
+from parity.run.errors import BadConfig, Contaminated, Mismatch
 from parity.run.experiment import Run
-from parity.run.progress import wrap
+from parity.run.progress import log, wrap
 from parity.training import negatives, trainer
 from parity.training.checkpoint import CheckpointState
 from parity.training.tracking import open_tracker
@@ -66,23 +71,25 @@ def _learn(run: Run, workers: ProcessGroup, work: StageContext) -> None:
     """Train all epochs, and save and score each at its end."""
     config, paths = run.config, run.workspace
     data = dataset.load(config, paths)
-    parent = encoder_loading.parent_adapter(paths, run.round)
+    parent = work.model.folder if work.model else None
     encoder = _start(
         encoder_loading.load_encoder(config.encoder, paths, None, workers), config.training, parent
     )
     mined = negatives.read(dag.folder(run, "mine") / "negatives.jsonl", data.corpus)
-    key = _key(dag.inputs(work.required), dag.config_of(run, "train"), encoder)
+    key, lineage = _key(run, work.inputs, encoder), _lineage(parent, data.split.train)
 
     def say(line: str) -> None:
         if workers.is_main:
             print(line, flush=True)
 
     if workers.is_main:
-        _make_room(work.folder, key)
+        _make_room(work, key)
     workers.wait()
-    planned, lines = training_plan.build_training_plan(encoder, config, data, mined, key)
-    lineage = _lineage(config.training, parent, data.split.train)
-    say("\n".join([f"trains {_counted(encoder)}", *map(wrap, lines)]))
+    planned, lines = training_plan.build_training_plan(
+        encoder, stage_settings.training_config(config), data, mined, key
+    )
+    scored, scored_line = _scored_rows(data, lineage)
+    say("\n".join([f"trains {_counted(encoder)}", *map(wrap, [*lines, *scored_line])]))
 
     def after_epoch(number: int, state: CheckpointState) -> None:
         done = epochs.read(work.folder, number)
@@ -94,7 +101,9 @@ def _learn(run: Run, workers: ProcessGroup, work: StageContext) -> None:
                 work.folder,
             )
             unscored = SavedEpoch(number, state.step, None)
-            done = epochs.save(encoder, config, data, work.folder, epoch=unscored, lineage=lineage)
+            done = epochs.save(
+                encoder, config, scored, work.folder, epoch=unscored, lineage=lineage
+            )
         say(done.line)
 
     log, close = open_tracker(
@@ -122,6 +131,7 @@ def _learn(run: Run, workers: ProcessGroup, work: StageContext) -> None:
             encoder, torch.cuda.max_memory_reserved
         ),  # not available to other processes
         "spent": asdict(state.spent),
+        "scored_with": stage_settings.settings_digest(config),
         "speed": {"gpu": gpu, "processes": workers.world_size},
     }
     if workers.is_main:
@@ -134,9 +144,11 @@ def _start(encoder: Encoder, training: TrainingConfig, parent: Path | None) -> E
     """Return the encoder with trainable weights: new ones or the parent's."""
     if training.method == "all" and encoder.dtype != torch.float32:
         raise BadConfig("training.method = 'all' requires encoder.precision = 'fp32'")
+    for line in adapters.describe_untrained(encoder.model, training):
+        log(line)
     torch.manual_seed(training.seed)
     encoder.model = adapters.attach(encoder.model, training).to(encoder.device)
-    if parent is not None and training.init_from == "parent":
+    if parent is not None:
         adapters.read_record(parent)
         adapters.restore(encoder.model, load_file(adapters.weights_path(parent)), str(parent))
     if training.gradient_checkpointing:
@@ -144,17 +156,22 @@ def _start(encoder: Encoder, training: TrainingConfig, parent: Path | None) -> E
     return encoder
 
 
-def _key(made_from: dict[str, str], sections: dict[str, Any], encoder: Encoder) -> str:
+def _key(run: Run, inputs: dict[str, str], encoder: Encoder) -> str:
     """Return the digest of everything that determines weights and scores."""
+    sections = dag.config_of(run, "train")
     del sections["overrides"]
+    scored_with = stage_settings.settings_digest(run.config)
     for name in ("tracker", "checkpoint_every"):
         del sections["training"][name]
-    return digest.of_value([made_from, sections, encoder.digest(), encoder.workers.world_size])
+    return digest.of_value(
+        [inputs, sections, scored_with, encoder.digest(), encoder.workers.world_size]
+    )
 
 
-def _make_room(folder: Path, key: str) -> None:
+def _make_room(work: StageContext, key: str) -> None:
     """Move another training's epochs to another folder, so that they are not overwritten."""
-    record = folder / _KEY
+    work.begin()
+    folder, record = work.folder, work.folder / _KEY
     before = files.read_json(record)["key"] if record.is_file() else key
     if before != key:
         aside = folder.with_name(f"{folder.name}-{before[:8]}")
@@ -177,16 +194,33 @@ def _need_its_weights(number: int, state: CheckpointState, ends: list[int], fold
         )
 
 
-def _lineage(config: TrainingConfig, parent: Path | None, train: tuple[UnitId, ...]) -> Lineage:
+def _lineage(parent: Path | None, train: tuple[UnitId, ...]) -> Lineage:
     own_lineage = Lineage(frozenset(train))
-    if parent is None or config.init_from == "base":
+    if parent is None:
         return own_lineage
-    return own_lineage.union(Lineage.read(parent / "lineage.json"))
+    return own_lineage.union(Lineage.of_adapter(parent))
+
+
+def _scored_rows(data: Dataset, lineage: Lineage) -> tuple[Dataset, list[str]]:
+    """Return the dataset with the validation rows that epochs are scored on, and a line if few.
+
+    Scores on rows that the initial weights were trained on would choose the wrong epoch.
+    """
+    if not data.valid:
+        return data, []
+    try:
+        rows = evaluation.clean_rows(data, lineage, accept_contaminated=False)
+    except Contaminated as error:
+        reason = str(error).partition("; --")[0]
+        split = replace(data.split, valid=(), unseen=frozenset())
+        return replace(data, split=split), [f"epochs are not scored, the last is used: {reason}"]
+    return rows.data, [f"epochs are scored on {rows.line}"] if rows.line else []
 
 
 def _choose(run: Run, work: StageContext) -> None:
     """Check that the saved epochs equal the trained ones, and copy the best to `adapter`."""
-    data = dataset.load(run.config, run.workspace)
+    lineage = Lineage.of_adapter(work.folder / "epoch-1")
+    data, _ = _scored_rows(dataset.load(run.config, run.workspace), lineage)
     done: list[SavedEpoch] = []
     while epoch := epochs.read(work.folder, len(done) + 1):
         done.append(epoch)
@@ -202,6 +236,19 @@ def _choose(run: Run, work: StageContext) -> None:
     work.outputs += [f"adapter/{path.name}" for path in sorted(chosen.iterdir())]
     work.facts["best_epoch"] = best.number
     print(epochs.describe_best(work.folder, run.config, data, best, done[-1]))
+    base = _base_ranking(run)
+    if base is not None and set(base.query_ids) == set(data.valid_qrels):
+        loss = epochs.describe_loss(work.folder, run.config, data, done, best, base)
+        print(wrap(loss or "on unseen labels it is not below the base model"))
+
+
+def _base_ranking(run: Run) -> Ranking | None:
+    """Return the base model's current ranking of the validation set; None if it has no score."""
+    first = run.at(0)
+    model = model_reference.resolve(model_reference.BASE, first)
+    if dag.StageGraph().evaluation(first, model).state != "done":
+        return None
+    return rankings.read(dag.evaluation_folder(first, model) / "ranking.jsonl")
 
 
 def _counted(encoder: Encoder) -> str:

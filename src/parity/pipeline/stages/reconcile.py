@@ -11,8 +11,9 @@ STAGE = Stage(
     options=(
         Option(
             "records",
-            "record: an id of the ledger, RUN/round-N/STAGE, a run_report.json, a score such as "
-            "0.304, or alone a table of runs, FILE.csv (default: the run's CV and last step)",
+            "record: MODEL or MODEL@EVALUATION of the run (best@plain, epoch-4), an id of the "
+            "ledger, RUN/round-N/STAGE, a run_report.json, a score such as 0.304, or alone a "
+            "table of runs, FILE.csv (default: the run's CV and last step)",
             names=("a", "b"),
             needs_run=False,
         ),
@@ -38,9 +39,9 @@ STAGE = Stage(
         ),
         ROWS,
     ),
-    needs=("eval", "rehearse"),
+    needs=("rehearse",),
     needs_without_validation=("rehearse", "follow"),
-    follows=("submit",),
+    follows=("eval", "submit"),
     has_json=True,
-    changed_inputs="parity.pipeline.dag:changed_evidence",
+    changed_inputs="parity.pipeline.changes:changed_evidence",
 )

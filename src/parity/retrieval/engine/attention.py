@@ -20,7 +20,7 @@ from parity.retrieval.engine.block_attention import (
     masked_attention,
 )
 from parity.retrieval.engine.trie import Pack
-from parity.run.errors import BadConfig, Mismatch
+from parity.run.errors import BadConfig, Mismatch, NotFinite
 
 NAME = "prefix_trie"
 """Name of the attention implementation in transformers (`attn_implementation`)."""
@@ -120,12 +120,21 @@ def is_causal(model: Any, device: torch.device) -> bool:
     Args:
         model: Hugging Face encoder or decoder without head, as loaded.
         device: device of the model's inputs.
+
+    Raises:
+        NotFinite: the model computes NaN or infinity.
     """
     vocabulary_size = model.config.vocab_size
     first, second = ([*_PROBE[0][:-1], last] for last in _PROBE[1][1:])
     pairs = torch.tensor([[token % vocabulary_size for token in row] for row in (first, second)])
     with torch.inference_mode():
         states = model(input_ids=pairs.to(device)).last_hidden_state[:, :-1].float()  # (2, 3, d)
+    if not bool(states.isfinite().all()):
+        precision = str(model.dtype).removeprefix("torch.")
+        raise NotFinite(
+            "the base model computes NaN or infinity: its weights are damaged, or it overflows in "
+            f"{precision}. Set encoder.precision to 'fp32' or 'bf16', or use other weights"
+        )
     return bool((states[0] - states[1]).abs().max() <= _CAUSAL_TOLERANCE * states.abs().max())
 
 

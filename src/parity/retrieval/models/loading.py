@@ -1,8 +1,11 @@
 """Loading of base models: number of layers, precision, quantization and device."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+import transformers
 from transformers import AutoConfig, AutoModel, BitsAndBytesConfig
 from transformers.utils import logging
 
@@ -10,7 +13,16 @@ from parity.retrieval.engine import device as hardware
 from parity.retrieval.models import fp8
 from parity.retrieval.models.base_model import BaseModel
 from parity.run.config.encoder import EncoderConfig
-from parity.run.errors import BadConfig, Mismatch
+from parity.run.errors import BadConfig, Mismatch, ParityError
+
+
+def set_numerics() -> None:
+    """Compute float32 products in float32, as evidence and cached embeddings assume.
+
+    A notebook or another library may have allowed TF32 or bfloat16 for the whole process.
+    """
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def choose_device(config: EncoderConfig) -> torch.device:
@@ -57,7 +69,7 @@ def load(base: BaseModel, config: EncoderConfig, device: torch.device, dtype: to
         fp8.check_device(device)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    shape = AutoConfig.from_pretrained(str(base.folder))
+    shape = _load_config(base)
     if config.num_layers:
         if config.num_layers > shape.num_hidden_layers:
             raise BadConfig(
@@ -78,16 +90,17 @@ def load(base: BaseModel, config: EncoderConfig, device: torch.device, dtype: to
     )  # the files hold 4-bit weights
     # Gemma 2 caps attention logits, which SDPA does not support.
     is_capped = bool(getattr(shape, "attn_logit_softcapping", None))
-    model, info = AutoModel.from_pretrained(
-        str(base.folder),
-        config=shape,
-        dtype=dtype,
-        attn_implementation="eager" if is_capped else None,
-        quantization_config=None if is_quantized or config.quantize != "4bit" else quantized,
-        device_map=hardware.device_map(config, device),
-        ignore_mismatched_sizes=True,  # refused below with a message
-        output_loading_info=True,
-    )
+    with _translated(base, "its weights"):
+        model, info = AutoModel.from_pretrained(
+            str(base.folder),
+            config=shape,
+            dtype=dtype,
+            attn_implementation="eager" if is_capped else None,
+            quantization_config=None if is_quantized or config.quantize != "4bit" else quantized,
+            device_map=hardware.device_map(config, device),
+            ignore_mismatched_sizes=True,  # refused below with a message
+            output_loading_info=True,
+        )
     missing = sorted(key for key in info["missing_keys"] if "pooler" not in key)
     if missing or info["mismatched_keys"]:
         key = missing[0] if missing else sorted(map(str, info["mismatched_keys"]))[0]
@@ -95,6 +108,29 @@ def load(base: BaseModel, config: EncoderConfig, device: torch.device, dtype: to
     _keep_unpacked(model)
     model.requires_grad_(False)
     return model if hardware.is_split(model, base.name) else model.to(device)
+
+
+def _load_config(base: BaseModel) -> Any:
+    with _translated(base, "its config.json"):
+        return AutoConfig.from_pretrained(str(base.folder))
+
+
+@contextmanager
+def _translated(base: BaseModel, what: str) -> Iterator[None]:
+    """Translate an error of the library that loads a base model to one line.
+
+    Out of memory keeps its class, since the caller may retry.
+    """
+    try:
+        yield
+    except (torch.cuda.OutOfMemoryError, MemoryError, ParityError):
+        raise
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise BadConfig(
+            f"base model {base.name}: transformers {transformers.__version__} cannot load {what} "
+            f"({type(error).__name__}: {reason[:200]})"
+        ) from error
 
 
 def _keep_unpacked(model: Any) -> None:

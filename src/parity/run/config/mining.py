@@ -25,6 +25,8 @@ class MiningConfig(Section):
     """Highest score of a negative, as a share of the positive's score, 0 to 1."""
     random_share: float = Field(0.5, ge=0.0, le=1.0)
     """Share of random negatives in `mix`, 0 to 1."""
+    examples: Literal["", "none", "fixed", "question", "random"] = ""
+    """How few-shot examples are chosen for mining; empty means the same as `prompt.examples`."""
     quantize: Literal["", "none", "4bit", "fp8"] = ""
     """Quantization during mining; empty means the same as `encoder.quantize`."""
     seed: int = 0

@@ -32,10 +32,11 @@ class PromptConfig(Section):
 
     @model_validator(mode="after")
     def _coherent(self) -> "PromptConfig":
-        if (self.examples == "none") != (self.example_count == 0):
-            raise ValueError(
-                f"examples = {self.examples!r} with example_count = {self.example_count}"
-            )
+        if self.examples == "none":
+            # Without examples the count is not used; equal prompts must have equal settings.
+            object.__setattr__(self, "example_count", 0)
+        elif not self.example_count:
+            raise ValueError(f"examples = {self.examples!r} needs prompt.example_count, 1 or more")
         for name in ("instruction", "query", "passage"):
             if "\\n" in getattr(self, name):
                 raise ValueError(f"{name} holds a backslash and an n; write a real newline")

@@ -4,15 +4,17 @@ Values keep their TOML type: `"false"` is a string and is refused where a boolea
 """
 
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from parity.run import digest
 from parity.run.config.competition import CompetitionConfig
 from parity.run.config.data import DataConfig
 from parity.run.config.encoder import EncoderConfig
+from parity.run.config.evaluation import EvaluationConfig
 from parity.run.config.forecast import ForecastConfig
 from parity.run.config.mining import MiningConfig
 from parity.run.config.prompt import PromptConfig
@@ -22,6 +24,8 @@ from parity.run.config.shipping import ShippingConfig
 from parity.run.config.split import SplitConfig
 from parity.run.config.training import TrainingConfig
 from parity.run.errors import BadConfig
+
+_UNSECTIONED = {"name", "overrides", "evaluations"}
 
 
 class Config(Section):
@@ -38,12 +42,14 @@ class Config(Section):
     scoring: ScoringConfig = ScoringConfig()
     shipping: ShippingConfig = ShippingConfig()
     forecast: ForecastConfig = ForecastConfig()
+    evaluations: dict[str, EvaluationConfig] = Field(default_factory=dict)
+    """Further settings to score models under, by name; see `evaluation.py`."""
     overrides: tuple[str, ...] = ()
     """`section.key=value` overrides of the command line, in order."""
 
     def digest(self, *sections: str) -> str:
-        """Return the digest of some sections, or of all; name and overrides are left out."""
-        names = sections or tuple(sorted(set(type(self).model_fields) - {"name", "overrides"}))
+        """Return the digest of some sections, or of all that the run's own stages use."""
+        names = sections or tuple(sorted(set(type(self).model_fields) - _UNSECTIONED))
         return digest.of_value(
             {name: getattr(self, name).model_dump(mode="json") for name in names}
         )
@@ -87,14 +93,21 @@ def build(tree: dict[str, Any], origin: str) -> Config:
 
 
 def _json(tree: dict[str, Any], origin: str) -> str:
-    for name, section in tree.items():
-        for key, value in (section if isinstance(section, dict) else {"": section}).items():
-            try:
-                digest.canonical(value)
-            except (TypeError, ValueError) as error:  # a date, inf, nan
-                full_key = f"{name}.{key}".rstrip(".")
-                raise BadConfig(f"{origin}: {full_key}: {error}") from error
+    for key, value in _leaves(tree):
+        try:
+            digest.canonical(value)
+        except (TypeError, ValueError) as error:  # a date, inf, nan
+            raise BadConfig(f"{origin}: {key}: {error}") from error
     return digest.canonical(tree)
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield full key and value of everything in a tree that is not a section."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:

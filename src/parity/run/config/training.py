@@ -20,6 +20,9 @@ class TrainingConfig(Section):
     """Dropout probability in front of the LoRA matrices, 0 to 1."""
     target_modules: tuple[str, ...] = ()
     """Names of the linear layers with LoRA (PEFT `target_modules`); empty means all of them."""
+    target_parameters: tuple[str, ...] = ()
+    """Names of weights with LoRA that are not linear layers (PEFT `target_parameters`), such as
+    `mlp.experts.gate_up_proj` of a mixture of experts."""
     epochs: int = Field(2, ge=1)
     """Number of passes over the train queries."""
     learning_rate: float = Field(1e-4, gt=0.0)
@@ -27,7 +30,7 @@ class TrainingConfig(Section):
     warmup_steps: int = Field(5, ge=0)
     """Number of optimizer steps of linear warmup."""
     weight_decay: float = Field(0.0, ge=0.0)
-    """Weight decay of AdamW."""
+    """Weight decay of AdamW; norms and biases are not decayed."""
     max_grad_norm: float = Field(1.0, gt=0.0)
     """Maximum gradient norm; larger gradients are clipped."""
     batch_size: int = Field(16, ge=1)
@@ -53,8 +56,13 @@ class TrainingConfig(Section):
     """Packed tokens in one forward with gradients; a larger batch is cut and uses GradCache."""
     gradient_checkpointing: bool = False
     """Whether activations are recomputed in the backward pass to save memory."""
-    init_from: Literal["parent", "base"] = "parent"
-    """Initial weights of rounds after the first: the previous round's adapter or the base model."""
+    examples: Literal["", "none", "fixed", "batch", "question", "random"] = ""
+    """How few-shot examples are chosen for training queries; empty means the same as
+    `prompt.examples`."""
+    init_from: str = Field("parent", min_length=1)
+    """Initial weights: `parent` (the best adapter of the previous round; in round 0 the base
+    model), `base`, or another adapter, such as `OTHER_RUN/round-0/best` or `round-0/epoch-5`; the
+    latter counts from round 1 on, and round 0 starts as with `parent`."""
     minutes: float = Field(0.0, ge=0.0)
     """Limit on training time in minutes, converted to a step count once; 0 means no limit."""
     checkpoint_every: int = Field(20, ge=1)
