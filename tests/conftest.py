@@ -28,6 +28,9 @@ os.environ.update(
 for name in ("KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_TOKEN", "HF_TOKEN", "WANDB_API_KEY"):
     os.environ.pop(name, None)
 
+# `./inv test` sets how messages spell commands; tests that check the spelling set their own.
+os.environ.pop("PARITY_PROGRAM", None)
+
 # Background jobs ignore SIGINT, and so would processes that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

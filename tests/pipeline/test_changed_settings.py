@@ -9,6 +9,7 @@ from pipeline import run_fixture
 from pipeline.run_fixture import RunFixture
 from pipeline.stage_states import ROUND, reason_of, refused, stale, states
 
+from parity.competition.synthetic import tiny_table
 from parity.pipeline import dag, model_reference
 from parity.pipeline.dag import StageGraph
 from parity.pipeline.stage import stage_context
@@ -199,7 +200,9 @@ def test_a_prediction_under_a_named_evaluation_is_current_while_its_settings_sta
 
 def table_run(fixture: RunFixture, **changes: Any) -> Run:
     """Open a run of the table competition that ships, with changes of its section."""
-    sections = {"data": {"source": "data/tiny-table"}, "prompt": {"query": "{message}"}}
+    folder = fixture.folder / "tickets"
+    tiny_table.main([str(folder)])
+    sections = {"data": {"source": str(folder)}, "prompt": {"query": "{message}"}}
     fixture.write_config("table", **sections, competition={**TABLE, **changes})
     return fixture.open(name="table")
 
@@ -236,3 +239,26 @@ def test_another_format_of_the_submission_makes_the_prediction_stale(
     assert stale(run, stages=("prepare", "predict")) == ["predict"]
     reason = "competition.submission_format was 'space', the run file now has 'rows'"
     assert reason_of(run, "predict") == reason
+
+
+@pytest.mark.parametrize("stage", ["eval", "predict"])
+def test_an_adapter_of_a_stale_training_is_used_with_a_note(
+    predicted_run: RunFixture, stage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predicted_run.run_stages(stage)
+    assert "note: " not in capsys.readouterr().err
+    predicted_run.write_config(training={"seed": 1})
+    predicted_run.run_stages(stage)
+    note = " ".join(capsys.readouterr().err.split())
+    assert note.endswith(
+        "note: train of round 0 is stale (training.seed was 0, the run file now has 1); this uses "
+        "best as it was trained"
+    )
+
+
+def test_settings_to_score_under_give_no_note(
+    predicted_run: RunFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with stage_context(predicted_run.open("prompt.query_max_length=80"), "predict") as work:
+        work.out("rows.txt").write_text("1")
+    assert "note: " not in capsys.readouterr().err

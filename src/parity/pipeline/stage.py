@@ -12,6 +12,7 @@ from parity.pipeline.model_reference import Model
 from parity.run import manifest as manifests
 from parity.run.experiment import Run
 from parity.run.manifest import Manifest
+from parity.run.progress import log, wrap
 
 
 @dataclass(slots=True)
@@ -47,6 +48,21 @@ class StageContext:
             manifests.forget(self.folder)
 
 
+def _stale_training(graph: dag.StageGraph, run: Run, model: Model) -> str:
+    """Return a note if the run file now describes another training than the model's."""
+    if not model.trained:
+        return ""
+    # Settings to score under may be those of an evaluation; training used the run file's.
+    runs = (run.at(model.round), run.with_own_settings().at(model.round))
+    states = [graph.standing(each, "train") for each in runs]
+    if any(state.state == "done" for state in states):
+        return ""
+    return (
+        f"note: {model.trained} is stale ({states[-1].reason}); this uses {model.label} as it was "
+        "trained"
+    )
+
+
 @contextmanager
 def stage_context(
     run: Run,
@@ -78,6 +94,8 @@ def stage_context(
     graph = dag.StageGraph()
     required = graph.require(run, stage)
     loaded = None if model is None else graph.model(run, stage, model)
+    if main and loaded is not None and (note := _stale_training(graph, run, loaded)):
+        log(wrap(note))  # a bar may be on the screen
     read = {**dag.inputs(run, stage, required, loaded), **(inputs or {})}
     context = StageContext(folder or dag.folder(run, stage), required, loaded, read)
     yield context
