@@ -23,6 +23,14 @@ WINDOW = 8
 LONGEST = 40
 """Tokens in the longest of `sequences()`."""
 BOS, EOS = 1, 2
+TEXTS = [
+    "Adds the denominators when adding fractions",
+    "When multiplying decimals, divides by the wrong power of 10",
+    "½ ≠ 0.2; what is 3²?\n",
+    "a",
+    " ".join(["borrowing"] * 90),
+]
+"""Short, long and unusual texts, for tokenizers and embeddings of real models."""
 SPECIAL = ("<pad>", "<s>", "</s>")
 
 _SLIDING = {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 1}

@@ -25,7 +25,6 @@ from parity.run.manifest import Manifest
 
 _KAGGLE = ("kernel", "public", "private")
 _EVIDENCE = ("cv", "rehearsal", "image", *_KAGGLE)
-_SPLIT = "split"
 
 State = Literal["done", "stale", "missing"]
 
@@ -120,7 +119,7 @@ class StageGraph:
 
     def __init__(self) -> None:
         """Start with nothing checked."""
-        self._checked: dict[tuple[str, int, str, bool], StageStatus] = {}
+        self._checked: dict[tuple[Path, str, bool], StageStatus] = {}
 
     def standing(self, run: Run, stage: str, *, with_split: bool = True) -> StageStatus:
         """Return whether the stage's work exists and agrees with run file and inputs.
@@ -130,15 +129,11 @@ class StageGraph:
             stage: name of the stage.
             with_split: False to accept the work of another split.
         """
-        key = (stage, run.round, run.evaluation, with_split)
-        if key not in self._checked:
-            ignored = () if with_split else (_SPLIT,)
-            self._checked[key] = self._check(run, stage, folder(run, stage), ignored)
-        return self._checked[key]
+        return self._status(run, stage, folder(run, stage), with_split=with_split)
 
     def evaluation(self, run: Run, model: Model) -> StageStatus:
         """Return the state of a model's evaluation under the run's settings."""
-        return self._check(run, "eval", evaluation_folder(run, model), ())
+        return self._status(run, "eval", evaluation_folder(run, model), with_split=True)
 
     def require(self, run: Run, stage: str) -> dict[str, Manifest]:
         """Return label → manifest of what `stage` needs; each exists and is not stale.
@@ -204,6 +199,13 @@ class StageGraph:
         if self.standing(run, "follow").state != "done":
             newest = {kind: record for kind, record in newest.items() if kind not in _KAGGLE}
         return {kind: newest[kind] for kind in _EVIDENCE if kind in newest}
+
+    def _status(self, run: Run, stage: str, path: Path, *, with_split: bool) -> StageStatus:
+        """Return the state of a stage's work in a folder; it is checked once."""
+        key = (path, run.evaluation, with_split)
+        if key not in self._checked:
+            self._checked[key] = self._check(run, stage, path, () if with_split else ("split",))
+        return self._checked[key]
 
     def _check(self, run: Run, stage: str, path: Path, ignored: Collection[str]) -> StageStatus:
         manifest = manifests.read(path)

@@ -101,6 +101,10 @@ def score_model(
             _print_progress(job, rows, scored, encoder)
         elif rows.line:
             print(f"{label}: scored on {rows.line}")
+        work.facts["layers"] = {
+            **evidence.data_layers(run.workspace, rows.data, lineage),
+            **scored.probed.layers,
+        }
         _write(job, label, work, rows, encoder, scored)
         _add_evidence(job, label, work, rows, encoder, scored)
     if rows.status == "contaminated" and not is_quiet:
@@ -154,9 +158,8 @@ def _write(
             "scores": {name: scores.as_json() for name, scores in by_method.items()},
         },
     )
-    work.facts = {"status": rows.status, "adapter": encoder.adapter}
+    work.facts |= {"status": rows.status, "adapter": encoder.adapter}
     work.facts |= {"speed": encoder.speed(), "took": encoder.embedding_stats()}
-    work.facts["layers"] = _layers(job, rows, scored)
     token_memory.log_memory_of_lists(
         job.run.workspace.bytes_per_token,
         job.run.config,
@@ -182,22 +185,13 @@ def _add_evidence(
         label=label,
         kind="cv",
         status=rows.status,
-        layers=_layers(job, rows, scored),
+        layers=work.facts["layers"],
         score=scored.scores.as_json(),
         facts=evidence.facts(run.config, rows.data, encoder, scored),
         made=ledger.utc_now(),
     )
     texts = run.workspace.texts(run.round, label)
     evidence.append(run.workspace, run.config, record, work.folder, texts)
-
-
-def _layers(job: Job, rows: CleanRows, scored: Evaluation) -> dict[str, str]:
-    """Return the layers of a score, from the scored rows to the ranking of the probe."""
-    lineage = Lineage.of_adapter(job.model.folder)
-    return {
-        **evidence.data_layers(job.run.workspace, rows.data, lineage),
-        **scored.probed.layers,
-    }
 
 
 def _as_in_training(job: Job, scores: Scores) -> None:

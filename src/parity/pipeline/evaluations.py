@@ -153,9 +153,9 @@ def quick_looks(run: Run) -> Iterator[Run]:
 
 def scored_models(run: Run, graph: StageGraph) -> Iterator[ScoredModel]:
     """Yield the clean and current evaluations of a run, by settings and then by model."""
-    has_rounds = dag.rounds(run) > 1
+    has_rounds, models = dag.rounds(run) > 1, list(_models(run))
     for settings in (*settings_of(run), *quick_looks(run)):
-        for model in _models(settings):
+        for model in models:
             at_round = settings.at(model.round)
             if graph.evaluation(at_round, model).state != "done":
                 continue

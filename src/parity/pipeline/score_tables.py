@@ -102,11 +102,7 @@ def as_json(tables: Sequence[ScoreTable]) -> list[dict[str, Any]]:
     """Return plain values of every evaluation, with its difference to the first of its table."""
     return [
         {
-            "model": model.label.partition("@")[0],
-            "evaluation": model.run.evaluation,
-            "round": model.run.round,
-            "split": model.run.config.split.name,
-            "rows": model.scores.all.rows,
+            **_columns(model),
             "scores": model.scores.as_json(),
             "difference": difference.as_json() if difference else None,
             "is_best": model is table.best,
@@ -120,11 +116,7 @@ def write_csv(path: Path, tables: Sequence[ScoreTable]) -> None:
     """Write a row for each evaluation: scores and differences with their intervals."""
     rows = [
         {
-            "model": model.label.partition("@")[0],
-            "evaluation": model.run.evaluation,
-            "round": model.run.round,
-            "split": model.run.config.split.name,
-            "rows": model.scores.all.rows,
+            **_columns(model),
             "metric": model.scores.metric.title,
             **_cells("", _estimates(model.scores)),
             "recall": model.scores.all.recall.value if model.scores.all.recall else "",
@@ -187,6 +179,17 @@ def _difference_line(model: ScoredModel, difference: Difference) -> str:
     if len(model.name) > _NAME:  # a long name gets a line of its own
         name = "\n".join([*wrap_lines(model.name, "  "), " " * len(f"  {'':{_NAME}}")])
     return f"{name} {gain.value:+.4f} ({gain.low:+.4f} to {gain.high:+.4f})  {result}"
+
+
+def _columns(model: ScoredModel) -> dict[str, str | int]:
+    """Return what was scored, on which rows: the first columns of JSON and CSV."""
+    return {
+        "model": model.label.partition("@")[0],
+        "evaluation": model.run.evaluation,
+        "round": model.run.round,
+        "split": model.run.config.split.name,
+        "rows": model.scores.all.rows,
+    }
 
 
 def _estimates(scores: Scores) -> dict[str, Interval | None]:

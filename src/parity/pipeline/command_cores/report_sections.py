@@ -13,6 +13,7 @@ from parity.competition.scoring.bootstrap import Interval
 from parity.competition.scoring.metrics import Scores
 from parity.pipeline import dag, evidence_lookup
 from parity.pipeline.command_cores import status
+from parity.pipeline.command_cores.score_sections import cell
 from parity.pipeline.dag import StageGraph, StageStatus
 from parity.run import files, ledger
 from parity.run.command_line import build_command
@@ -66,9 +67,9 @@ def against(records: Sequence[Evidence]) -> ReportSection:
         half = (mean.high - mean.low) / 2
         name = f"{score.run}, round {score.round}, {score.kind}"
         points.append(Point(name, mean, Interval(value, value - half, value + half)))
-        projection = _interval(cv.projection) if cv.projection else "-"
+        projection = cell(cv.projection) if cv.projection else "-"
         gap = f"{value - mean.value:+.4f}"
-        rows.append((f"{number} {name}", _interval(mean), projection, f"{value:.4f}", gap))
+        rows.append((f"{number} {name}", cell(mean), projection, f"{value:.4f}", gap))
     head = ("run", "CV", "projection", "leaderboard", "leaderboard minus CV")
     lines = (
         "Intervals: 95 % over questions. In the picture a leaderboard score has the width of its "
@@ -96,8 +97,8 @@ def epochs(rounds: Sequence[EpochScores]) -> ReportSection:
         rows += [
             (
                 f"round {number}, epoch {epoch}",
-                *(_cell(part.score) for part in (scores.all, scores.seen, scores.unseen)),
-                _cell(scores.all.recall),
+                *(cell(part.score) for part in (scores.all, scores.seen, scores.unseen)),
+                cell(scores.all.recall),
             )
             for epoch, scores in scored
         ]
@@ -280,11 +281,3 @@ def _coverage(checked: calibration.CheckedForecast) -> str:
     if checked.inside(checked.forecast.half):
         return "inside 50 %"
     return "inside 90 %" if checked.inside(checked.forecast.wide) else "OUTSIDE 90 %"
-
-
-def _cell(interval: Interval | None) -> str:
-    return "-" if interval is None else _interval(interval)
-
-
-def _interval(interval: Interval) -> str:
-    return f"{interval.value:.4f} {interval.low:.3f}-{interval.high:.3f}"

@@ -32,8 +32,8 @@ def evaluations(score_tables: Sequence[ScoreTable]) -> ReportSection:
                     f"{model.name}*" if is_best else model.name,
                     model.run.config.split.name,
                     str(scores.all.rows),
-                    *map(_cell, (scores.all.score, scores.seen.score, scores.unseen.score)),
-                    _cell(scores.projection),
+                    *map(cell, (scores.all.score, scores.seen.score, scores.unseen.score)),
+                    cell(scores.projection),
                     f"{gain.value:+.4f} ({gain.low:+.4f} to {gain.high:+.4f})" if gain else "-",
                 )
             )
@@ -52,7 +52,8 @@ def evaluations(score_tables: Sequence[ScoreTable]) -> ReportSection:
     return ReportSection("evaluations", title, (*lines, *losses), (shown,))
 
 
-def _cell(interval: Interval | None) -> str:
+def cell(interval: Interval | None) -> str:
+    """Return a value with its interval, as tables of a report show it."""
     if interval is None:
         return "-"
     return f"{interval.value:.4f} {interval.low:.3f}-{interval.high:.3f}"

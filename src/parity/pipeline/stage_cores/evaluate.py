@@ -130,12 +130,8 @@ def _against(job: Job, other: Run) -> str:
             f"(splits {run.config.split.name} and {other.config.split.name}). "
             "Use the same split in both"
         )
-    return _describe_difference(run, other, _common_rows(run, folders[0]), (first, second))
-
-
-def _common_rows(run: Run, folder: Path) -> Dataset:
-    """Return the dataset with the validation rows of an evaluation."""
-    return score_tables.with_rows_of(dataset.load(run.config, run.workspace), folder)
+    data = score_tables.with_rows_of(dataset.load(run.config, run.workspace), folders[0])
+    return _describe_difference(run, other, data, (first, second))
 
 
 def _describe_difference(

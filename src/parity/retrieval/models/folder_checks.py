@@ -3,19 +3,17 @@
 Libraries answer these folders with a traceback, or load them in a way that nobody asked for.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from parity.retrieval.models import shape
 from parity.run import files
 from parity.run.errors import BadConfig, Mismatch
 
 _ADAPTER = "adapter_config.json"
 _INDEX = "model.safetensors.index.json"
 _POINTER = b"version https://git-lfs"
-_LENGTH_BYTES = 8  # at the start of a safetensors file: the length of its header
-_MAX_HEADER = 100_000_000  # limit of the format
 
 
 def check_folder(name: str, folder: Path) -> None:
@@ -66,8 +64,14 @@ def _damage(folder: Path) -> Iterator[str]:
     if missing := [shard for shard in shards if not (folder / shard).is_file()]:
         yield f"{len(missing)} of {len(shards)} shards are missing (first: {missing[0]})"
     for path in sorted(folder.glob("*.safetensors")):
-        if problem := _cut(path):
-            yield f"{path.name} {problem}. Download it again"
+        try:
+            shape.read_header(path)
+        except Mismatch:
+            size = path.stat().st_size
+            yield (
+                f"{path.name} is cut: it has {size} bytes, which are not those of its header. "
+                "Download it again"
+            )
     if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
         yield "it has no weights (*.safetensors)"
 
@@ -77,22 +81,6 @@ def _is_pointer(path: Path) -> bool:
         return False
     with path.open("rb") as handle:
         return handle.read(len(_POINTER)) == _POINTER
-
-
-def _cut(path: Path) -> str:
-    """Return what is wrong with the length of a safetensors file; empty if nothing is."""
-    size = path.stat().st_size
-    with path.open("rb") as handle:
-        length = int.from_bytes(handle.read(_LENGTH_BYTES), "little")
-        if not 0 < length <= min(_MAX_HEADER, size - _LENGTH_BYTES):
-            return f"is cut or no safetensors file ({size} bytes)"
-        try:
-            header = json.loads(handle.read(length))
-        except ValueError:
-            return "has an unreadable header"
-    ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
-    expected = _LENGTH_BYTES + length + max(ends, default=0)
-    return "" if size == expected else f"is cut: it has {size} bytes and should have {expected}"
 
 
 def _read_config(name: str, path: Path) -> Mapping[str, Any]:
